@@ -1,0 +1,50 @@
+/**
+ * Time and chance, as parameters: the only file that reads the clock, sets timers or draws random numbers.
+ * Everything that depends on either takes a `Clock` or a `Random`, so that tests decide what they say.
+ */
+import { randomBytes } from "node:crypto";
+
+export type Clock = {
+  /** Wall clock, milliseconds since the epoch, UTC. For what is stored and shown. */
+  nowMs(): number;
+  /** Monotonic milliseconds. For durations and deadlines. */
+  monotonicMs(): number;
+  /**
+   * Resolves after `durationMs`.
+   * @throws the signal's reason as soon as it is aborted
+   */
+  sleep(durationMs: number, signal: AbortSignal): Promise<void>;
+};
+
+export type Random = {
+  /** `length` bytes fit for keys. */
+  bytes(length: number): Uint8Array;
+  /** Uniform in [0, 1). */
+  fraction(): number;
+};
+
+export const systemClock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  sleep: (durationMs, signal) =>
+    new Promise((resolve, reject) => {
+      if (signal.aborted) {
+        reject(signal.reason);
+        return;
+      }
+      const onAbort = () => {
+        clearTimeout(timer);
+        reject(signal.reason);
+      };
+      const timer = setTimeout(() => {
+        signal.removeEventListener("abort", onAbort);
+        resolve();
+      }, durationMs);
+      signal.addEventListener("abort", onAbort, { once: true });
+    }),
+};
+
+export const systemRandom: Random = {
+  bytes: (length) => new Uint8Array(randomBytes(length)),
+  fraction: () => Math.random(),
+};
