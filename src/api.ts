@@ -1,0 +1,281 @@
+/**
+ * The contract between the coordinator's REST API (`/api/v1`) and its clients: requests and answers as schemas.
+ * Errors are problem+json (RFC 9457) with an `errors` list where several faults are found at once.
+ * Times are ISO 8601 in UTC. These are neither database rows nor agent frames; converters stand beside the routes.
+ */
+import { z } from "zod";
+import { DEPLOYMENT_STATES, MODES, PHASES } from "./deployment.ts";
+import {
+  parseAgentName,
+  parseCacheName,
+  parseDeploymentId,
+  parseRolloutId,
+  parseTokenId,
+  parseWorkspaceName,
+} from "./names.ts";
+import { parseFileHash, parseNarHash } from "./nix/hash.ts";
+import { parseStorePathHash } from "./nix/store-path.ts";
+import { parsedWith, storePathSchema } from "./protocol.ts";
+import { TOKEN_KINDS } from "./token.ts";
+
+const count = z.number().int().nonnegative();
+const time = z.iso.datetime();
+const agentName = parsedWith(parseAgentName);
+const workspaceName = parsedWith(parseWorkspaceName);
+const cacheName = parsedWith(parseCacheName);
+const deploymentId = parsedWith(parseDeploymentId);
+const rolloutId = parsedWith(parseRolloutId);
+const tokenId = parsedWith(parseTokenId);
+
+/** Every error answer. */
+export const problemSchema = z.object({
+  type: z.string().optional(),
+  /** The sentence for the person who asked. */
+  title: z.string(),
+  status: z.number().int(),
+  detail: z.string().optional(),
+  hint: z.string().optional(),
+  /** Several faults found at once, one sentence each. */
+  errors: z.array(z.string()).optional(),
+});
+export type Problem = z.output<typeof problemSchema>;
+
+// Tokens -----------------------------------------------------------------------------------------------------------
+
+/** POST /api/v1/tokens */
+export const createTokenSchema = z.object({
+  kind: z.enum(TOKEN_KINDS),
+  workspace: workspaceName.optional(),
+  description: z.string().max(200).optional(),
+  /** Milliseconds from now; never when absent. */
+  expiresInMs: z.number().int().positive().optional(),
+});
+
+export const createdTokenSchema = z.object({
+  id: tokenId,
+  /** Shown this once. */
+  token: z.string(),
+  kind: z.enum(TOKEN_KINDS),
+  workspace: workspaceName,
+  expiresAt: time.nullable(),
+});
+export type CreatedToken = z.output<typeof createdTokenSchema>;
+
+export const tokenSchema = z.object({
+  id: tokenId,
+  kind: z.enum(TOKEN_KINDS),
+  workspace: workspaceName,
+  description: z.string(),
+  createdAt: time,
+  expiresAt: time.nullable(),
+  lastUsedAt: time.nullable(),
+  revokedAt: time.nullable(),
+});
+export type TokenDto = z.output<typeof tokenSchema>;
+
+/** GET /api/v1/tokens. Revoking is DELETE /api/v1/tokens/ID → 204. */
+export const tokenListSchema = z.object({ tokens: z.array(tokenSchema) });
+
+// Caches -----------------------------------------------------------------------------------------------------------
+
+/** GET /api/v1/caches/NAME, and the answer of PATCH */
+export const cacheSchema = z.object({
+  name: cacheName,
+  url: z.string(),
+  publicKeys: z.array(z.string()),
+  public: z.boolean(),
+});
+export type CacheDto = z.output<typeof cacheSchema>;
+
+/** PATCH /api/v1/caches/NAME */
+export const updateCacheSchema = z.object({ public: z.boolean() });
+
+/** Hash parts in one `missing` call, and paths in one `paths` call. */
+export const PATHS_PER_CALL_MAX = 5_000;
+/** One part of an upload; small enough for the strictest proxies. */
+export const UPLOAD_PART_BYTES_MAX = 32 * 1024 * 1024;
+
+/** POST /api/v1/caches/NAME/missing: which of these paths have no narinfo here? */
+export const missingRequestSchema = z.object({
+  hashParts: z.array(parsedWith(parseStorePathHash)).max(PATHS_PER_CALL_MAX),
+});
+export const missingAnswerSchema = z.object({ missing: z.array(parsedWith(parseStorePathHash)) });
+
+/**
+ * PUT /api/v1/caches/NAME/nars/NARHASH?upload=ID&offset=BYTES&narSize=BYTES[&fileHash=HASH]
+ *
+ * NARHASH and HASH are nix32, ID is 16 lower-case letters and digits that the client draws for one try of one NAR.
+ * The body is the next part (up to {@link UPLOAD_PART_BYTES_MAX}) of the zstd-compressed NAR; the part that carries
+ * `fileHash` is the last. The coordinator decompresses and checks while the parts arrive.
+ * 200 with the new offset; 409 with the offset that it expects (0 when it does not know the upload, say after a
+ * restart: the client starts this NAR anew); 422 when the bytes are not what they claim to be.
+ */
+export const uploadAnswerSchema = z.object({ offset: count, complete: z.boolean() });
+
+/** POST /api/v1/caches/NAME/paths: publish narinfos; every reference is here already or in the same call. */
+export const publishRequestSchema = z.object({
+  paths: z
+    .array(
+      z.object({
+        storePath: storePathSchema,
+        narHash: parsedWith(parseNarHash),
+        narSizeBytes: z.number().int().positive(),
+        references: z.array(storePathSchema).max(10_000),
+        deriver: storePathSchema.nullable(),
+        /** `name:base64` signatures the path has already; the coordinator adds the cache's own. */
+        signatures: z.array(z.string().max(256)).max(32),
+        contentAddress: z.string().max(256).nullable(),
+        /** Hash of the uploaded, compressed NAR. */
+        fileHash: parsedWith(parseFileHash),
+      }),
+    )
+    .min(1)
+    .max(PATHS_PER_CALL_MAX),
+});
+export const publishAnswerSchema = z.object({ published: count });
+
+/** POST /api/v1/caches/NAME/plan: all that an agent needs to fetch a closure, in one answer. */
+export const planRequestSchema = z.object({ storePath: storePathSchema });
+export const planAnswerSchema = z.object({
+  /** narinfo texts of the whole closure, references first; URLs are relative to the cache. */
+  narInfos: z.array(z.string()),
+});
+
+// Agents -----------------------------------------------------------------------------------------------------------
+
+export const agentSchema = z.object({
+  name: agentName,
+  workspace: workspaceName,
+  /** `unknown`: silent, but for less than 90 s (counted from the coordinator's start too). */
+  contact: z.enum(["online", "offline", "unknown"]),
+  lastSeenAt: time.nullable(),
+  registeredAt: time,
+  agentVersion: z.string(),
+  nixVersion: z.string().nullable(),
+  system: z.string(),
+  hostName: z.string(),
+  profile: z.string(),
+  /** SHA-256 of the agent's public key, `SHA256:base64`, as the agent prints it too. */
+  keyFingerprint: z.string(),
+  profilePath: storePathSchema.nullable(),
+  generation: count.nullable(),
+  currentPath: storePathSchema.nullable(),
+  bootedPath: storePathSchema.nullable(),
+  storeFreeBytes: count.nullable(),
+  /** The latest deployment. */
+  deployment: z.object({ id: deploymentId, state: z.enum(DEPLOYMENT_STATES), storePath: storePathSchema }).nullable(),
+});
+export type AgentDto = z.output<typeof agentSchema>;
+
+/** GET /api/v1/agents[?workspace=NAME] */
+export const agentListSchema = z.object({ agents: z.array(agentSchema) });
+
+// Rollouts and deployments ------------------------------------------------------------------------------------------
+
+/** Facts that CI knows about itself; recorded with every deployment of a rollout. */
+export const originSchema = z.object({
+  repository: z.string().max(300).optional(),
+  commit: z.string().max(100).optional(),
+  ref: z.string().max(300).optional(),
+  runUrl: z.string().max(1_000).optional(),
+  actor: z.string().max(200).optional(),
+});
+
+/** POST /api/v1/rollouts */
+export const createRolloutSchema = z.object({
+  workspace: workspaceName.optional(),
+  agents: z.record(z.string().max(200), z.string().max(400)),
+  /** Nix system → store path of a script. */
+  rollbackScript: z.record(z.string().max(64), z.string().max(400)).optional(),
+  mode: z.enum(MODES),
+  description: z.string().max(1_000).optional(),
+  origin: originSchema.optional(),
+  requireOnline: z.boolean().optional(),
+});
+export type CreateRollout = z.input<typeof createRolloutSchema>;
+
+export const deploymentSchema = z.object({
+  id: deploymentId,
+  rollout: rolloutId,
+  agent: agentName,
+  workspace: workspaceName,
+  storePath: storePathSchema,
+  previousPath: storePathSchema.nullable(),
+  mode: z.enum(MODES),
+  state: z.enum(DEPLOYMENT_STATES),
+  /** One sentence, once there is something to say. */
+  reason: z.string().nullable(),
+  /** The agent's contact at this moment; a queued deployment of an offline agent waits for its return. */
+  contact: z.enum(["online", "offline", "unknown"]),
+  createdAt: time,
+  startedAt: time.nullable(),
+  finishedAt: time.nullable(),
+  closureSizeBytes: count,
+  fetchedBytes: count.nullable(),
+  exitCode: z.number().int().nullable(),
+  phaseMs: z.partialRecord(z.enum(PHASES), count),
+  url: z.string(),
+});
+export type DeploymentDto = z.output<typeof deploymentSchema>;
+
+/** Answer of POST /api/v1/rollouts (201) and GET /api/v1/rollouts/ID */
+export const rolloutSchema = z.object({
+  id: rolloutId,
+  workspace: workspaceName,
+  createdAt: time,
+  description: z.string().nullable(),
+  url: z.string(),
+  deployments: z.array(deploymentSchema),
+});
+export type RolloutDto = z.output<typeof rolloutSchema>;
+
+/** GET /api/v1/deployments[?workspace=NAME&agent=NAME&limit=N], newest first */
+export const deploymentListSchema = z.object({ deployments: z.array(deploymentSchema) });
+
+export const logLineSchema = z.object({
+  n: z.number().int().positive(),
+  at: time,
+  stream: z.enum(["agent", "out", "err"]),
+  text: z.string(),
+});
+export type LogLine = z.output<typeof logLineSchema>;
+
+/** GET /api/v1/deployments/ID/log[?after=N&limit=N]; `next` is the `after` of the following page, null at the end. */
+export const logPageSchema = z.object({ lines: z.array(logLineSchema), next: count.nullable() });
+
+/**
+ * GET /api/v1/rollouts/ID/follow and /api/v1/deployments/ID/follow: server-sent events, resumable by `Last-Event-ID`.
+ * First every deployment as it is, then each change, and all log lines; `end` when every deployment is terminal.
+ */
+export const followEventSchema = z.discriminatedUnion("event", [
+  z.object({ event: z.literal("deployment"), data: deploymentSchema }),
+  z.object({
+    event: z.literal("log"),
+    data: z.object({ deployment: deploymentId, agent: agentName, lines: z.array(logLineSchema) }),
+  }),
+  z.object({
+    event: z.literal("progress"),
+    data: z.object({
+      deployment: deploymentId,
+      agent: agentName,
+      paths: count,
+      pathsTotal: count,
+      bytes: count,
+      bytesTotal: count,
+    }),
+  }),
+  z.object({ event: z.literal("end"), data: z.object({}) }),
+]);
+export type FollowEvent = z.output<typeof followEventSchema>;
+
+/** GET /api/v1/status */
+export const statusSchema = z.object({
+  version: z.string(),
+  url: z.string(),
+  startedAt: time,
+  workspaces: z.array(workspaceName),
+  agents: z.object({ online: count, offline: count, unknown: count }),
+  deploymentsRunning: count,
+  deploymentsQueued: count,
+});
+export type StatusDto = z.output<typeof statusSchema>;

@@ -1,0 +1,48 @@
+/**
+ * The words of a deployment that coordinator, agent and command line share. Which change of state is allowed when
+ * is the coordinator's business (`server/lifecycle.ts`).
+ */
+
+export const DEPLOYMENT_STATES = [
+  "queued",
+  "offered",
+  "fetching",
+  "activating",
+  "rebooting",
+  "confirming",
+  "rolling-back",
+  "succeeded",
+  "failed",
+  "rolled-back",
+  "degraded",
+  "superseded",
+  "cancelled",
+  "expired",
+] as const;
+export type DeploymentState = (typeof DEPLOYMENT_STATES)[number];
+
+/** What an agent says it is doing. */
+export const PHASES = ["fetching", "activating", "rebooting", "confirming", "rolling-back"] as const;
+export type Phase = (typeof PHASES)[number];
+
+/** How a deployment can end on the agent's word. */
+export const OUTCOMES = ["succeeded", "failed", "rolled-back", "degraded", "cancelled"] as const;
+export type Outcome = (typeof OUTCOMES)[number];
+
+export const MODES = ["switch", "boot", "test", "dry-activate"] as const;
+export type Mode = (typeof MODES)[number];
+
+const TERMINAL: ReadonlySet<DeploymentState> = new Set<DeploymentState>([
+  "succeeded",
+  "failed",
+  "rolled-back",
+  "degraded",
+  "superseded",
+  "cancelled",
+  "expired",
+]);
+
+/** Whether nothing can happen to a deployment in this state any more. */
+export function isTerminal(state: DeploymentState): boolean {
+  return TERMINAL.has(state);
+}

@@ -1,0 +1,261 @@
+/**
+ * The contract between agent and coordinator: JSON text frames on one websocket, `GET /api/v1/agent/connect`.
+ *
+ *     coordinator                                   agent
+ *     challenge (versions, nonce)            ─►
+ *                                            ◄─  hello (name, public key, signature over the challenge, machine)
+ *     welcome (cache, keys, read credential) ─►      or: refused (code, message) and close
+ *     offer, cancel                          ─►
+ *                                            ◄─  report (numbered entries of one deployment), progress, state, ping
+ *     acknowledge (deployment, through n)    ─►
+ *     pong                                   ─►
+ *
+ * What must not be lost travels in `report`: every deployment has one journal on the agent's disk, its entries (log
+ * lines, phases, the outcome) numbered from 1 without gaps. The agent sends from the first unacknowledged entry, again
+ * after a reconnect; the coordinator stores in order, drops what it has, and acknowledges after its commit. Offers and
+ * cancels need no numbers: they are restated from the coordinator's database after every welcome, and an agent that
+ * knows the deployment already takes them as news of nothing. `progress` and `state` may be lost.
+ *
+ * Unknown fields are ignored, so that versions may differ; an unknown `kind` is answered with `error`.
+ */
+import { z } from "zod";
+import { MODES, OUTCOMES, PHASES } from "./deployment.ts";
+import { parseAgentId, parseAgentName, parseCacheName, parseDeploymentId, parseWorkspaceName } from "./names.ts";
+import { parseStorePath } from "./nix/store-path.ts";
+
+export const PROTOCOL_VERSION = 1;
+export const AGENT_CONNECT_PATH = "/api/v1/agent/connect";
+
+/** A frame larger than this ends the connection. */
+export const FRAME_BYTES_MAX = 4 * 1024 * 1024;
+/** Entries in one `report`. */
+export const REPORT_ENTRIES_MAX = 2_000;
+/** A longer line of output is cut by the agent, with a mark. */
+export const LOG_LINE_CHARACTERS_MAX = 16 * 1024;
+/** The agent pings this often; either side gives a silent peer up after {@link PEER_SILENCE_MAX_MS}. */
+export const PING_INTERVAL_MS = 20_000;
+export const PEER_SILENCE_MAX_MS = 60_000;
+
+/** Turns a throwing `parse…` into a zod schema whose output carries the brand. */
+export function parsedWith<Value>(parse: (text: string) => Value) {
+  return z.string().transform((text, context): Value => {
+    try {
+      return parse(text);
+    } catch (error) {
+      context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
+      return z.NEVER;
+    }
+  });
+}
+
+export const storePathSchema = parsedWith(parseStorePath);
+const deploymentId = parsedWith(parseDeploymentId);
+const count = z.number().int().nonnegative();
+const shortText = z.string().max(4_096);
+
+/** What is really on the machine, as far as this agent's profile goes. Paths are null when there is none. */
+export const machineStateSchema = z.object({
+  /** What the profile link names. */
+  profilePath: storePathSchema.nullable(),
+  generation: count.nullable(),
+  /** /run/current-system and /run/booted-system; null where the machine has none. */
+  currentPath: storePathSchema.nullable(),
+  bootedPath: storePathSchema.nullable(),
+  /** Free bytes of the file system of the Nix store. */
+  storeFreeBytes: count.nullable(),
+  /** The deployment this agent works on, if any. */
+  inFlight: deploymentId.nullable(),
+});
+export type MachineState = z.output<typeof machineStateSchema>;
+
+export const helloSchema = z.object({
+  kind: z.literal("hello"),
+  protocolVersion: count,
+  agentVersion: shortText,
+  name: parsedWith(parseAgentName),
+  /** Raw ed25519 public key and signature over {@link loginMessage}, base64. */
+  publicKey: z.string().max(64),
+  signature: z.string().max(128),
+  /** The agent token, sent only by an agent that has not been admitted yet. */
+  enrolmentToken: z.string().max(256).optional(),
+  /** Nix's name of the platform, such as `x86_64-linux`. */
+  system: shortText,
+  hostName: shortText,
+  nixVersion: shortText.nullable(),
+  /** Path of the profile this agent keeps. */
+  profile: shortText,
+  state: machineStateSchema,
+});
+export type Hello = z.output<typeof helloSchema>;
+
+const entryBase = { n: z.number().int().positive(), atMs: count };
+
+export const reportEntrySchema = z.discriminatedUnion("type", [
+  z.object({
+    ...entryBase,
+    type: z.literal("log"),
+    /** `agent`: what nixdeploy says; `out` and `err`: what the activated programs print. */
+    stream: z.enum(["agent", "out", "err"]),
+    text: z.string().max(LOG_LINE_CHARACTERS_MAX + 100),
+  }),
+  z.object({
+    ...entryBase,
+    type: z.literal("phase"),
+    phase: z.enum(PHASES),
+    /** What the profile named before this deployment, once known. */
+    previousPath: storePathSchema.nullable(),
+  }),
+  z.object({
+    ...entryBase,
+    type: z.literal("outcome"),
+    outcome: z.enum(OUTCOMES),
+    /** One sentence. */
+    reason: shortText,
+    previousPath: storePathSchema.nullable(),
+    /** Compressed bytes downloaded, and exit code of the activation script; null when it did not come to that. */
+    fetchedBytes: count.nullable(),
+    exitCode: z.number().int().nullable(),
+    /** Milliseconds spent in each phase. */
+    phaseMs: z.partialRecord(z.enum(PHASES), count),
+  }),
+]);
+export type ReportEntry = z.output<typeof reportEntrySchema>;
+
+export const reportSchema = z.object({
+  kind: z.literal("report"),
+  deploymentId,
+  entries: z.array(reportEntrySchema).min(1).max(REPORT_ENTRIES_MAX),
+});
+
+export const progressSchema = z.object({
+  kind: z.literal("progress"),
+  deploymentId,
+  paths: count,
+  pathsTotal: count,
+  /** Compressed bytes. */
+  bytes: count,
+  bytesTotal: count,
+});
+export type Progress = z.output<typeof progressSchema>;
+
+export const agentFrameSchema = z.discriminatedUnion("kind", [
+  helloSchema,
+  reportSchema,
+  progressSchema,
+  z.object({ kind: z.literal("state"), state: machineStateSchema }),
+  z.object({ kind: z.literal("ping") }),
+  z.object({ kind: z.literal("error"), code: shortText, message: shortText }),
+]);
+/** A frame from an agent, as parsed by the coordinator. */
+export type AgentFrame = z.output<typeof agentFrameSchema>;
+
+export const challengeSchema = z.object({
+  kind: z.literal("challenge"),
+  /** The protocol versions that this coordinator speaks, both inclusive. */
+  protocolVersions: z.object({ min: count, max: count }),
+  coordinatorVersion: shortText,
+  /** Base64; what the hello signs. */
+  nonce: z.string().min(16).max(128),
+});
+
+export const welcomeSchema = z.object({
+  kind: z.literal("welcome"),
+  agentId: parsedWith(parseAgentId),
+  workspace: parsedWith(parseWorkspaceName),
+  cache: z.object({
+    name: parsedWith(parseCacheName),
+    /** Path below the coordinator's URL, such as `/cache/default`. */
+    path: z.string().regex(/^\/[\w./-]+$/),
+    /** `name:base64`. Pinned by the agent at first contact; later ones do not replace the pins. */
+    publicKeys: z.array(z.string().max(256)).max(16),
+  }),
+  /** Bearer credential to read the cache and to ask for plans, renewed with every welcome. */
+  readCredential: z.string().max(512),
+});
+export type Welcome = z.output<typeof welcomeSchema>;
+
+export const REFUSAL_CODES = [
+  /** The key is unknown and no valid token came along. */
+  "not-enrolled",
+  /** The name belongs to another key. */
+  "name-taken",
+  /** The key is registered under another name. */
+  "other-name",
+  "bad-signature",
+  "token-refused",
+  "version",
+] as const;
+
+export const refusedSchema = z.object({
+  kind: z.literal("refused"),
+  code: z.enum(REFUSAL_CODES),
+  message: shortText,
+  hint: shortText.optional(),
+});
+
+export const offerSchema = z.object({
+  kind: z.literal("offer"),
+  deploymentId,
+  storePath: storePathSchema,
+  mode: z.enum(MODES),
+  /** Run after activation on the agent's kind of system; a failure rolls back. */
+  rollbackScript: storePathSchema.nullable(),
+});
+export type Offer = z.output<typeof offerSchema>;
+
+export const coordinatorFrameSchema = z.discriminatedUnion("kind", [
+  challengeSchema,
+  welcomeSchema,
+  refusedSchema,
+  offerSchema,
+  z.object({ kind: z.literal("cancel"), deploymentId }),
+  /** Everything up to and including `through` is stored. */
+  z.object({ kind: z.literal("acknowledge"), deploymentId, through: count }),
+  z.object({ kind: z.literal("pong") }),
+  z.object({ kind: z.literal("error"), code: shortText, message: shortText }),
+]);
+/** A frame from the coordinator, as parsed by the agent. */
+export type CoordinatorFrame = z.output<typeof coordinatorFrameSchema>;
+
+/** What either side may send: frames before parsing, without brands. */
+export type AgentFrameInput = z.input<typeof agentFrameSchema>;
+export type CoordinatorFrameInput = z.input<typeof coordinatorFrameSchema>;
+
+/** The bytes an agent signs to prove that it holds the key it names. */
+export function loginMessage(login: { readonly nonce: string; readonly name: string }): Uint8Array {
+  return new TextEncoder().encode(`nixdeploy agent login 1\n${login.nonce}\n${login.name}\n`);
+}
+
+export type DecodedFrame<Frame> =
+  | { readonly kind: "frame"; readonly frame: Frame }
+  /** Valid JSON with a kind this version does not know: answer `error`, go on. */
+  | { readonly kind: "unknown"; readonly frameKind: string }
+  | { readonly kind: "malformed"; readonly reason: string };
+
+/** Parses a text frame from an agent. Never throws. */
+export function decodeAgentFrame(text: string): DecodedFrame<AgentFrame> {
+  return decodeFrame(agentFrameSchema, kindsOf(agentFrameSchema.options), text);
+}
+
+/** Parses a text frame from a coordinator. Never throws. */
+export function decodeCoordinatorFrame(text: string): DecodedFrame<CoordinatorFrame> {
+  return decodeFrame(coordinatorFrameSchema, kindsOf(coordinatorFrameSchema.options), text);
+}
+
+type KindSchema = { readonly shape: { readonly kind: { readonly value: string } } };
+const kindsOf = (options: readonly KindSchema[]) => new Set(options.map((option) => option.shape.kind.value));
+const anyFrameSchema = z.object({ kind: z.string().max(64) });
+
+function decodeFrame<Frame>(schema: z.ZodType<Frame>, kinds: ReadonlySet<string>, text: string): DecodedFrame<Frame> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return { kind: "malformed", reason: "it is not JSON" };
+  }
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return { kind: "frame", frame: parsed.data };
+  const named = anyFrameSchema.safeParse(value);
+  if (named.success && !kinds.has(named.data.kind)) return { kind: "unknown", frameKind: named.data.kind };
+  return { kind: "malformed", reason: z.prettifyError(parsed.error) };
+}
