@@ -56,7 +56,8 @@ export const createdTokenSchema = z.object({
   /** Shown this once. */
   token: z.string(),
   kind: z.enum(TOKEN_KINDS),
-  workspace: workspaceName,
+  /** Null for an admin token that is good for every workspace. */
+  workspace: workspaceName.nullable(),
   expiresAt: time.nullable(),
 });
 export type CreatedToken = z.output<typeof createdTokenSchema>;
@@ -64,7 +65,7 @@ export type CreatedToken = z.output<typeof createdTokenSchema>;
 export const tokenSchema = z.object({
   id: tokenId,
   kind: z.enum(TOKEN_KINDS),
-  workspace: workspaceName,
+  workspace: workspaceName.nullable(),
   description: z.string(),
   createdAt: time,
   expiresAt: time.nullable(),
