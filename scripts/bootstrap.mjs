@@ -12,7 +12,16 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { constants } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -150,7 +159,8 @@ function checkBun(bun, version) {
   if (result.stdout?.trim() === version) {
     return;
   }
-  const why = result.error?.message ?? result.signal ?? (result.stderr.trim().split("\n")[0] || `exit ${result.status}`);
+  const why =
+    result.error?.message ?? result.signal ?? (result.stderr.trim().split("\n")[0] || `exit ${result.status}`);
   throw new BootstrapError(`cannot run Bun ${version} on this machine: ${why}`);
 }
 

@@ -1,1 +1,2 @@
-export const placeholder = 1;
+import { NIXDEPLOY_VERSION } from "./version.ts";
+process.stdout.write(`nixdeploy ${NIXDEPLOY_VERSION}\n`);

@@ -1,0 +1,57 @@
+/** Which test files exist, and which of them run together. */
+import { Glob } from "bun";
+
+export type TestGroup = {
+  readonly name: string;
+  /** What the tests stand on beyond the source. */
+  readonly needs: readonly ("nix" | "binary")[];
+  /** Relative to the root, sorted. */
+  readonly files: readonly string[];
+  /** For one test. */
+  readonly testTimeoutMs: number;
+  /** For the whole group; then its processes are killed. */
+  readonly groupTimeoutMs: number;
+  /** Test files that run at the same time, each in a process of its own. */
+  readonly processes: number;
+};
+
+type GroupRule = Omit<TestGroup, "files"> & { readonly folders: readonly string[] };
+
+/** A file belongs to the first group that has its folder; the last one takes the rest. */
+const RULES: readonly GroupRule[] = [
+  {
+    name: "e2e",
+    folders: ["test/e2e/"],
+    needs: ["nix", "binary"],
+    testTimeoutMs: 120_000,
+    groupTimeoutMs: 600_000,
+    processes: 2,
+  },
+  {
+    name: "integration",
+    folders: ["test/integration/"],
+    needs: ["nix"],
+    testTimeoutMs: 60_000,
+    groupTimeoutMs: 300_000,
+    processes: 1,
+  },
+  {
+    name: "unit",
+    folders: ["test/"],
+    needs: [],
+    testTimeoutMs: 10_000,
+    groupTimeoutMs: 120_000,
+    processes: 2,
+  },
+];
+
+/** Every test file below `root`, quickest group first; only those whose path contains one of `filters`, if any are given. */
+export function listTestGroups(root: string, filters: readonly string[] = []): TestGroup[] {
+  const all = [...new Glob("test/**/*.test.ts").scanSync({ cwd: root })].sort();
+  const chosen = all.filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)));
+  const ruleOf = (file: string) => RULES.find((rule) => rule.folders.some((folder) => file.startsWith(folder)));
+  return RULES.map(({ folders: _, ...rule }) => ({
+    ...rule,
+    files: chosen.filter((file) => ruleOf(file)?.name === rule.name),
+  })).reverse();
+}
