@@ -5,7 +5,7 @@
  * in a store, so one here means that the input lies.
  */
 import { NixParseError } from "./parse-error.ts";
-import type { StorePath } from "./store-path.ts";
+import { compareStorePaths, type StorePath } from "./store-path.ts";
 
 export type ClosureNode = {
   readonly storePath: StorePath;
@@ -54,7 +54,7 @@ export function missingReferences(infos: readonly ClosureNode[], isPresent: (pat
       }
     }
   }
-  return [...missing].sort();
+  return [...missing].sort(compareStorePaths);
 }
 
 function indexByPath<T extends ClosureNode>(infos: readonly T[]): ReadonlyMap<StorePath, T> {

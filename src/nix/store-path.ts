@@ -70,6 +70,14 @@ export function storePathName(path: StorePath): string {
   return path.slice(STORE_PREFIX.length + HASH_LENGTH + 1);
 }
 
+/** Bytewise order, that of references in narinfos and fingerprints. Store paths are ASCII. */
+export function compareStorePaths(a: StorePath, b: StorePath): number {
+  if (a === b) {
+    return 0;
+  }
+  return a < b ? -1 : 1;
+}
+
 /**
  * The store path that an absolute path is, or lies in: `/nix/store/x-y/bin/z` gives `/nix/store/x-y`.
  *
