@@ -1,0 +1,117 @@
+/**
+ * Opens a session with the local Nix daemon. Which way: the socket where Nix's own variables say it is, and where
+ * nobody listens there, a `nix-daemon --stdio` of our own (single-user Nix, containers, tests without a daemon).
+ */
+import { describeError, NixdeployError } from "../../errors.ts";
+import { type Clock, systemClock } from "../../runtime.ts";
+import { DaemonChannel } from "./channel.ts";
+import { type DaemonConnection, OpenDaemonConnection } from "./connection.ts";
+import { explainFailure } from "./daemon-error.ts";
+import { openSession } from "./handshake.ts";
+import { openSocketTransport, openStdioTransport, STDIO_PEER } from "./open-transport.ts";
+import type { Transport } from "./transport.ts";
+
+/** A daemon opens its database before it answers; more than this is a daemon that hangs. */
+const HANDSHAKE_MAX_MS = 30_000;
+
+export type ConnectDaemonOptions = {
+  /** Aborting closes the connection, and everything in progress on it throws the signal's reason. */
+  readonly signal: AbortSignal;
+  /** Default "auto": the socket if somebody listens there, else "stdio". */
+  readonly via?: "socket" | "stdio" | "auto";
+  /** Default: $NIX_DAEMON_SOCKET_PATH, $NIX_STATE_DIR/daemon-socket/socket or Nix's own default. */
+  readonly socketPath?: string;
+  readonly handshakeMaxMs?: number;
+  readonly clock?: Clock;
+  /** Default: this process's. */
+  readonly environment?: NodeJS.ProcessEnv;
+};
+
+/**
+ * @throws NixdeployError "host" when there is no daemon, it may not be used, or it is older than Nix 2.8 · the
+ * signal's reason
+ */
+export async function connectDaemon(options: ConnectDaemonOptions): Promise<DaemonConnection> {
+  const { signal, clock = systemClock, handshakeMaxMs = HANDSHAKE_MAX_MS } = options;
+  signal.throwIfAborted();
+  const channel = new DaemonChannel(await openTransport(options), clock);
+  const onAbort = () => channel.destroy(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    const session = await channel.within(handshakeMaxMs, openSession(channel));
+    return new OpenDaemonConnection({ channel, session, signal });
+  } catch (error) {
+    await channel.close();
+    if (signal.aborted) throw signal.reason;
+    throw explainFailure(error, {
+      what: `use the Nix daemon at ${channel.peer}`,
+      peer: channel.peer,
+      lastWords: channel.lastWords(),
+      lostHint:
+        channel.peer === STDIO_PEER
+          ? "Run `nix-daemon --stdio` by hand to see what it says."
+          : "A daemon hangs up on users who are not in `allowed-users` of its nix.conf; its log says why.",
+    });
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+/** Where Nix itself would look for the socket. */
+export function daemonSocketPath(environment: NodeJS.ProcessEnv): string {
+  const { NIX_DAEMON_SOCKET_PATH: socketPath, NIX_STATE_DIR: stateDirectory } = environment;
+  return socketPath || `${stateDirectory || "/nix/var/nix"}/daemon-socket/socket`;
+}
+
+async function openTransport(options: ConnectDaemonOptions): Promise<Transport> {
+  const { signal, via = "auto", environment = process.env } = options;
+  const socketPath = options.socketPath ?? daemonSocketPath(environment);
+  if (via !== "stdio") {
+    try {
+      return await openSocketTransport({ socketPath, signal });
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      if (via === "socket" || !isNobodyThere(error)) throw explainNoSocket(socketPath, error);
+    }
+  }
+  try {
+    return await openStdioTransport({ signal, environment });
+  } catch (error) {
+    if (signal.aborted) throw signal.reason;
+    const socketNote = via === "auto" ? `nobody listens at ${socketPath}, and ` : "";
+    throw new NixdeployError(
+      "host",
+      `cannot reach Nix: ${socketNote}${STDIO_PEER} does not start: ${describeError(error)}`,
+      {
+        hint: "Install Nix 2.8 or newer on this machine, or start its nix-daemon.",
+        cause: error,
+      },
+    );
+  }
+}
+
+function isNobodyThere(error: unknown): boolean {
+  return ["ENOENT", "ENOTDIR", "ECONNREFUSED"].includes(errorCode(error));
+}
+
+function explainNoSocket(socketPath: string, error: unknown): NixdeployError {
+  const reasons: Readonly<Record<string, string>> = {
+    ENOENT: "there is no such socket",
+    ENOTDIR: "there is no such socket",
+    ECONNREFUSED: "nobody listens there",
+    EACCES: "no permission",
+  };
+  const code = errorCode(error);
+  return new NixdeployError(
+    "host",
+    `cannot use the Nix daemon at ${socketPath}: ${reasons[code] ?? describeError(error)}`,
+    {
+      hint: code === "EACCES" ? "Run as a user who may use the Nix daemon." : "Start nix-daemon on this machine.",
+      cause: error,
+    },
+  );
+}
+
+function errorCode(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
+}
