@@ -1,0 +1,88 @@
+/**
+ * What people read while a rollout is followed, and the summary at its end. Pure.
+ */
+import type { DeploymentDto, FollowEvent, LogLine } from "../api.ts";
+import type { DeploymentState } from "../deployment.ts";
+import { standingOf } from "./follow-state.ts";
+
+const WORDS: Readonly<Record<DeploymentState, string>> = {
+  queued: "queued",
+  offered: "offered to the agent",
+  fetching: "fetching",
+  activating: "activating",
+  rebooting: "rebooting",
+  confirming: "confirming",
+  "rolling-back": "rolling back",
+  succeeded: "succeeded",
+  failed: "failed",
+  "rolled-back": "rolled back",
+  degraded: "degraded",
+  superseded: "superseded",
+  cancelled: "cancelled",
+  expired: "expired",
+};
+
+/** `nuc: fetching`, `nuc: failed: the disk is full`, `nuc is offline: …` */
+export function formatDeploymentLine(deployment: DeploymentDto): string {
+  const { agent, state, contact, reason } = deployment;
+  const standing = standingOf(state, contact);
+  if (standing === "parked") return `${agent} is offline: it takes this deployment when it returns`;
+  if (state === "queued") return `${agent}: queued ${deployment.storePath}`;
+  const why = reason === null || standing === "running" ? "" : `: ${cleanLogText(reason)}`;
+  return `${agent}: ${WORDS[state]}${why}`;
+}
+
+/** `nuc | starting units` */
+export function formatLogLine(agent: string, line: LogLine): string {
+  return `${agent} | ${cleanLogText(line.text)}`;
+}
+
+/** `nuc: fetching 12 of 40 paths, 3.1 of 20.0 MB` */
+export function formatProgress(progress: Extract<FollowEvent, { event: "progress" }>["data"]): string {
+  const { agent, paths, pathsTotal, bytes, bytesTotal } = progress;
+  return `${agent}: fetching ${paths} of ${pathsTotal} paths, ${formatMegabytes(bytes)} of ${formatMegabytes(bytesTotal)} MB`;
+}
+
+export type SummaryRow = {
+  readonly agent: string;
+  readonly outcome: string;
+  readonly duration: string;
+  readonly reason: string;
+};
+
+export function summarize(deployment: DeploymentDto): SummaryRow {
+  const isParked = standingOf(deployment.state, deployment.contact) === "parked";
+  return {
+    agent: deployment.agent,
+    outcome: isParked ? "queued" : WORDS[deployment.state],
+    duration: formatElapsed(deployment.startedAt ?? deployment.createdAt, deployment.finishedAt),
+    reason: isParked ? "offline: takes it when it returns" : cleanLogText(deployment.reason ?? ""),
+  };
+}
+
+const ESCAPE = "\u001b";
+const CONTROL = new RegExp(`${ESCAPE}\\[[0-9;]*m|[\\u0000-\\u0008\\u000a-\\u001f\\u007f-\\u009f]`, "g");
+
+/**
+ * A line from a device made safe for this terminal: colors stay (and end with the line), whatever else a terminal
+ * would obey goes.
+ */
+export function cleanLogText(text: string): string {
+  const cleaned = text.replace(CONTROL, (match) => (match.length > 1 ? match : ""));
+  return cleaned.includes(ESCAPE) ? `${cleaned}${ESCAPE}[0m` : cleaned;
+}
+
+/** `850 ms`, `12 s`, `3 min 5 s`, `2 h 10 min`; `-` when it has not finished. */
+function formatElapsed(from: string, to: string | null): string {
+  if (to === null) return "-";
+  const ms = Math.max(0, Date.parse(to) - Date.parse(from));
+  if (ms < 1_000) return `${ms} ms`;
+  const seconds = Math.round(ms / 1_000);
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  return minutes < 60 ? `${minutes} min ${seconds % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+function formatMegabytes(bytes: number): string {
+  return (bytes / 1_000_000).toFixed(1);
+}

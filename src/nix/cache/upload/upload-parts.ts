@@ -1,0 +1,122 @@
+/**
+ * A compressed NAR in numbered parts: each goes by its own request and is sent again until the cache has it.
+ *
+ *     put(offset, body) ─► stored             next part
+ *                       ─► expects the end    the answer to an earlier try was lost: next part
+ *                       ─► expects inside     the rest of this part
+ *                       ─► expects other      the cache has forgotten the upload: start anew
+ *                       ─► unreachable        wait (full jitter), put again
+ *
+ * Only one part is held in memory. A NAR that fits into one part takes one request.
+ */
+import { createHash } from "node:crypto";
+import { type BackoffLimits, fullJitterMs } from "../../../backoff.ts";
+import { NixdeployError } from "../../../errors.ts";
+import type { Clock, Random } from "../../../runtime.ts";
+import { type FileHash, fileHashFromDigest, type NarHash } from "../../hash.ts";
+import { gatherChunks } from "../compress.ts";
+import type { NarPart, UploadTarget } from "./upload-target.ts";
+
+export const PART_BYTES = 8 * 1024 * 1024;
+
+/** Tries of one part. With the waits below the last one starts about a minute after the first. */
+const PART_ATTEMPTS_MAX = 10;
+const BACKOFF: BackoffLimits = { baseMs: 500, maxMs: 20_000 };
+
+export type UploadPartsOptions = {
+  readonly target: Pick<UploadTarget, "putPart">;
+  readonly narHash: NarHash;
+  readonly narSizeBytes: number;
+  readonly uploadId: string;
+  readonly compressed: AsyncIterable<Uint8Array>;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly signal: AbortSignal;
+  /** Called with the size of each part that has arrived. */
+  readonly onSent: (bytes: number) => void;
+};
+
+export type UploadPartsResult =
+  | { readonly kind: "complete"; readonly fileHash: FileHash; readonly fileSizeBytes: number }
+  /** The cache does not know this upload (any more). */
+  | { readonly kind: "forgotten" };
+
+/**
+ * Sends `compressed` to its end.
+ * @throws what `compressed` throws; NixdeployError "unreachable" when a part did not get through in all its tries;
+ *   any other NixdeployError of the target at once
+ */
+export async function uploadParts(options: UploadPartsOptions): Promise<UploadPartsResult> {
+  const hash = createHash("sha256");
+  let offset = 0;
+  // A part goes out when the next one begins, because the last one has to know that it is.
+  let held: Uint8Array | null = null;
+  for await (const chunk of gatherChunks(options.compressed, PART_BYTES)) {
+    if (held !== null) {
+      const sent = await sendPart(options, { offset, body: held, fileHash: null });
+      if (sent === "forgotten") return { kind: "forgotten" };
+      offset += held.length;
+    }
+    hash.update(chunk);
+    held = chunk;
+  }
+  const body: Uint8Array = held ?? new Uint8Array(0);
+  const fileHash = fileHashFromDigest(hash.digest());
+  const sent = await sendPart(options, { offset, body, fileHash });
+  if (sent === "forgotten") return { kind: "forgotten" };
+  return { kind: "complete", fileHash, fileSizeBytes: offset + body.length };
+}
+
+type Piece = Pick<NarPart, "offset" | "body" | "fileHash">;
+
+async function sendPart(options: UploadPartsOptions, part: Piece): Promise<"stored" | "forgotten"> {
+  const { narHash, narSizeBytes, uploadId, target, signal } = options;
+  const end = part.offset + part.body.length;
+  let piece = part;
+  for (let attempt = 0; attempt < PART_ATTEMPTS_MAX; attempt += 1) {
+    const answer = await tryPart(() => target.putPart({ ...piece, narHash, narSizeBytes, uploadId }, signal), {
+      isLast: attempt === PART_ATTEMPTS_MAX - 1,
+    });
+    if (answer === "try-again") {
+      await options.clock.sleep(fullJitterMs(attempt, options.random.fraction(), BACKOFF), signal);
+      continue;
+    }
+    if (answer.kind === "stored") {
+      if (answer.offset !== end || answer.complete !== (part.fileHash !== null)) throw describeWrongAnswer(end, answer);
+      options.onSent(part.body.length);
+      return "stored";
+    }
+    if (answer.offset === end && part.fileHash === null) {
+      options.onSent(part.body.length);
+      return "stored";
+    }
+    if (answer.offset <= piece.offset || answer.offset >= end) return "forgotten";
+    piece = { ...part, offset: answer.offset, body: part.body.subarray(answer.offset - part.offset) };
+  }
+  throw new NixdeployError("remote", `cannot upload to the cache: a part was refused ${PART_ATTEMPTS_MAX} times`);
+}
+
+async function tryPart<Answer>(
+  put: () => Promise<Answer>,
+  { isLast }: { readonly isLast: boolean },
+): Promise<Answer | "try-again"> {
+  try {
+    return await put();
+  } catch (error) {
+    const mayHelp = error instanceof NixdeployError && error.kind === "unreachable";
+    if (!mayHelp || isLast) throw error;
+    return "try-again";
+  }
+}
+
+function describeWrongAnswer(
+  end: number,
+  answer: { readonly offset: number; readonly complete: boolean },
+): NixdeployError {
+  const state = answer.complete ? "complete" : "not complete";
+  return new NixdeployError(
+    "remote",
+    `cannot upload to the cache: after ${end} bytes it claims to have ${answer.offset}, ${state}`,
+    { hint: "coordinator and client may be of different versions" },
+  );
+}
