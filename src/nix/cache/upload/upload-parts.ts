@@ -74,6 +74,7 @@ async function sendPart(options: UploadPartsOptions, part: Piece): Promise<"stor
   const end = part.offset + part.body.length;
   let piece = part;
   for (let attempt = 0; attempt < PART_ATTEMPTS_MAX; attempt += 1) {
+    signal.throwIfAborted();
     const answer = await tryPart(() => target.putPart({ ...piece, narHash, narSizeBytes, uploadId }, signal), {
       isLast: attempt === PART_ATTEMPTS_MAX - 1,
     });

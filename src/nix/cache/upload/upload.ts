@@ -68,6 +68,7 @@ export async function runUpload(options: RunUploadOptions): Promise<UploadResult
   await runJobs(Math.min(options.jobs, queue.length), options.signal, async (signal) => {
     await using store = createStoreSlot(options.openStore, signal);
     for (let info = queue.shift(); info !== undefined; info = queue.shift()) {
+      signal.throwIfAborted();
       const nar = await uploadNar({ ...options, info, store, signal });
       fileHashes.set(info.narHash, nar.fileHash);
       uploadedBytes += nar.fileSizeBytes;
