@@ -5,6 +5,8 @@
  */
 import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
+import { connectDaemon } from "../../src/nix/daemon/connect.ts";
+import type { DaemonConnection } from "../../src/nix/daemon/connection.ts";
 import { createTemporaryDirectory } from "./temporary-directory.ts";
 
 /** u64, little endian. */
@@ -172,3 +174,29 @@ export async function playHandshake(
 
 /** Operation 19: everything off, errors only, one build job, build hook 1 (obsolete), no substitutes, no overrides. */
 const SET_OPTIONS = Buffer.concat([19, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0].map(int));
+
+export type DaemonScene = {
+  /** What the daemon does after the handshake. */
+  readonly daemon: (peer: DoublePeer) => Promise<void>;
+  readonly client: (connection: DaemonConnection) => Promise<void>;
+  readonly signal?: AbortSignal;
+};
+
+/** Plays both sides to their end. @throws what either threw, together when both did */
+export async function playDaemonScene(scene: DaemonScene): Promise<void> {
+  const { signal = new AbortController().signal } = scene;
+  const double = await startDaemonDouble(async (peer) => {
+    await playHandshake(peer);
+    await scene.daemon(peer);
+  });
+  const failures: unknown[] = [];
+  try {
+    await using connection = await connectDaemon({ signal, via: "socket", socketPath: double.socketPath });
+    await scene.client(connection);
+  } catch (error) {
+    failures.push(error);
+  }
+  await double[Symbol.asyncDispose]().catch((error) => failures.push(error));
+  if (failures.length > 1) throw new Error(failures.map((failure) => Bun.inspect(failure)).join("\nand\n"));
+  if (failures.length > 0) throw failures[0];
+}
