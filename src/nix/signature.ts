@@ -2,7 +2,7 @@
  * Ed25519 signatures: of store paths in Nix's form, and of plain messages.
  *
  * Two implementations on purpose: @noble/ed25519 signs and derives keys (seldom, small audited code), node:crypto
- * verifies (35 times faster, so that a closure of 3,000 paths takes 0.2 s). The tests let each check the other.
+ * verifies (35 times faster: a closure of 3,000 paths takes a fraction of a second). The tests let each check the other.
  * Content-addressed paths need no signature; whether to trust them is decided elsewhere.
  * Source: RFC 8032; Nix `src/libutil/signature/`.
  */
