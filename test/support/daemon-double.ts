@@ -196,7 +196,11 @@ export async function playDaemonScene(scene: DaemonScene): Promise<void> {
   } catch (error) {
     failures.push(error);
   }
-  await double[Symbol.asyncDispose]().catch((error) => failures.push(error));
+  try {
+    await double[Symbol.asyncDispose]();
+  } catch (error) {
+    failures.push(error);
+  }
   if (failures.length > 1) throw new Error(failures.map((failure) => Bun.inspect(failure)).join("\nand\n"));
   if (failures.length > 0) throw failures[0];
 }
