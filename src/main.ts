@@ -1,2 +1,134 @@
+/**
+ * The program. The only file that sets the exit code, handles signals and prints errors.
+ *
+ * The first SIGINT or SIGTERM aborts the command's signal: a command that then returns ended well (`serve` and `agent`
+ * do), one that throws ends with 130. The second one leaves at once. A reader of stdout that goes away (`| head`) stops
+ * the command too, without a word.
+ */
+import { COMMON_DEFAULTS, type CommonValues } from "./commands/common-args.ts";
+import type { CommandContext, OutputStream } from "./commands/context.ts";
+import { describeFailure, formatFailure, listCauses } from "./commands/format-failure.ts";
+import { COMMANDS, type CommandEntry, resolveRequest } from "./commands/root.ts";
+import { NixdeployError, toExitCode } from "./errors.ts";
+import { createLogger, type Logger } from "./log.ts";
+import { systemClock, systemRandom } from "./runtime.ts";
 import { NIXDEPLOY_VERSION } from "./version.ts";
-process.stdout.write(`nixdeploy ${NIXDEPLOY_VERSION}\n`);
+
+const EXIT_INTERRUPTED = toExitCode("interrupted");
+const EXIT_USAGE = toExitCode("usage");
+
+/** Runs the command line of this process and ends the process. */
+export async function main(commands: readonly CommandEntry[] = COMMANDS): Promise<never> {
+  const stop = new AbortController();
+  stopOnSignals(stop);
+  const stdout = createOutput(process.stdout, () => stop.abort(new OutputClosedError()));
+  const stderr = createOutput(process.stderr, () => {});
+  const report = (error: unknown, common: CommonValues) =>
+    reportFailure({ error, common, signal: stop.signal, stderr });
+  process.on("uncaughtException", (error) => void report(error, COMMON_DEFAULTS).then(leave));
+  process.on("unhandledRejection", (error) => void report(error, COMMON_DEFAULTS).then(leave));
+
+  let common = COMMON_DEFAULTS;
+  try {
+    const words = process.argv.slice(2);
+    const request = await resolveRequest({ words, version: NIXDEPLOY_VERSION, commands });
+    if (request.kind === "print") {
+      await stdout.write(request.text);
+      return leave(0);
+    }
+    if (request.kind === "no-command") {
+      await stderr.write(`${request.help}\nnixdeploy: no command is given\n`);
+      return leave(EXIT_USAGE);
+    }
+    common = request.common;
+    await request.run(createContext({ common, stop, stdout, stderr }));
+    return leave(0);
+  } catch (error) {
+    return leave(await report(error, common));
+  }
+}
+
+function leave(exitCode: number): never {
+  process.exit(exitCode);
+}
+
+/** The reason of the abort when nobody reads stdout any more. */
+class OutputClosedError extends Error {
+  override readonly name = "OutputClosedError";
+}
+
+function stopOnSignals(stop: AbortController): void {
+  let count = 0;
+  const onSignal = () => {
+    count += 1;
+    if (count > 1) {
+      leave(EXIT_INTERRUPTED);
+    }
+    stop.abort(new NixdeployError("interrupted", "interrupted"));
+  };
+  process.on("SIGINT", onSignal);
+  process.on("SIGTERM", onSignal);
+}
+
+function createOutput(stream: NodeJS.WriteStream, onGone: () => void): OutputStream {
+  stream.on("error", onGone);
+  return {
+    isTerminal: stream.isTTY === true,
+    write: (text) => new Promise((resolve) => void stream.write(text, () => resolve())),
+  };
+}
+
+type ContextParts = {
+  readonly common: CommonValues;
+  readonly stop: AbortController;
+  readonly stdout: OutputStream;
+  readonly stderr: OutputStream;
+};
+
+function createContext({ common, stop, stdout, stderr }: ContextParts): CommandContext {
+  return {
+    signal: stop.signal,
+    stdout,
+    stderr,
+    readStdin: () => Bun.stdin.stream(),
+    log: createStderrLogger(common, stderr),
+    env: { ...process.env },
+    clock: systemClock,
+    random: systemRandom,
+    json: common.json,
+    urlFlag: common.url,
+    verbose: common.verbose,
+  };
+}
+
+function createStderrLogger({ verbose, logFormat }: CommonValues, stderr: OutputStream): Logger {
+  return createLogger({ verbose, format: logFormat, write: (line) => void stderr.write(`${line}\n`) });
+}
+
+type FailureReport = {
+  readonly error: unknown;
+  readonly common: CommonValues;
+  readonly signal: AbortSignal;
+  readonly stderr: OutputStream;
+};
+
+/** Prints what went wrong and returns the exit code for it. */
+async function reportFailure({ error, common, signal, stderr }: FailureReport): Promise<number> {
+  const failure = describeFailure(error, signal);
+  if (signal.reason instanceof OutputClosedError) {
+    return toExitCode("refused");
+  }
+  const causes = common.verbose ? listCauses(error) : [];
+  if (common.logFormat === "json") {
+    const fields = { hint: failure.hint, details: failure.details.join("; "), causes: causes.join("; ") };
+    createStderrLogger(common, stderr).error(failure.message, fields);
+    await stderr.write("");
+  } else {
+    await stderr.write(formatFailure(failure, NIXDEPLOY_VERSION) + causes.map((text) => `cause: ${text}\n`).join(""));
+  }
+  return failure.exitCode;
+}
+
+if (import.meta.main) {
+  await main();
+}

@@ -1,0 +1,31 @@
+/** What a command gets from the process it runs in: everything that it may touch, so that tests can give it another. */
+import type { Logger } from "../log.ts";
+import type { Clock, Random } from "../runtime.ts";
+
+/** The environment variables, as they were when the process started. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export type OutputStream = {
+  /** Resolves when the text has been handed to the operating system; never rejects for a reader that is gone. */
+  write(text: string): Promise<void>;
+  readonly isTerminal: boolean;
+};
+
+export type CommandContext = {
+  /** Aborted by the first SIGINT or SIGTERM. A command that then returns has succeeded; one that throws was interrupted. */
+  readonly signal: AbortSignal;
+  /** For results only; logs and progress go to `log` and `stderr`. */
+  readonly stdout: OutputStream;
+  readonly stderr: OutputStream;
+  /** The bytes of standard input, to the end. */
+  readonly readStdin: () => AsyncIterable<Uint8Array>;
+  readonly log: Logger;
+  readonly env: Environment;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** `--json`: the result is one JSON document on stdout. */
+  readonly json: boolean;
+  /** What `--url` said; null without the flag. `readCoordinatorUrl` (environment.ts) knows the environment too. */
+  readonly urlFlag: string | null;
+  readonly verbose: boolean;
+};

@@ -1,0 +1,157 @@
+/**
+ * Configuration from the environment: the coordinator's address, tokens and keys. A secret is never on the command
+ * line, and no error repeats one.
+ *
+ * A secret is looked for in this order; the first place that has it wins:
+ *
+ *   1. its variable:           NIXDEPLOY_PUSH_TOKEN
+ *   2. its file:               NIXDEPLOY_PUSH_TOKEN_FILE (a path)
+ *   3. its systemd credential: $CREDENTIALS_DIRECTORY/nixdeploy-push-token
+ *   4. to 6. for the tokens of a role the same three of NIXDEPLOY_TOKEN
+ *
+ * A variable that is set but empty is an error, not an absence: it is how CI systems hand over a secret that is missing.
+ */
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { describeError, NixdeployError } from "../errors.ts";
+import type { CommandContext, Environment } from "./context.ts";
+
+/** Which work the token is for; "general" is anything else, `NIXDEPLOY_TOKEN` alone. */
+export type TokenRole = "agent" | "activate" | "push" | "general";
+/** "signing" signs closures, "deployment" signs manifests. */
+export type KeyRole = "signing" | "deployment";
+
+const TOKEN_VARIABLES: Readonly<Record<TokenRole, readonly string[]>> = {
+  agent: ["NIXDEPLOY_AGENT_TOKEN", "NIXDEPLOY_TOKEN"],
+  activate: ["NIXDEPLOY_ACTIVATE_TOKEN", "NIXDEPLOY_TOKEN"],
+  push: ["NIXDEPLOY_PUSH_TOKEN", "NIXDEPLOY_TOKEN"],
+  general: ["NIXDEPLOY_TOKEN"],
+};
+const KEY_VARIABLES: Readonly<Record<KeyRole, string>> = {
+  signing: "NIXDEPLOY_SIGNING_KEY",
+  deployment: "NIXDEPLOY_DEPLOYMENT_KEY",
+};
+const SECRET_BYTES_MAX = 16 * 1024;
+
+/**
+ * The address of the coordinator, from `--url`, else from NIXDEPLOY_URL; without a slash at its end.
+ * @throws NixdeployError "usage" when there is none, or it is no http(s) address, or it carries a user name or query
+ */
+export function readCoordinatorUrl({ urlFlag, env }: Pick<CommandContext, "urlFlag" | "env">): string {
+  const source = urlFlag === null ? "NIXDEPLOY_URL" : "--url";
+  const text = urlFlag ?? env["NIXDEPLOY_URL"] ?? "";
+  if (text === "") {
+    throw new NixdeployError("usage", "cannot find the coordinator: neither --url nor NIXDEPLOY_URL is set", {
+      hint: "Set NIXDEPLOY_URL to the address of `nixdeploy serve`, for example https://deploy.example.org.",
+    });
+  }
+  const url = URL.parse(text);
+  if (url === null || !["http:", "https:"].includes(url.protocol)) {
+    throw new NixdeployError("usage", `cannot use ${source}: it is no http:// or https:// address`);
+  }
+  if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "") {
+    throw new NixdeployError("usage", `cannot use ${source}: it must have no user name, password, query or fragment`, {
+      hint: "Credentials go into NIXDEPLOY_TOKEN or NIXDEPLOY_TOKEN_FILE.",
+    });
+  }
+  return `${url.origin}${url.pathname}`.replace(/\/+$/, "");
+}
+
+/** null when no place has one. @throws NixdeployError "usage" for a place that is set but empty or unreadable */
+export async function readToken(env: Environment, role: TokenRole): Promise<string | null> {
+  for (const variable of TOKEN_VARIABLES[role]) {
+    const secret = await readSecret(env, variable);
+    if (secret !== null) {
+      return secret;
+    }
+  }
+  return null;
+}
+
+/** @throws NixdeployError "usage" when no place has one, naming them */
+export async function requireToken(env: Environment, role: TokenRole): Promise<string> {
+  const token = await readToken(env, role);
+  if (token === null) {
+    const [first, ...others] = TOKEN_VARIABLES[role];
+    const names = [`${first}_FILE`, first, ...others.flatMap((name) => [`${name}_FILE`, name])];
+    throw new NixdeployError("usage", `cannot log in to the coordinator: no token is set`, {
+      hint: `Set one of ${names.join(", ")}; \`nixdeploy token create\` makes tokens.`,
+    });
+  }
+  return token;
+}
+
+/** The text of a secret key; null when no place has one. @throws as {@link readToken} */
+export function readKey(env: Environment, role: KeyRole): Promise<string | null> {
+  return readSecret(env, KEY_VARIABLES[role]);
+}
+
+async function readSecret(env: Environment, variable: string): Promise<string | null> {
+  const direct = env[variable];
+  if (direct !== undefined) {
+    return checkNotEmpty(trimNewline(direct), variable);
+  }
+  const file = env[`${variable}_FILE`];
+  if (file !== undefined) {
+    const path = checkNotEmpty(file, `${variable}_FILE`);
+    return readSecretFile(path, `${variable}_FILE`);
+  }
+  const directory = env["CREDENTIALS_DIRECTORY"];
+  if (directory === undefined || directory === "") {
+    return null;
+  }
+  const name = variable.toLowerCase().replaceAll("_", "-");
+  return readFileIfPresent(join(directory, name), "a systemd credential");
+}
+
+function checkNotEmpty(text: string, variable: string): string {
+  if (text === "") {
+    throw new NixdeployError("usage", `cannot use ${variable}: it is set but empty`, {
+      hint: "Is the secret missing in the settings of the CI? Unset the variable to look elsewhere.",
+    });
+  }
+  return text;
+}
+
+/**
+ * A secret from a file that the user named, without the newline at its end.
+ * @param source the flag or variable that named the file, for errors
+ * @throws NixdeployError "usage" when it cannot be read, is empty or too large
+ */
+export async function readSecretFile(path: string, source: string): Promise<string> {
+  const secret = await readFileIfPresent(path, source);
+  if (secret === null) {
+    throw new NixdeployError("usage", `cannot read ${path} (${source}): there is no such file`);
+  }
+  return secret;
+}
+
+async function readFileIfPresent(path: string, source: string): Promise<string | null> {
+  const text = await readBounded(path).catch((error: unknown) => {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") {
+      return null;
+    }
+    throw new NixdeployError("usage", `cannot read ${path} (${source}): ${describeError(error)}`, { cause: error });
+  });
+  if (text === "") {
+    throw new NixdeployError("usage", `cannot use ${path} (${source}): the file is empty`);
+  }
+  return text;
+}
+
+async function readBounded(path: string): Promise<string> {
+  await using file = await open(path, "r");
+  const buffer = Buffer.alloc(SECRET_BYTES_MAX + 1);
+  let length = 0;
+  for (let bytesRead = -1; bytesRead !== 0 && length < buffer.length; length += bytesRead) {
+    ({ bytesRead } = await file.read(buffer, length, buffer.length - length));
+  }
+  if (length > SECRET_BYTES_MAX) {
+    throw new Error(`it is larger than ${SECRET_BYTES_MAX} bytes`);
+  }
+  return trimNewline(buffer.toString("utf8", 0, length));
+}
+
+function trimNewline(text: string): string {
+  return text.replace(/\r?\n$/, "");
+}

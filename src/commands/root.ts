@@ -1,0 +1,116 @@
+/**
+ * The command `nixdeploy` itself: the list of all commands, and the way from a command line to the one it names.
+ * Each command's file is loaded only when it is the one: that keeps the start at a few milliseconds.
+ */
+import { runCommand } from "citty";
+import { NixdeployError } from "../errors.ts";
+import { flagNameOf, type NixdeployCommand, type NixdeployGroup } from "./args.ts";
+import { COMMON_ARGS, type CommonValues, parseCommonValues } from "./common-args.ts";
+import type { CommandContext } from "./context.ts";
+import { formatCommandHelp, formatGroupHelp, formatRootHelp } from "./help.ts";
+import { findNearestName } from "./nearest-name.ts";
+import { parseArgs } from "./parse-args.ts";
+import { quoteWord } from "./quote-word.ts";
+
+export type CommandEntry = {
+  readonly name: string;
+  /** Shown in the list of commands; the file's own summary again. */
+  readonly summary: string;
+  readonly load: () => Promise<{ readonly command: NixdeployCommand | NixdeployGroup }>;
+};
+
+/** In the order of the help text. One line for each file `src/commands/<name>.ts` that exports `command`. */
+export const COMMANDS: readonly CommandEntry[] = [];
+
+/** What the command line asked for. */
+export type Request =
+  /** Text for standard output; nothing is run. */
+  | { readonly kind: "print"; readonly text: string }
+  /** No command at all: the help, as an error. */
+  | { readonly kind: "no-command"; readonly help: string }
+  | { readonly kind: "run"; readonly common: CommonValues; readonly run: (context: CommandContext) => Promise<void> };
+
+export type RootOptions = {
+  readonly words: readonly string[];
+  readonly version: string;
+  readonly commands?: readonly CommandEntry[];
+};
+
+/** @throws NixdeployError "usage" when there is no such command or its arguments are wrong */
+export async function resolveRequest({ words, version, commands = COMMANDS }: RootOptions): Promise<Request> {
+  const beforeDashes = words.includes("--") ? words.slice(0, words.indexOf("--")) : words;
+  if (beforeDashes.includes("--version")) {
+    return { kind: "print", text: `nixdeploy ${version}\n` };
+  }
+  const { name, rest } = splitCommand(words);
+  const wantsHelp = beforeDashes.includes("--help") || beforeDashes.includes("-h");
+  if (name === null) {
+    const help = formatRootHelp(commands);
+    return wantsHelp ? { kind: "print", text: help } : { kind: "no-command", help };
+  }
+  const loaded = await loadCommand(name, commands);
+  if (loaded.kind === "command") {
+    return wantsHelp ? { kind: "print", text: formatCommandHelp(loaded) } : prepareRun(loaded, rest);
+  }
+  const { name: subName, rest: subRest } = splitCommand(rest);
+  if (subName === null) {
+    const help = formatGroupHelp(loaded);
+    return wantsHelp ? { kind: "print", text: help } : { kind: "no-command", help };
+  }
+  const command = findInGroup(loaded, subName);
+  return wantsHelp ? { kind: "print", text: formatCommandHelp(command) } : prepareRun(command, subRest);
+}
+
+/** Common flags may stand before the command (`nixdeploy --json status`): they are read as if they came after it. */
+function splitCommand(words: readonly string[]): { readonly name: string | null; readonly rest: readonly string[] } {
+  let index = 0;
+  while (index < words.length && words[index]?.startsWith("-")) {
+    index += takesNextWord(words[index] ?? "") ? 2 : 1;
+  }
+  return { name: words[index] ?? null, rest: [...words.slice(0, index), ...words.slice(index + 1)] };
+}
+
+function takesNextWord(word: string): boolean {
+  return Object.entries(COMMON_ARGS).some(
+    ([key, declaration]) => declaration.type !== "boolean" && word === `--${flagNameOf(key, declaration)}`,
+  );
+}
+
+async function loadCommand(name: string, commands: readonly CommandEntry[]) {
+  const entry = commands.find((candidate) => candidate.name === name);
+  if (entry === undefined) {
+    throw unknownCommand({ what: "nixdeploy", name, names: commands.map((candidate) => candidate.name) });
+  }
+  return (await entry.load()).command;
+}
+
+function findInGroup(group: NixdeployGroup, name: string): NixdeployCommand {
+  const fullName = `${group.name} ${name}`;
+  const command = group.commands.find((candidate) => candidate.name === fullName);
+  if (command === undefined) {
+    const names = group.commands.map((candidate) => candidate.name.slice(group.name.length + 1));
+    throw unknownCommand({ what: `nixdeploy ${group.name}`, name, names });
+  }
+  return command;
+}
+
+type UnknownCommand = { readonly what: string; readonly name: string; readonly names: readonly string[] };
+
+function unknownCommand({ what, name, names }: UnknownCommand): NixdeployError {
+  const nearest = findNearestName(name, names);
+  const help = `See \`${what} --help\`.`;
+  return new NixdeployError("usage", `cannot run \`${what}\`: there is no command ${quoteWord(name)}`, {
+    hint: nearest === null ? help : `Did you mean \`${what} ${nearest}\`? ${help}`,
+  });
+}
+
+function prepareRun(command: NixdeployCommand, words: readonly string[]): Request {
+  const values = parseArgs(command, words);
+  return {
+    kind: "run",
+    common: parseCommonValues(values),
+    run: async (context) => {
+      await runCommand(command.citty, { rawArgs: [], data: { values, context } });
+    },
+  };
+}
