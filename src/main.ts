@@ -120,9 +120,9 @@ async function reportFailure({ error, common, signal, stderr }: FailureReport): 
   }
   const causes = common.verbose ? listCauses(error) : [];
   if (common.logFormat === "json") {
-    const fields = { hint: failure.hint, details: failure.details.join("; "), causes: causes.join("; ") };
-    createStderrLogger(common, stderr).error(failure.message, fields);
-    await stderr.write("");
+    const { message, hint, details } = failure;
+    const time = new Date(systemClock.nowMs()).toISOString();
+    await stderr.write(`${JSON.stringify({ time, level: "error", message, hint, details, causes })}\n`);
   } else {
     await stderr.write(formatFailure(failure, NIXDEPLOY_VERSION) + causes.map((text) => `cause: ${text}\n`).join(""));
   }
