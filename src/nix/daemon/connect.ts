@@ -14,6 +14,8 @@ import type { Transport } from "./transport.ts";
 /** A daemon opens its database before it answers; more than this is a daemon that hangs. */
 const HANDSHAKE_MAX_MS = 30_000;
 
+const HANGS_UP_HINT = "A daemon hangs up on users who are not in `allowed-users` of its nix.conf; its log says why.";
+
 export type ConnectDaemonOptions = {
   /** Aborting closes the connection, and everything in progress on it throws the signal's reason. */
   readonly signal: AbortSignal;
@@ -47,10 +49,7 @@ export async function connectDaemon(options: ConnectDaemonOptions): Promise<Daem
       what: `use the Nix daemon at ${channel.peer}`,
       peer: channel.peer,
       lastWords: channel.lastWords(),
-      lostHint:
-        channel.peer === STDIO_PEER
-          ? "Run `nix-daemon --stdio` by hand to see what it says."
-          : "A daemon hangs up on users who are not in `allowed-users` of its nix.conf; its log says why.",
+      lostHint: channel.peer === STDIO_PEER ? "Run `nix-daemon --stdio` by hand to see what it says." : HANGS_UP_HINT,
     });
   } finally {
     signal.removeEventListener("abort", onAbort);
@@ -90,26 +89,25 @@ async function openTransport(options: ConnectDaemonOptions): Promise<Transport> 
   }
 }
 
+const START_HINT = "Start nix-daemon on this machine.";
+
+/** By the system's error code: why, and what to do. */
+const noSocketReasons: Readonly<Record<string, readonly [string, string]>> = {
+  ENOENT: ["there is no such socket", START_HINT],
+  ENOTDIR: ["there is no such socket", START_HINT],
+  ECONNREFUSED: ["nobody listens there", START_HINT],
+  ECONNRESET: ["the daemon closed the connection (ECONNRESET)", HANGS_UP_HINT],
+  EPIPE: ["the daemon closed the connection (EPIPE)", HANGS_UP_HINT],
+  EACCES: ["no permission", "Run as a user who may use the Nix daemon."],
+};
+
 function isNobodyThere(error: unknown): boolean {
   return ["ENOENT", "ENOTDIR", "ECONNREFUSED"].includes(errorCode(error));
 }
 
 function explainNoSocket(socketPath: string, error: unknown): NixdeployError {
-  const reasons: Readonly<Record<string, string>> = {
-    ENOENT: "there is no such socket",
-    ENOTDIR: "there is no such socket",
-    ECONNREFUSED: "nobody listens there",
-    EACCES: "no permission",
-  };
-  const code = errorCode(error);
-  return new NixdeployError(
-    "host",
-    `cannot use the Nix daemon at ${socketPath}: ${reasons[code] ?? describeError(error)}`,
-    {
-      hint: code === "EACCES" ? "Run as a user who may use the Nix daemon." : "Start nix-daemon on this machine.",
-      cause: error,
-    },
-  );
+  const [why, hint] = noSocketReasons[errorCode(error)] ?? [describeError(error), START_HINT];
+  return new NixdeployError("host", `cannot use the Nix daemon at ${socketPath}: ${why}`, { hint, cause: error });
 }
 
 function errorCode(error: unknown): string {

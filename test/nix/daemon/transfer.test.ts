@@ -148,10 +148,12 @@ describe("addToStoreNar", () => {
       async (connection) => {
         const adding = addAll(connection, source());
         let before = -1;
-        while (before !== pulledBytes) {
+        const standsStill = () => {
+          const isStill = before === pulledBytes;
           before = pulledBytes;
-          await Bun.sleep(50); // Until it stands still: the kernel's buffers are full.
-        }
+          return isStill;
+        };
+        await waitFor("the source to stand still, with the kernel's buffers full", standsStill, { intervalMs: 50 });
         expect(pulledBytes).toBeLessThan(2_000_000);
         reading.resolve();
         await adding;
