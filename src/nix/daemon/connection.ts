@@ -16,7 +16,7 @@ import { ConnectionLostError, DaemonError, type DaemonReport, explainFailure } f
 import { sendFramedBody } from "./framed-body.ts";
 import type { DaemonTrust, Session } from "./handshake.ts";
 import { OperationQueue } from "./operation-queue.ts";
-import { type Reply, readReply } from "./reply.ts";
+import { readReply } from "./reply.ts";
 import {
   encodeAddIndirectRoot,
   encodeAddTempRoots,
@@ -61,6 +61,7 @@ export interface DaemonConnection extends AsyncDisposable {
    *
    * Ending the iteration early (`break`, `return()`) closes the connection, since the daemon cannot be stopped
    * otherwise. Not checked against the NAR hash here.
+   * @throws DaemonError when the path is not in the store
    */
   narFromPath(path: StorePath): AsyncIterable<Uint8Array>;
 
@@ -69,7 +70,8 @@ export interface DaemonConnection extends AsyncDisposable {
    * references, and the signatures too with `checkSignatures` (always, for whom it does not trust). Adding a path
    * that is already valid changes nothing.
    *
-   * When `nar` throws, that error is thrown here, nothing is added, and the connection stays usable.
+   * When `nar` throws, that error is thrown here, nothing is added, and the connection stays usable. `nar` must not
+   * read from this same connection, which is busy.
    * @throws DaemonError when the daemon refuses · NixdeployError "remote" when `nar` is longer than the info says
    */
   addToStoreNar(options: {
@@ -147,11 +149,15 @@ export class OpenDaemonConnection implements DaemonConnection {
     using _turn = await this.#turn(what);
     const { reader } = this.#channel;
     const nar = createNarReader();
-    let isInStep = false;
+    let isInStep = true;
     try {
-      const reply = await this.#request(encodeNarFromPath(path));
-      isInStep = reply.kind === "refused";
-      if (reply.kind === "refused") throw new DaemonError(what, reply.report);
+      // Asked first, because a daemon begins a NAR before it notices that there is none.
+      const valid = await this.#exchange(what, encodeQueryValidPaths([path]), (source) =>
+        readValidPaths(source, [path]),
+      );
+      if (valid.length === 0) throw new DaemonError(what, { message: "it is not there", traces: [] });
+      await this.#exchange(what, encodeNarFromPath(path), async () => {});
+      isInStep = false;
       while (!isInStep) {
         const chunk = await this.#channel.within(ANSWER_MAX_MS, reader.readSome());
         const usedLength = nar.push(chunk);
@@ -192,17 +198,16 @@ export class OpenDaemonConnection implements DaemonConnection {
   }
 
   /** One request, its reply's fields read by `read`. */
-  async #ask<T>(what: string, request: Uint8Array, read: (reader: DaemonChannel["reader"]) => Promise<T>): Promise<T> {
-    return await this.#perform(what, async () => {
-      const reply = await this.#request(request);
-      if (reply.kind === "refused") throw new DaemonError(what, reply.report);
-      return await this.#channel.within(ANSWER_MAX_MS, read(this.#channel.reader));
-    });
+  async #ask<T>(what: string, request: Uint8Array, read: ReadFields<T>): Promise<T> {
+    return await this.#perform(what, () => this.#exchange(what, request, read));
   }
 
-  async #request(request: Uint8Array): Promise<Reply> {
+  /** The same for whoever already has the turn. */
+  async #exchange<T>(what: string, request: Uint8Array, read: ReadFields<T>): Promise<T> {
     await this.#channel.send(request);
-    return await this.#channel.within(ANSWER_MAX_MS, readReply(this.#channel.reader));
+    const reply = await this.#channel.within(ANSWER_MAX_MS, readReply(this.#channel.reader));
+    if (reply.kind === "refused") throw new DaemonError(what, reply.report);
+    return await this.#channel.within(ANSWER_MAX_MS, read(this.#channel.reader));
   }
 
   /** Reads one reply per path, refused or not, and gives the first refusal. */
@@ -246,6 +251,8 @@ export class OpenDaemonConnection implements DaemonConnection {
     this.#channel.destroy(reason);
   }
 }
+
+type ReadFields<T> = (reader: DaemonChannel["reader"]) => Promise<T>;
 
 function* inBatches<T>(items: readonly T[], length: number): Iterable<readonly T[]> {
   for (let start = 0; start < items.length; start += length) yield items.slice(start, start + length);

@@ -54,6 +54,13 @@ async function answerOneQuestion(peer: DoublePeer): Promise<void> {
   await peer.send(LAST, int(0));
 }
 
+/** The question whether the path is there, answered with yes, then the request for its NAR. */
+async function acceptNarRequest(peer: DoublePeer): Promise<void> {
+  await peer.expect(int(31), strs(app), int(0));
+  await peer.send(LAST, strs(app));
+  await peer.expect(int(38), str(app));
+}
+
 async function* chunked(bytes: Uint8Array, length: number): AsyncIterable<Uint8Array> {
   for (let start = 0; start < bytes.length; start += length) yield bytes.subarray(start, start + length);
 }
@@ -335,7 +342,7 @@ describe("narFromPath", () => {
       const nar = narOf(Buffer.from(pattern(contentBytes)));
       await withDaemon(
         async (peer) => {
-          await peer.expect(int(38), str(app));
+          await acceptNarRequest(peer);
           await peer.send(log("here it comes"), LAST, nar);
           await answerOneQuestion(peer);
         },
@@ -351,7 +358,7 @@ describe("narFromPath", () => {
     const nar = narOf(Buffer.from("abc"));
     await withDaemon(
       async (peer) => {
-        await peer.expect(int(38), str(app));
+        await acceptNarRequest(peer);
         await peer.send(LAST, nar);
         await answerOneQuestion(peer);
       },
@@ -371,7 +378,7 @@ describe("narFromPath", () => {
   test("passes on a refusal and stays usable", async () => {
     await withDaemon(
       async (peer) => {
-        await peer.expect(int(38), str(app));
+        await acceptNarRequest(peer);
         await peer.send(errorReply(`path '${app}' is not valid`));
         await answerOneQuestion(peer);
       },
@@ -382,10 +389,26 @@ describe("narFromPath", () => {
     );
   });
 
+  test("says so when the path is not there, and stays usable", async () => {
+    await withDaemon(
+      async (peer) => {
+        await peer.expect(int(31), strs(app), int(0));
+        await peer.send(LAST, strs());
+        await answerOneQuestion(peer);
+      },
+      async (connection) => {
+        await expect(Array.fromAsync(connection.narFromPath(app))).rejects.toThrow(
+          `cannot read ${app} from the Nix store: it is not there`,
+        );
+        expect(await connection.queryPathInfo(lib)).toBeNull();
+      },
+    );
+  });
+
   test("an early break closes the connection", async () => {
     await withDaemon(
       async (peer) => {
-        await peer.expect(int(38), str(app));
+        await acceptNarRequest(peer);
         await peer.send(LAST, narOf(Buffer.alloc(4_000_000))).catch(() => {
           // The client does not take all of it.
         });
@@ -410,7 +433,7 @@ describe("narFromPath", () => {
     for (let length = 0; length < nar.length; length += 7) {
       await withDaemon(
         async (peer) => {
-          await peer.expect(int(38), str(app));
+          await acceptNarRequest(peer);
           await peer.send(LAST, nar.subarray(0, length));
         },
         async (connection) => {
@@ -425,7 +448,7 @@ describe("narFromPath", () => {
   test("bytes that are no NAR are an error", async () => {
     await withDaemon(
       async (peer) => {
-        await peer.expect(int(38), str(app));
+        await acceptNarRequest(peer);
         await peer.send(LAST, str("nix-archive-2"));
         await peer.hungUp();
       },
@@ -439,7 +462,7 @@ describe("narFromPath", () => {
     const controller = new AbortController();
     await withDaemon(
       async (peer) => {
-        await peer.expect(int(38), str(app));
+        await acceptNarRequest(peer);
         await peer.send(LAST, str("nix-archive-1"));
         await peer.hungUp();
       },
