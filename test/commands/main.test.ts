@@ -10,16 +10,14 @@ async function run(args: readonly string[]) {
   return { stdout, stderr, exitCode };
 }
 
-/** Starts `wait`, and sends the signal as soon as it says that it runs. */
+/** Starts `wait`, and sends each signal when it has said one more line: that it runs, that it was told. */
 async function runAndSignal(args: readonly string[], signals: readonly NodeJS.Signals[]) {
   const child = Bun.spawn([...PROGRAM, "wait", ...args], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
   const stderr = child.stderr.text();
   const reader = child.stdout.getReader();
-  await reader.read();
   for (const signal of signals) {
+    await reader.read();
     child.kill(signal);
-    // The kernel keeps only one pending signal of a kind.
-    await Bun.sleep(50);
   }
   await child.exited;
   await reader.cancel();
