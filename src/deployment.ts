@@ -46,3 +46,15 @@ const TERMINAL: ReadonlySet<DeploymentState> = new Set<DeploymentState>([
 export function isTerminal(state: DeploymentState): boolean {
   return TERMINAL.has(state);
 }
+
+/** Milliseconds spent in each phase, from the JSON that is kept of it; phases this version does not know are left out. */
+export function parsePhaseDurations(json: string): Partial<Record<Phase, number>> {
+  const value: unknown = JSON.parse(json);
+  const durations: Partial<Record<Phase, number>> = {};
+  if (typeof value !== "object" || value === null) return durations;
+  for (const [key, duration] of Object.entries(value)) {
+    const phase = PHASES.find((candidate) => candidate === key);
+    if (phase !== undefined && typeof duration === "number") durations[phase] = duration;
+  }
+  return durations;
+}

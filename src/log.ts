@@ -45,10 +45,15 @@ function fieldsOf(entry: LogObject): LogFields {
   return (entry["fields"] ?? {}) as LogFields;
 }
 
+/** consola moves the message in front of the arguments. */
+function messageOf(entry: LogObject): string {
+  return entry.args.map(String).join(" ");
+}
+
 function formatText(entry: LogObject): string {
   const fields = Object.entries(fieldsOf(entry)).map(([key, value]) => `${key}=${formatValue(value)}`);
   const prefix = entry.type === "info" ? "" : `${entry.type}: `;
-  return [`${prefix}${entry.message ?? ""}`, ...fields].join(" ");
+  return [`${prefix}${messageOf(entry)}`, ...fields].join(" ");
 }
 
 function formatValue(value: string | number | boolean | null): string {
@@ -59,7 +64,7 @@ function formatJson(entry: LogObject): string {
   return JSON.stringify({
     time: entry.date.toISOString(),
     level: entry.type,
-    message: entry.message,
+    message: messageOf(entry),
     ...fieldsOf(entry),
   });
 }

@@ -1,0 +1,96 @@
+/** `nixdeploy serve`: the coordinator, its binary cache and its API in one process. */
+import { readFile } from "node:fs/promises";
+import { describeError, NixdeployError } from "../errors.ts";
+import { defineNixdeployCommand } from "./args.ts";
+import { resolveDataDirectory } from "./directories.ts";
+
+const DEFAULT_LISTEN = "127.0.0.1:8470";
+
+export const command = defineNixdeployCommand({
+  name: "serve",
+  summary: "Run the coordinator, with its binary cache and API",
+  details:
+    "At its first start it makes the workspace and the cache `default` and writes an admin token to DATA_DIR/admin-token. " +
+    "Agents and CI talk to its URL; behind a proxy, say what that is with --public-url.",
+  examples: [
+    {
+      comment: "On a VPS, behind a proxy that speaks TLS",
+      command: "nixdeploy serve --public-url https://deploy.example.org",
+    },
+    {
+      comment: "With TLS of its own",
+      command: "nixdeploy serve --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key key.pem",
+    },
+  ],
+  args: {
+    listen: {
+      type: "string",
+      description: "Address and port; port 0 takes any free one",
+      valueHint: "HOST:PORT",
+      default: DEFAULT_LISTEN,
+      parse: parseListen,
+    },
+    dataDir: {
+      type: "string",
+      description: "Where database, NAR files and keys are kept",
+      valueHint: "DIR",
+    },
+    publicUrl: {
+      type: "string",
+      description: "The URL that agents and CI reach it by",
+      valueHint: "URL",
+      parse: parsePublicUrl,
+    },
+    tlsCert: { type: "string", description: "PEM file with the certificate chain", valueHint: "FILE" },
+    tlsKey: { type: "string", description: "PEM file with its key", valueHint: "FILE" },
+  },
+  async run({ args, context }) {
+    const { runServe } = await import("../server/serve.ts");
+    await runServe({
+      ...args.listen,
+      dataDirectory: args.dataDir ?? resolveDataDirectory(context.env),
+      tls: await readTls(args.tlsCert, args.tlsKey),
+      publicUrl: args.publicUrl ?? null,
+      clock: context.clock,
+      random: context.random,
+      log: context.log,
+      signal: context.signal,
+      onReady: async (url) => {
+        await context.stdout.write(context.json ? `${JSON.stringify({ url })}\n` : `coordinator ready: ${url}\n`);
+      },
+    });
+  },
+});
+
+function parseListen(text: string): { readonly hostname: string; readonly port: number } {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3] ?? Number.NaN);
+  const hostname = match?.[1] ?? match?.[2];
+  if (hostname === undefined || !(port <= 65_535))
+    throw new Error("it must be HOST:PORT, such as 0.0.0.0:8470 or [::]:8470");
+  return { hostname: hostname === "" ? "0.0.0.0" : hostname, port };
+}
+
+function parsePublicUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : null;
+  if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {
+    throw new Error("it must be an http or https URL");
+  }
+  return `${url.origin}${url.pathname}`.replace(/\/+$/, "");
+}
+
+async function readTls(cert: string | undefined, key: string | undefined) {
+  if (cert === undefined && key === undefined) return null;
+  if (cert === undefined || key === undefined) {
+    throw new NixdeployError("usage", "cannot serve TLS: --tls-cert and --tls-key go together");
+  }
+  return { cert: await readPem(cert, "certificate"), key: await readPem(key, "key") };
+}
+
+async function readPem(file: string, what: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (cause) {
+    throw new NixdeployError("usage", `cannot read the TLS ${what} ${file}: ${describeError(cause)}`, { cause });
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * One agent's connection: challenge, hello, welcome, then its frames, one after the other. Owns nothing durable: what
+ * must survive is in the database before it is acknowledged.
+ */
+import type { Kysely } from "kysely";
+import type { Logger } from "../log.ts";
+import type { AgentId } from "../names.ts";
+import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
+import { type AgentFrame, type CoordinatorFrameInput, decodeAgentFrame, PROTOCOL_VERSION } from "../protocol.ts";
+import type { Clock, Random } from "../runtime.ts";
+import { login } from "./agent-login.ts";
+import type { AgentRegistry, LiveAgent } from "./agent-registry.ts";
+import type { Authenticator } from "./authentication.ts";
+import type { Bus } from "./bus.ts";
+import { type AgentRow, saveAgentState } from "./database/agents.ts";
+import { findDeployment } from "./database/deployments.ts";
+import type { Schema } from "./database/schema.ts";
+import { listWorkspaces, loadWorkspaceCache } from "./database/workspaces.ts";
+import type { Dispatcher } from "./dispatcher.ts";
+import { takeReport } from "./reports.ts";
+import { rolloutTopic } from "./transition.ts";
+
+export type AgentSessionDeps = {
+  readonly database: Kysely<Schema>;
+  readonly authenticator: Authenticator;
+  readonly registry: AgentRegistry;
+  readonly dispatcher: Dispatcher;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly version: string;
+};
+
+/** The connection as the session sees it; a websocket, or a pair of queues in a test. */
+export type AgentSocket = {
+  /** @returns false when the text could not be queued: the connection is as good as lost */
+  send(text: string): boolean;
+  close(code: number, reason: string): void;
+};
+
+export type AgentSession = {
+  /** Sends the challenge. */
+  open(): void;
+  /** Takes a frame; frames are worked off in order, however quickly they come. */
+  receive(text: string): Promise<void>;
+  /** The connection is gone, for whatever reason. */
+  closed(): Promise<void>;
+};
+
+const CLOSE_POLICY = 1008;
+const CLOSE_NORMAL = 1000;
+const NONCE_BYTES = 32;
+/** Frames that wait while one is worked on; an agent has one or two reports in flight. */
+const PENDING_FRAMES_MAX = 64;
+
+type SessionState =
+  | { readonly kind: "challenged"; readonly nonce: string }
+  | { readonly kind: "live"; readonly agent: AgentRow; readonly live: LiveAgent }
+  | { readonly kind: "closed" };
+
+export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket): AgentSession {
+  let state: SessionState = {
+    kind: "challenged",
+    nonce: Buffer.from(deps.random.bytes(NONCE_BYTES)).toString("base64"),
+  };
+  let queue: Promise<void> = Promise.resolve();
+  let pendingFrames = 0;
+
+  const { send, refuse } = createOutgoing(socket);
+
+  const handleHello = async (frame: Extract<AgentFrame, { kind: "hello" }>, nonce: string) => {
+    const result = await login(deps, { hello: frame, nonce });
+    if (result.kind === "refused") {
+      deps.log.warn("agent refused", { name: frame.name, code: result.code, reason: result.message });
+      send(result);
+      socket.close(CLOSE_POLICY, result.code);
+      return;
+    }
+    const { agent } = result;
+    const live: LiveAgent = {
+      agentId: agent.id,
+      send,
+      close: (reason) => socket.close(CLOSE_NORMAL, reason),
+    };
+    send(await welcomeFrame(deps, agent));
+    state = { kind: "live", agent, live };
+    deps.registry.enter(live);
+    deps.log.info("agent connected", { name: agent.name, version: agent.agent_version });
+    await deps.dispatcher.welcome(agent.id, frame.state.inFlight);
+  };
+  const handleFrame = async (text: string) => {
+    const decoded = decodeAgentFrame(text);
+    if (decoded.kind === "malformed")
+      return refuse("malformed", `cannot read the frame: ${decoded.reason}`.slice(0, 500));
+    if (decoded.kind === "unknown") {
+      return send({
+        kind: "error",
+        code: "unknown-kind",
+        message: `this coordinator does not know ${decoded.frameKind}`,
+      });
+    }
+    if (state.kind === "closed") return;
+    if (state.kind === "live") return await handleLiveFrame(deps, { agentId: state.agent.id, send }, decoded.frame);
+    if (decoded.frame.kind !== "hello") return refuse("not-logged-in", "the first frame must be a hello");
+    await handleHello(decoded.frame, state.nonce);
+  };
+
+  return {
+    open() {
+      if (state.kind !== "challenged") return;
+      send({
+        kind: "challenge",
+        protocolVersions: { min: PROTOCOL_VERSION, max: PROTOCOL_VERSION },
+        coordinatorVersion: deps.version,
+        nonce: state.nonce,
+      });
+    },
+    receive(text) {
+      if (pendingFrames >= PENDING_FRAMES_MAX) {
+        refuse("too-fast", "too many frames wait for an answer");
+        return queue;
+      }
+      pendingFrames += 1;
+      queue = queue
+        .then(() => handleFrame(text))
+        .catch((error: unknown) => {
+          deps.log.error("cannot handle an agent's frame", { reason: String(error) });
+          socket.close(1011, "internal error");
+        })
+        .finally(() => {
+          pendingFrames -= 1;
+        });
+      return queue;
+    },
+    async closed() {
+      await queue;
+      if (state.kind === "live" && deps.registry.leave(state.live)) {
+        await saveAgentState(deps.database, state.agent.id, { last_seen_ms: deps.clock.nowMs() });
+        await deps.dispatcher.contactLost(state.agent.id);
+        deps.log.info("agent disconnected", { name: state.agent.name });
+      }
+      state = { kind: "closed" };
+    },
+  };
+}
+
+function createOutgoing(socket: AgentSocket) {
+  const send = (frame: CoordinatorFrameInput) => {
+    if (!socket.send(JSON.stringify(frame))) socket.close(CLOSE_POLICY, "too slow");
+  };
+  const refuse = (code: string, message: string) => {
+    send({ kind: "error", code, message });
+    socket.close(CLOSE_POLICY, message.slice(0, 100));
+  };
+  return { send, refuse };
+}
+
+async function welcomeFrame(deps: AgentSessionDeps, agent: AgentRow): Promise<CoordinatorFrameInput> {
+  const workspaces = await listWorkspaces(deps.database);
+  const workspace = workspaces.find((candidate) => candidate.id === agent.workspace_id);
+  if (workspace === undefined) throw new Error(`agent ${agent.name} belongs to no workspace`);
+  const cache = await loadWorkspaceCache(deps.database, agent.workspace_id);
+  return {
+    kind: "welcome",
+    agentId: agent.id,
+    workspace: workspace.name,
+    cache: {
+      name: cache.name,
+      path: `/cache/${cache.name}`,
+      publicKeys: [formatPublicKey(publicKeyOf(parseSecretKey(cache.secret_key)))],
+    },
+    readCredential: deps.authenticator.issueReadCredential(agent.id),
+  };
+}
+
+async function handleLiveFrame(
+  deps: AgentSessionDeps,
+  agent: { readonly agentId: AgentId; readonly send: (frame: CoordinatorFrameInput) => void },
+  frame: AgentFrame,
+): Promise<void> {
+  switch (frame.kind) {
+    case "hello":
+      return agent.send({ kind: "error", code: "logged-in", message: "this connection is logged in already" });
+    case "report": {
+      const result = await takeReport(deps, { ...agent, deploymentId: frame.deploymentId, entries: frame.entries });
+      agent.send({ kind: "acknowledge", deploymentId: frame.deploymentId, through: result.through });
+      if (!result.ended) return;
+      deps.registry.progress.delete(frame.deploymentId);
+      return await deps.dispatcher.dispatch(agent.agentId);
+    }
+    case "progress": {
+      const row = await findDeployment(deps.database, frame.deploymentId);
+      if (row?.agent_id !== agent.agentId || row.finished_ms !== null) return;
+      deps.registry.progress.set(frame.deploymentId, frame);
+      return deps.bus.publish(rolloutTopic(row.rollout_id));
+    }
+    case "state":
+      return await saveAgentState(deps.database, agent.agentId, {
+        state: JSON.stringify(frame.state),
+        last_seen_ms: deps.clock.nowMs(),
+      });
+    case "ping":
+      return agent.send({ kind: "pong" });
+    case "error":
+      return deps.log.warn("agent reports an error", { code: frame.code, message: frame.message });
+    default:
+      return frame satisfies never;
+  }
+}

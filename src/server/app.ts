@@ -1,0 +1,44 @@
+/** The REST API as one Hono app. Opens no port: requests come from the listener, the control socket or a test. */
+import { NixdeployError } from "../errors.ts";
+import type { Principal } from "./authentication.ts";
+import { formatProblem, problemResponse, unauthorized } from "./problem.ts";
+import { createAgentRoutes } from "./routes/agents.ts";
+import { createCacheRoutes } from "./routes/caches.ts";
+import { createRouter } from "./routes/context.ts";
+import { createDeploymentRoutes } from "./routes/deployments.ts";
+import { createTokenRoutes } from "./routes/tokens.ts";
+import type { Services } from "./services.ts";
+
+const CONTROL: Principal = { kind: "control" };
+
+export function createApp(services: Services) {
+  const app = createRouter();
+  app.onError((error) => problemResponse(error, services.log));
+  app.notFound((context) =>
+    formatProblem({ title: `There is nothing at ${new URL(context.req.url).pathname}`, status: 404 }),
+  );
+  app.get("/healthz", (context) => context.text("ok\n"));
+  app.get("/", (context) =>
+    context.text(
+      `nixdeploy ${services.version} coordinator\n\nAgents, pushes and deployments are served here: see \`nixdeploy --help\`.\n`,
+    ),
+  );
+  const api = createRouter();
+  api.use(async (context, next) => {
+    const principal = context.env.control
+      ? CONTROL
+      : await services.authenticator.authenticate(context.req.header("authorization") ?? null);
+    if (principal === null) return unauthorized("Bearer");
+    context.set("principal", principal);
+    return await next();
+  });
+  api.route("/", createTokenRoutes(services));
+  api.route("/", createCacheRoutes(services));
+  api.route("/", createAgentRoutes(services));
+  api.route("/", createDeploymentRoutes(services));
+  api.all("*", (context) => {
+    throw new NixdeployError("not-found", `cannot find ${new URL(context.req.url).pathname}: there is no such route`);
+  });
+  app.route("/api/v1", api);
+  return app;
+}

@@ -1,0 +1,60 @@
+/**
+ * Live fan-out: says that something about a topic changed, not what. Whoever listens reads the database again, so a
+ * missed or doubled signal costs a query and never a fact. In-process now.
+ */
+
+export type Bus = {
+  publish(topic: string): void;
+  subscribe(topic: string): Subscription;
+};
+
+export type Subscription = Disposable & {
+  /**
+   * Resolves at the first signal since the previous call; at once when one came in between.
+   * @throws the signal's reason when it is aborted
+   */
+  changed(signal: AbortSignal): Promise<void>;
+};
+
+type Listener = { pending: boolean; wake: (() => void) | null };
+
+export function createBus(): Bus {
+  const listeners = new Map<string, Set<Listener>>();
+  return {
+    publish(topic) {
+      for (const listener of listeners.get(topic) ?? []) {
+        listener.pending = true;
+        listener.wake?.();
+      }
+    },
+    subscribe(topic) {
+      const listener: Listener = { pending: false, wake: null };
+      const set = listeners.get(topic) ?? new Set<Listener>();
+      listeners.set(topic, set.add(listener));
+      return {
+        changed: (signal) => nextSignal(listener, signal),
+        [Symbol.dispose]() {
+          set.delete(listener);
+          if (set.size === 0) listeners.delete(topic);
+        },
+      };
+    },
+  };
+}
+
+async function nextSignal(listener: Listener, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  if (!listener.pending) {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const onAbort = () => reject(signal.reason);
+    listener.wake = resolve;
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      await promise;
+    } finally {
+      listener.wake = null;
+      signal.removeEventListener("abort", onAbort);
+    }
+  }
+  listener.pending = false;
+}

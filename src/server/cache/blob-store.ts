@@ -1,0 +1,67 @@
+/**
+ * Where NAR files live: one file per FileHash under `DATA_DIR/nars/`, written to a temporary file first, then
+ * fsync → rename → fsync of the folder, so that a name never stands for half a file.
+ */
+import { mkdir, open, readdir, rename, unlink } from "node:fs/promises";
+import { join } from "node:path";
+import type { BunFile } from "bun";
+import { type FileHash, formatHashNix32 } from "../../nix/hash.ts";
+
+export type BlobStore = {
+  beginWrite(name: string): Promise<BlobWriter>;
+  /** The stored file; it may not exist when the store was tampered with. */
+  open(fileHash: FileHash): BunFile;
+};
+
+export type BlobWriter = {
+  append(bytes: Uint8Array): Promise<void>;
+  /** Makes the bytes durable under this hash, which the caller has verified. */
+  commit(fileHash: FileHash): Promise<void>;
+  abort(): Promise<void>;
+};
+
+/** Opens the store, makes its folders and removes what a killed process left half-written. */
+export async function openBlobStore(directory: string): Promise<BlobStore> {
+  const temporary = join(directory, "incoming");
+  await mkdir(temporary, { recursive: true });
+  for (const leftOver of await readdir(temporary)) await unlink(join(temporary, leftOver));
+  const locate = (fileHash: FileHash) => {
+    const name = formatHashNix32(fileHash);
+    return { folder: join(directory, name.slice(0, 2)), file: join(directory, name.slice(0, 2), `${name}.nar.zst`) };
+  };
+  return {
+    open: (fileHash) => Bun.file(locate(fileHash).file),
+    async beginWrite(name) {
+      const path = join(temporary, name);
+      const handle = await open(path, "wx");
+      return {
+        async append(bytes) {
+          for (let written = 0; written < bytes.length; ) {
+            written += (await handle.write(bytes, written, bytes.length - written)).bytesWritten;
+          }
+        },
+        async commit(fileHash) {
+          await handle.sync();
+          await handle.close();
+          const { folder, file } = locate(fileHash);
+          if ((await mkdir(folder, { recursive: true })) !== undefined) await syncFolder(directory);
+          await rename(path, file);
+          await syncFolder(folder);
+        },
+        async abort() {
+          await handle.close();
+          await unlink(path);
+        },
+      };
+    },
+  };
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

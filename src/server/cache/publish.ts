@@ -1,0 +1,115 @@
+/**
+ * Publishing store paths whose NARs have been uploaded: checks that nothing dangles, signs, inserts. A narinfo exists
+ * only when each of its references has one in the same cache, so whoever sees a path can have its closure.
+ */
+import type { Kysely } from "kysely";
+import type { z } from "zod";
+import type { publishRequestSchema } from "../../api.ts";
+import { NixdeployError } from "../../errors.ts";
+import type { PathInfo } from "../../nix/path-info.ts";
+import { signPathInfo } from "../../nix/signature.ts";
+import { parseSecretKey, type SecretKey } from "../../nix/signing-key.ts";
+import { type StorePathHash, storePathBaseName, storePathHash } from "../../nix/store-path.ts";
+import type { Clock } from "../../runtime.ts";
+import { findMissingPaths, findNar, insertPaths, type PathRow } from "../database/paths.ts";
+import type { Schema } from "../database/schema.ts";
+import type { CacheRow } from "../database/workspaces.ts";
+
+export type PublishedPath = z.output<typeof publishRequestSchema>["paths"][number];
+
+/** Signatures made before the event loop gets a turn. */
+const SIGNATURES_PER_TURN = 64;
+const FAULTS_SHOWN_MAX = 20;
+
+/** @throws NixdeployError `refused` with every fault in its details; nothing is published then */
+export async function publishPaths(
+  deps: { readonly database: Kysely<Schema>; readonly clock: Clock },
+  request: { readonly cache: CacheRow; readonly paths: readonly PublishedPath[] },
+): Promise<number> {
+  const { cache } = request;
+  const hashParts = request.paths.map((path) => storePathHash(path.storePath));
+  const wanted = new Set(await findMissingPaths(deps.database, { cacheId: cache.id, hashParts }));
+  const fresh = request.paths.filter((path) => wanted.has(storePathHash(path.storePath)));
+  const faults = [
+    ...(await findNarFaults(deps.database, cache, fresh)),
+    ...(await findDangling(deps.database, cache, fresh)),
+  ];
+  if (faults.length > 0) {
+    throw new NixdeployError("refused", `cannot publish ${fresh.length} paths: their NARs or references are not here`, {
+      details: faults.slice(0, FAULTS_SHOWN_MAX),
+      hint: "Push the whole closure again; what is here already is skipped.",
+    });
+  }
+  const rows = await signPaths(fresh, { cache, nowMs: deps.clock.nowMs() });
+  await deps.database.transaction().execute((transaction) => insertPaths(transaction, rows));
+  return rows.length;
+}
+
+async function findNarFaults(
+  database: Kysely<Schema>,
+  cache: CacheRow,
+  paths: readonly PublishedPath[],
+): Promise<readonly string[]> {
+  const faults: string[] = [];
+  for (const path of paths) {
+    const nar = await findNar(database, { cacheId: cache.id, fileHash: path.fileHash });
+    if (nar === null) faults.push(`${path.storePath}: its NAR has not been uploaded`);
+    else if (nar.nar_hash !== path.narHash || nar.nar_size_bytes !== path.narSizeBytes) {
+      faults.push(`${path.storePath}: the uploaded NAR has another NarHash or NarSize`);
+    }
+  }
+  return faults;
+}
+
+async function findDangling(
+  database: Kysely<Schema>,
+  cache: CacheRow,
+  paths: readonly PublishedPath[],
+): Promise<readonly string[]> {
+  const together = new Set(paths.map((path) => path.storePath));
+  const outside = new Set<StorePathHash>();
+  for (const path of paths) {
+    for (const reference of path.references) if (!together.has(reference)) outside.add(storePathHash(reference));
+  }
+  const missing = new Set(await findMissingPaths(database, { cacheId: cache.id, hashParts: [...outside] }));
+  return paths.flatMap((path) =>
+    path.references
+      .filter((reference) => !together.has(reference) && missing.has(storePathHash(reference)))
+      .map((reference) => `${path.storePath} refers to ${reference}, which is not in the cache`),
+  );
+}
+
+async function signPaths(
+  paths: readonly PublishedPath[],
+  by: { readonly cache: CacheRow; readonly nowMs: number },
+): Promise<readonly PathRow[]> {
+  const key = parseSecretKey(by.cache.secret_key);
+  const rows: PathRow[] = [];
+  for (const path of paths) {
+    if (rows.length % SIGNATURES_PER_TURN === 0) await Bun.sleep(0);
+    rows.push(toRow(path, { ...by, key }));
+  }
+  return rows;
+}
+
+function toRow(
+  path: PublishedPath,
+  by: { readonly cache: CacheRow; readonly nowMs: number; readonly key: SecretKey },
+): PathRow {
+  const references = path.references.toSorted();
+  const info: PathInfo = { ...path, references };
+  const others = path.signatures.filter((signature) => !signature.startsWith(`${by.key.name}:`));
+  return {
+    cache_id: by.cache.id,
+    hash_part: storePathHash(path.storePath),
+    store_path: path.storePath,
+    nar_hash: path.narHash,
+    nar_size_bytes: path.narSizeBytes,
+    file_hash: path.fileHash,
+    reference_names: references.map(storePathBaseName).join(" "),
+    deriver: path.deriver,
+    signatures: [...others, signPathInfo(info, by.key)].join("\n"),
+    content_address: path.contentAddress,
+    created_ms: by.nowMs,
+  };
+}

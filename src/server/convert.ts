@@ -1,0 +1,120 @@
+/** Rows of the database as the API shows them. One converter per kind, named `…ToDto`. */
+import { createHash } from "node:crypto";
+import type { AgentDto, CacheDto, DeploymentDto, RolloutDto, TokenDto } from "../api.ts";
+import { parsePhaseDurations } from "../deployment.ts";
+import type { WorkspaceName } from "../names.ts";
+import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
+import { machineStateSchema } from "../protocol.ts";
+import { type AgentRow, findAgent } from "./database/agents.ts";
+import { type DeploymentRow, loadRolloutDeployments, type RolloutRow } from "./database/deployments.ts";
+import type { TokenRow } from "./database/tokens.ts";
+import { type CacheRow, listWorkspaces } from "./database/workspaces.ts";
+import type { Services } from "./services.ts";
+
+export function contactOf(services: Services, agent: AgentRow): AgentDto["contact"] {
+  return services.registry.contact({ agentId: agent.id, lastSeenMs: agent.last_seen_ms });
+}
+
+export function agentToDto(
+  services: Services,
+  known: {
+    readonly agent: AgentRow;
+    readonly latest: DeploymentRow | undefined;
+    readonly workspace: WorkspaceName | undefined;
+  },
+): AgentDto {
+  const { agent, latest, workspace } = known;
+  if (workspace === undefined) throw new Error(`agent ${agent.name} belongs to no workspace`);
+  const state = machineStateSchema.parse(JSON.parse(agent.state));
+  return {
+    name: agent.name,
+    workspace,
+    contact: contactOf(services, agent),
+    lastSeenAt: formatTime(agent.last_seen_ms),
+    registeredAt: new Date(agent.registered_ms).toISOString(),
+    agentVersion: agent.agent_version,
+    nixVersion: agent.nix_version,
+    system: agent.system,
+    hostName: agent.host_name,
+    profile: agent.profile,
+    keyFingerprint: `SHA256:${createHash("sha256").update(agent.public_key).digest("base64").replace(/=+$/, "")}`,
+    profilePath: state.profilePath,
+    generation: state.generation,
+    currentPath: state.currentPath,
+    bootedPath: state.bootedPath,
+    storeFreeBytes: state.storeFreeBytes,
+    deployment: latest === undefined ? null : { id: latest.id, state: latest.state, storePath: latest.store_path },
+  };
+}
+
+export async function rolloutToDto(services: Services, row: RolloutRow): Promise<RolloutDto> {
+  const deployments: DeploymentDto[] = [];
+  for (const deployment of await loadRolloutDeployments(services.database, row.id)) {
+    deployments.push(await deploymentToDto(services, deployment));
+  }
+  return {
+    id: row.id,
+    workspace: await workspaceName(services, row.workspace_id),
+    createdAt: new Date(row.created_ms).toISOString(),
+    description: row.description,
+    url: `${services.publicUrl()}/rollouts/${row.id}`,
+    deployments,
+  };
+}
+
+export async function deploymentToDto(services: Services, row: DeploymentRow): Promise<DeploymentDto> {
+  const agent = await findAgent(services.database, row.agent_id);
+  if (agent === null) throw new Error(`deployment ${row.id} belongs to no agent`);
+  return {
+    id: row.id,
+    rollout: row.rollout_id,
+    agent: agent.name,
+    workspace: await workspaceName(services, row.workspace_id),
+    storePath: row.store_path,
+    previousPath: row.previous_path,
+    mode: row.mode,
+    state: row.state,
+    reason: row.reason,
+    contact: contactOf(services, agent),
+    createdAt: new Date(row.created_ms).toISOString(),
+    startedAt: formatTime(row.started_ms),
+    finishedAt: formatTime(row.finished_ms),
+    closureSizeBytes: row.closure_size_bytes,
+    fetchedBytes: row.fetched_bytes,
+    exitCode: row.exit_code,
+    phaseMs: parsePhaseDurations(row.phase_ms),
+    url: `${services.publicUrl()}/deployments/${row.id}`,
+  };
+}
+
+async function workspaceName(services: Services, workspaceId: string) {
+  const workspace = (await listWorkspaces(services.database)).find((candidate) => candidate.id === workspaceId);
+  if (workspace === undefined) throw new Error(`there is no workspace ${workspaceId}`);
+  return workspace.name;
+}
+
+export function tokenToDto(row: TokenRow, workspaces: ReadonlyMap<string, WorkspaceName>): TokenDto {
+  return {
+    id: row.id,
+    kind: row.kind,
+    workspace: row.workspace_id === null ? null : (workspaces.get(row.workspace_id) ?? null),
+    description: row.description,
+    createdAt: new Date(row.created_ms).toISOString(),
+    expiresAt: formatTime(row.expires_ms),
+    lastUsedAt: formatTime(row.last_used_ms),
+    revokedAt: formatTime(row.revoked_ms),
+  };
+}
+
+export function cacheToDto(row: CacheRow, services: Services): CacheDto {
+  return {
+    name: row.name,
+    url: `${services.publicUrl()}/cache/${row.name}`,
+    publicKeys: [formatPublicKey(publicKeyOf(parseSecretKey(row.secret_key)))],
+    public: row.is_public === 1,
+  };
+}
+
+function formatTime(ms: number | null): string | null {
+  return ms === null ? null : new Date(ms).toISOString();
+}

@@ -1,0 +1,80 @@
+/**
+ * Composition root of the coordinator: builds its parts from a database and a blob store. Opens no port and no file by
+ * itself, so that tests run the whole coordinator in their process, and `token create --data-dir` without a server.
+ */
+import type { Kysely } from "kysely";
+import type { Logger } from "../log.ts";
+import type { Clock, Random } from "../runtime.ts";
+import { NIXDEPLOY_VERSION } from "../version.ts";
+import { createAgentRegistry } from "./agent-registry.ts";
+import { type AgentSession, type AgentSocket, createAgentSession } from "./agent-session.ts";
+import { createApp } from "./app.ts";
+import { createAuthenticator } from "./authentication.ts";
+import { createBus } from "./bus.ts";
+import type { BlobStore } from "./cache/blob-store.ts";
+import { createNarInfos } from "./cache/narinfos.ts";
+import { createUploads } from "./cache/uploads.ts";
+import { migrate } from "./database/migrations.ts";
+import type { Schema } from "./database/schema.ts";
+import { createDispatcher } from "./dispatcher.ts";
+import { ensureFirstStart } from "./first-start.ts";
+import { createCacheFileRoutes } from "./routes/cache-files.ts";
+import type { Services } from "./services.ts";
+
+export type CoordinatorDeps = {
+  readonly database: Kysely<Schema>;
+  readonly blobs: BlobStore;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  /** Known only once the port is bound, when none was given. */
+  readonly publicUrl: () => string;
+  readonly writeAdminToken: (token: string) => Promise<void>;
+};
+
+export type Coordinator = AsyncDisposable & {
+  readonly services: Services;
+  /** GET and HEAD of the binary caches, for Bun.serve. */
+  readonly cacheFileRoutes: ReturnType<typeof createCacheFileRoutes>;
+  /** Everything else. `control`: the request came through the control socket and may do everything. */
+  fetch(request: Request, from: { readonly control: boolean }): Promise<Response>;
+  openAgentSession(socket: AgentSocket): AgentSession;
+};
+
+/** Migrates the database and makes the coordinator ready for requests. */
+export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordinator> {
+  const { database, clock, random, log } = deps;
+  await migrate(database);
+  const { credentialKey } = await ensureFirstStart(deps);
+  const registry = createAgentRegistry(clock);
+  const bus = createBus();
+  const dispatcher = createDispatcher({ database, registry, bus, clock });
+  await dispatcher.recover();
+  const authenticator = createAuthenticator({ database, clock, credentialKey });
+  const services: Services = {
+    database,
+    authenticator,
+    registry,
+    dispatcher,
+    bus,
+    narInfos: createNarInfos(database),
+    uploads: createUploads({ blobs: deps.blobs, clock }),
+    clock,
+    random,
+    log,
+    version: NIXDEPLOY_VERSION,
+    startedMs: clock.nowMs(),
+    publicUrl: deps.publicUrl,
+  };
+  const app = createApp(services);
+  return {
+    services,
+    cacheFileRoutes: createCacheFileRoutes(services, deps.blobs),
+    fetch: async (request, from) => await app.fetch(request, from),
+    openAgentSession: (socket) => createAgentSession(services, socket),
+    async [Symbol.asyncDispose]() {
+      await services.uploads[Symbol.asyncDispose]();
+      await database.destroy();
+    },
+  };
+}

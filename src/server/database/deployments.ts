@@ -1,0 +1,131 @@
+/** Rollouts, deployments and the log of their changes. What may change into what is decided in `lifecycle.ts`. */
+import type { Insertable, Kysely, Selectable, Updateable } from "kysely";
+import { DEPLOYMENT_STATES, isTerminal } from "../../deployment.ts";
+import type { AgentId, DeploymentId, RolloutId } from "../../names.ts";
+import type { Schema } from "./schema.ts";
+
+export type RolloutRow = Selectable<Schema["rollouts"]>;
+export type DeploymentRow = Selectable<Schema["deployments"]>;
+export type DeploymentEventRow = Selectable<Schema["deployment_events"]>;
+
+/** Everything but queued and terminal: the agent has been told. */
+export const RUNNING_STATES = DEPLOYMENT_STATES.filter((state) => state !== "queued" && !isTerminal(state));
+const ROLLOUT_DEPLOYMENTS_MAX = 10_000;
+
+export async function insertRollout(database: Kysely<Schema>, row: RolloutRow): Promise<void> {
+  await database.insertInto("rollouts").values(row).execute();
+}
+
+export async function findRollout(database: Kysely<Schema>, id: RolloutId): Promise<RolloutRow | null> {
+  return (await database.selectFrom("rollouts").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
+}
+
+export async function insertDeployment(database: Kysely<Schema>, row: DeploymentRow): Promise<void> {
+  await database.insertInto("deployments").values(row).execute();
+}
+
+export async function findDeployment(database: Kysely<Schema>, id: DeploymentId): Promise<DeploymentRow | null> {
+  return (await database.selectFrom("deployments").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
+}
+
+export async function updateDeployment(
+  database: Kysely<Schema>,
+  id: DeploymentId,
+  change: Updateable<Schema["deployments"]>,
+): Promise<void> {
+  await database.updateTable("deployments").set(change).where("id", "=", id).execute();
+}
+
+/** The deployments of a rollout, in the order of their creation. */
+export async function loadRolloutDeployments(
+  database: Kysely<Schema>,
+  rolloutId: RolloutId,
+): Promise<readonly DeploymentRow[]> {
+  return await database
+    .selectFrom("deployments")
+    .selectAll()
+    .where("rollout_id", "=", rolloutId)
+    .orderBy("created_ms")
+    .orderBy("id")
+    .limit(ROLLOUT_DEPLOYMENTS_MAX)
+    .execute();
+}
+
+/** The deployment that waits for this agent, if any. */
+export async function findQueued(database: Kysely<Schema>, agentId: AgentId): Promise<DeploymentRow | null> {
+  const query = database.selectFrom("deployments").selectAll().where("agent_id", "=", agentId);
+  return (await query.where("state", "=", "queued").executeTakeFirst()) ?? null;
+}
+
+/** The deployment that this agent has been told of and has not ended, if any. */
+export async function findRunning(database: Kysely<Schema>, agentId: AgentId): Promise<DeploymentRow | null> {
+  const query = database.selectFrom("deployments").selectAll().where("agent_id", "=", agentId);
+  return (await query.where("state", "in", RUNNING_STATES).executeTakeFirst()) ?? null;
+}
+
+/** Offers that no agent has accepted, of every agent. */
+export async function listOffered(database: Kysely<Schema>): Promise<readonly DeploymentRow[]> {
+  return await database
+    .selectFrom("deployments")
+    .selectAll()
+    .where("state", "=", "offered")
+    .orderBy("id")
+    .limit(ROLLOUT_DEPLOYMENTS_MAX)
+    .execute();
+}
+
+/** Newest first. */
+export async function listDeployments(
+  database: Kysely<Schema>,
+  query: { readonly workspaceId: string | null; readonly agentId: AgentId | null; readonly limit: number },
+): Promise<readonly DeploymentRow[]> {
+  let rows = database.selectFrom("deployments").selectAll();
+  if (query.workspaceId !== null) rows = rows.where("workspace_id", "=", query.workspaceId);
+  if (query.agentId !== null) rows = rows.where("agent_id", "=", query.agentId);
+  return await rows.orderBy("created_ms", "desc").orderBy("id", "desc").limit(query.limit).execute();
+}
+
+/** The latest deployment of each agent. */
+export async function loadLatestDeployments(
+  database: Kysely<Schema>,
+  agentIds: readonly AgentId[],
+): Promise<ReadonlyMap<AgentId, DeploymentRow>> {
+  const latest = new Map<AgentId, DeploymentRow>();
+  for (const agentId of agentIds) {
+    const [row] = await listDeployments(database, { workspaceId: null, agentId, limit: 1 });
+    if (row !== undefined) latest.set(agentId, row);
+  }
+  return latest;
+}
+
+/** @returns how many deployments there are in each of the given states, all workspaces together */
+export async function countDeployments(database: Kysely<Schema>, states: DeploymentRow["state"][]): Promise<number> {
+  const row = await database
+    .selectFrom("deployments")
+    .select(({ fn }) => fn.countAll<number>().as("count"))
+    .where("state", "in", states)
+    .executeTakeFirstOrThrow();
+  return row.count;
+}
+
+export async function insertEvent(
+  database: Kysely<Schema>,
+  row: Insertable<Schema["deployment_events"]>,
+): Promise<void> {
+  await database.insertInto("deployment_events").values(row).execute();
+}
+
+/** Changes of a rollout after a cursor, oldest first. */
+export async function loadEvents(
+  database: Kysely<Schema>,
+  query: { readonly rolloutId: RolloutId; readonly afterId: number; readonly limit: number },
+): Promise<readonly DeploymentEventRow[]> {
+  return await database
+    .selectFrom("deployment_events")
+    .selectAll()
+    .where("rollout_id", "=", query.rolloutId)
+    .where("id", ">", query.afterId)
+    .orderBy("id")
+    .limit(query.limit)
+    .execute();
+}

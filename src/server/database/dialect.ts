@@ -1,0 +1,39 @@
+/**
+ * What only SQLite understands: opening the file, its pragmas, STRICT tables. Another engine would replace this file
+ * and nothing else of `database/`.
+ *
+ * Inside a transaction only database calls, never other waiting: there is one connection and transactions queue for it.
+ */
+import { Database } from "bun:sqlite";
+import { chmodSync } from "node:fs";
+import { Kysely, sql } from "kysely";
+import { BunSqliteDialect } from "kysely-bun-sqlite";
+import type { Schema } from "./schema.ts";
+
+/** How long another process (an offline `token create`) may hold the file before we give up. */
+const BUSY_TIMEOUT_MS = 10_000;
+const OWNER_ONLY = 0o600;
+
+/** @param file path, or `:memory:` */
+export function openDatabase(file: string): Kysely<Schema> {
+  const database = new Database(file, { create: true, strict: true });
+  if (file !== ":memory:") chmodSync(file, OWNER_ONLY);
+  // busy_timeout comes first: with none, two processes that switch to WAL at once fail at once.
+  database.run(`pragma busy_timeout = ${BUSY_TIMEOUT_MS}`);
+  database.run("pragma journal_mode = wal");
+  // An acknowledged outcome must survive a power cut, so each commit is synced.
+  database.run("pragma synchronous = full");
+  database.run("pragma foreign_keys = on");
+  database.run("pragma trusted_schema = off");
+  return new Kysely<Schema>({ dialect: new BunSqliteDialect({ database }) });
+}
+
+/** A `create table` whose columns reject values of another type. */
+export function strictTable(name: string, columns: readonly string[]): string {
+  return `create table ${name} (\n  ${columns.join(",\n  ")}\n) strict`;
+}
+
+/** Makes the bookkeeping table and takes the write lock, so that two processes do not migrate at once. */
+export async function lockForMigration(transaction: Kysely<Schema>): Promise<void> {
+  await sql`create table if not exists migrations (id text not null primary key) strict`.execute(transaction);
+}

@@ -1,0 +1,167 @@
+/**
+ * The migrations, in order, append-only: one that has been released is never edited. Each runs in a transaction of its
+ * own and is recorded in `migrations`. Rule for what comes later: expand now, contract one version later, so that the
+ * version before still runs on the migrated database.
+ */
+import { type Kysely, sql } from "kysely";
+import { DEPLOYMENT_STATES, MODES } from "../../deployment.ts";
+import { TOKEN_KINDS } from "../../token.ts";
+import { lockForMigration, strictTable } from "./dialect.ts";
+import type { Schema } from "./schema.ts";
+
+type Migration = { readonly id: string; readonly statements: readonly string[] };
+
+const oneOf = (column: string, values: readonly string[]) => `check (${column} in (${values.map((v) => `'${v}'`)}))`;
+
+/** At most one of these per agent, so that one profile never sees two deployments at once. */
+const RUNNING = "('offered','fetching','activating','rebooting','confirming','rolling-back')";
+
+export const migrations: readonly Migration[] = [
+  {
+    id: "0001-first-light",
+    statements: [
+      strictTable("settings", ["name text not null primary key", "value text not null"]),
+      strictTable("workspaces", [
+        "id text not null primary key",
+        "name text not null unique",
+        "created_ms integer not null",
+      ]),
+      strictTable("caches", [
+        "id text not null primary key",
+        "workspace_id text not null references workspaces (id)",
+        "name text not null unique",
+        "is_public integer not null check (is_public in (0, 1))",
+        "secret_key text not null",
+        "created_ms integer not null",
+      ]),
+      strictTable("tokens", [
+        "id text not null primary key",
+        "workspace_id text references workspaces (id)",
+        `kind text not null ${oneOf("kind", TOKEN_KINDS)}`,
+        "secret_sha256 blob not null",
+        "description text not null",
+        "created_ms integer not null",
+        "expires_ms integer",
+        "last_used_ms integer",
+        "revoked_ms integer",
+        "check (workspace_id is not null or kind = 'admin')",
+      ]),
+      strictTable("agents", [
+        "id text not null primary key",
+        "workspace_id text not null references workspaces (id)",
+        "name text not null",
+        "public_key blob not null unique",
+        "admitted_by text not null references tokens (id)",
+        "registered_ms integer not null",
+        "last_seen_ms integer not null",
+        "agent_version text not null",
+        "nix_version text",
+        "system text not null",
+        "host_name text not null",
+        "profile text not null",
+        "state text not null",
+        "unique (workspace_id, name)",
+      ]),
+      strictTable("nars", [
+        "cache_id text not null references caches (id)",
+        "file_hash text not null",
+        "nar_hash text not null",
+        "nar_size_bytes integer not null",
+        "file_size_bytes integer not null",
+        "compression text not null",
+        "created_ms integer not null",
+        "primary key (cache_id, file_hash)",
+      ]),
+      strictTable("paths", [
+        "cache_id text not null references caches (id)",
+        "hash_part text not null",
+        "store_path text not null",
+        "nar_hash text not null",
+        "nar_size_bytes integer not null",
+        "file_hash text not null",
+        "reference_names text not null",
+        "deriver text",
+        "signatures text not null",
+        "content_address text",
+        "created_ms integer not null",
+        "primary key (cache_id, hash_part)",
+        "foreign key (cache_id, file_hash) references nars (cache_id, file_hash)",
+      ]),
+      "create index paths_by_nar on paths (cache_id, file_hash)",
+      strictTable("rollouts", [
+        "id text not null primary key",
+        "workspace_id text not null references workspaces (id)",
+        "created_ms integer not null",
+        "token_id text references tokens (id)",
+        "description text",
+        "origin text not null",
+      ]),
+      strictTable("deployments", [
+        "id text not null primary key",
+        "rollout_id text not null references rollouts (id)",
+        "workspace_id text not null references workspaces (id)",
+        "agent_id text not null references agents (id)",
+        "store_path text not null",
+        `mode text not null ${oneOf("mode", MODES)}`,
+        "rollback_script text",
+        `state text not null ${oneOf("state", DEPLOYMENT_STATES)}`,
+        `stop_requested text ${oneOf("stop_requested", ["cancelled", "superseded"])}`,
+        "reason text",
+        "previous_path text",
+        "created_ms integer not null",
+        "started_ms integer",
+        "finished_ms integer",
+        "closure_size_bytes integer not null",
+        "fetched_bytes integer",
+        "exit_code integer",
+        "phase_ms text not null",
+        "journal_through integer not null",
+      ]),
+      // Allowed: one queued beside one running. Blocked: two queued, two running.
+      "create unique index deployments_one_queued on deployments (agent_id) where state = 'queued'",
+      `create unique index deployments_one_running on deployments (agent_id) where state in ${RUNNING}`,
+      "create index deployments_by_rollout on deployments (rollout_id)",
+      "create index deployments_by_agent on deployments (agent_id, created_ms)",
+      "create index deployments_by_time on deployments (workspace_id, created_ms)",
+      strictTable("deployment_events", [
+        "id integer not null primary key autoincrement",
+        "deployment_id text not null references deployments (id)",
+        "rollout_id text not null references rollouts (id)",
+        "at_ms integer not null",
+        `state text not null ${oneOf("state", DEPLOYMENT_STATES)}`,
+        "reason text",
+      ]),
+      "create index deployment_events_by_rollout on deployment_events (rollout_id, id)",
+      strictTable("log_chunks", [
+        "id integer not null primary key autoincrement",
+        "deployment_id text not null references deployments (id)",
+        "rollout_id text not null references rollouts (id)",
+        "first_n integer not null",
+        "last_n integer not null",
+        "body blob not null",
+      ]),
+      "create index log_chunks_by_rollout on log_chunks (rollout_id, id)",
+      "create index log_chunks_by_deployment on log_chunks (deployment_id, first_n)",
+    ],
+  },
+];
+
+/**
+ * Brings a database to the newest schema. A database that knows migrations we do not know was written by a newer
+ * version; the tables that this version uses are still there (see the rule above), so it is left as it is.
+ * @returns the ids that were applied, oldest first
+ */
+export async function migrate(database: Kysely<Schema>): Promise<readonly string[]> {
+  const applied: string[] = [];
+  for (const migration of migrations) {
+    await database.transaction().execute(async (transaction) => {
+      await lockForMigration(transaction);
+      const done = await sql<{ id: string }>`select id from migrations where id = ${migration.id}`.execute(transaction);
+      if (done.rows.length > 0) return;
+      for (const statement of migration.statements) await sql.raw(statement).execute(transaction);
+      await sql`insert into migrations (id) values (${migration.id})`.execute(transaction);
+      applied.push(migration.id);
+    });
+  }
+  return applied;
+}

@@ -1,0 +1,130 @@
+/**
+ * The tables as Kysely sees them. The truth about columns and constraints is `migrations.ts`; a test compares the two.
+ * Times are integer milliseconds since the epoch (`*_ms`), booleans are 0 or 1, JSON is text.
+ */
+import type { Generated } from "kysely";
+import type { DeploymentState, Mode } from "../../deployment.ts";
+import type { AgentId, AgentName, CacheName, DeploymentId, RolloutId, TokenId, WorkspaceName } from "../../names.ts";
+import type { FileHash, NarHash } from "../../nix/hash.ts";
+import type { StorePath, StorePathHash } from "../../nix/store-path.ts";
+import type { TokenKind } from "../../token.ts";
+
+export type Schema = {
+  settings: { name: string; value: string };
+  workspaces: { id: string; name: WorkspaceName; created_ms: number };
+  caches: {
+    id: string;
+    workspace_id: string;
+    name: CacheName;
+    is_public: number;
+    /** `name:base64`, the key that the coordinator signs with. */
+    secret_key: string;
+    created_ms: number;
+  };
+  tokens: {
+    id: TokenId;
+    /** Null: good for every workspace (admin tokens only). */
+    workspace_id: string | null;
+    kind: TokenKind;
+    secret_sha256: Uint8Array;
+    description: string;
+    created_ms: number;
+    expires_ms: number | null;
+    last_used_ms: number | null;
+    revoked_ms: number | null;
+  };
+  agents: {
+    id: AgentId;
+    workspace_id: string;
+    name: AgentName;
+    /** Raw ed25519 public key. */
+    public_key: Uint8Array;
+    /** The token that admitted it. */
+    admitted_by: TokenId;
+    registered_ms: number;
+    last_seen_ms: number;
+    agent_version: string;
+    nix_version: string | null;
+    system: string;
+    host_name: string;
+    profile: string;
+    /** MachineState of the agent protocol, JSON. */
+    state: string;
+  };
+  /** NAR files that were uploaded to a cache. Who knows a hash only has not uploaded the file, so rows are per cache. */
+  nars: {
+    cache_id: string;
+    file_hash: FileHash;
+    nar_hash: NarHash;
+    nar_size_bytes: number;
+    file_size_bytes: number;
+    compression: string;
+    created_ms: number;
+  };
+  paths: {
+    cache_id: string;
+    hash_part: StorePathHash;
+    store_path: StorePath;
+    nar_hash: NarHash;
+    nar_size_bytes: number;
+    file_hash: FileHash;
+    /** Base names, separated by spaces, sorted. */
+    reference_names: string;
+    deriver: StorePath | null;
+    /** `name:base64`, one a line. */
+    signatures: string;
+    content_address: string | null;
+    created_ms: number;
+  };
+  rollouts: {
+    id: RolloutId;
+    workspace_id: string;
+    created_ms: number;
+    /** Null: started through the control socket. */
+    token_id: TokenId | null;
+    description: string | null;
+    /** CI facts, JSON. */
+    origin: string;
+  };
+  deployments: {
+    id: DeploymentId;
+    rollout_id: RolloutId;
+    workspace_id: string;
+    agent_id: AgentId;
+    store_path: StorePath;
+    mode: Mode;
+    rollback_script: StorePath | null;
+    state: DeploymentState;
+    /** What the agent was asked to stop for; the agent's word decides. */
+    stop_requested: "cancelled" | "superseded" | null;
+    reason: string | null;
+    previous_path: StorePath | null;
+    created_ms: number;
+    started_ms: number | null;
+    finished_ms: number | null;
+    closure_size_bytes: number;
+    fetched_bytes: number | null;
+    exit_code: number | null;
+    /** Milliseconds by phase, JSON. */
+    phase_ms: string;
+    /** The last journal entry stored. */
+    journal_through: number;
+  };
+  deployment_events: {
+    id: Generated<number>;
+    deployment_id: DeploymentId;
+    rollout_id: RolloutId;
+    at_ms: number;
+    state: DeploymentState;
+    reason: string | null;
+  };
+  log_chunks: {
+    id: Generated<number>;
+    deployment_id: DeploymentId;
+    rollout_id: RolloutId;
+    first_n: number;
+    last_n: number;
+    /** Zstandard over one JSON line per log line. */
+    body: Uint8Array;
+  };
+};

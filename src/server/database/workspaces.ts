@@ -1,0 +1,68 @@
+/** Workspaces, their caches, and the coordinator's own settings. */
+import type { Kysely, Selectable } from "kysely";
+import type { CacheName, WorkspaceName } from "../../names.ts";
+import type { Schema } from "./schema.ts";
+
+export type WorkspaceRow = Selectable<Schema["workspaces"]>;
+export type CacheRow = Selectable<Schema["caches"]>;
+
+const LIST_MAX = 1_000;
+
+export async function loadSetting(database: Kysely<Schema>, name: string): Promise<string | null> {
+  const row = await database.selectFrom("settings").select("value").where("name", "=", name).executeTakeFirst();
+  return row?.value ?? null;
+}
+
+/** Writes a setting unless it has a value already. */
+export async function saveSettingOnce(database: Kysely<Schema>, setting: Schema["settings"]): Promise<void> {
+  await database
+    .insertInto("settings")
+    .values(setting)
+    .onConflict((conflict) => conflict.doNothing())
+    .execute();
+}
+
+export async function insertWorkspace(database: Kysely<Schema>, row: WorkspaceRow): Promise<void> {
+  await database.insertInto("workspaces").values(row).execute();
+}
+
+export async function findWorkspace(database: Kysely<Schema>, name: WorkspaceName): Promise<WorkspaceRow | null> {
+  const row = await database.selectFrom("workspaces").selectAll().where("name", "=", name).executeTakeFirst();
+  return row ?? null;
+}
+
+/** All workspaces by name. */
+export async function listWorkspaces(database: Kysely<Schema>): Promise<readonly WorkspaceRow[]> {
+  return await database.selectFrom("workspaces").selectAll().orderBy("name").limit(LIST_MAX).execute();
+}
+
+export async function insertCache(database: Kysely<Schema>, row: CacheRow): Promise<void> {
+  await database.insertInto("caches").values(row).execute();
+}
+
+export async function findCache(database: Kysely<Schema>, name: CacheName): Promise<CacheRow | null> {
+  const row = await database.selectFrom("caches").selectAll().where("name", "=", name).executeTakeFirst();
+  return row ?? null;
+}
+
+/** The cache that a workspace's agents read. */
+export async function loadWorkspaceCache(database: Kysely<Schema>, workspaceId: string): Promise<CacheRow> {
+  return await database
+    .selectFrom("caches")
+    .selectAll()
+    .where("workspace_id", "=", workspaceId)
+    .orderBy("created_ms")
+    .limit(1)
+    .executeTakeFirstOrThrow();
+}
+
+export async function setCachePublic(
+  database: Kysely<Schema>,
+  change: { readonly cacheId: string; readonly isPublic: boolean },
+): Promise<void> {
+  await database
+    .updateTable("caches")
+    .set({ is_public: change.isPublic ? 1 : 0 })
+    .where("id", "=", change.cacheId)
+    .execute();
+}

@@ -1,0 +1,111 @@
+/**
+ * Brings deployments to agents: offers what is queued to an agent that is connected and free, asks one to stop, and
+ * takes offers back when contact is lost. Everything is restated from the database, so calling it once too often is
+ * harmless.
+ */
+import type { Kysely } from "kysely";
+import type { AgentId, DeploymentId } from "../names.ts";
+import type { Clock } from "../runtime.ts";
+import type { AgentRegistry, LiveAgent } from "./agent-registry.ts";
+import type { Bus } from "./bus.ts";
+import { type DeploymentRow, findQueued, findRunning, listOffered } from "./database/deployments.ts";
+import type { Schema } from "./database/schema.ts";
+import { applyEvent, rolloutTopic } from "./transition.ts";
+
+export type Dispatcher = {
+  /** Sends what this agent should know now: a request to stop, or an offer. Does nothing when it is not connected. */
+  dispatch(agentId: AgentId): Promise<void>;
+  /** After a login: settles what the agent no longer knows, then dispatches. */
+  welcome(agentId: AgentId, inFlight: DeploymentId | null): Promise<void>;
+  contactLost(agentId: AgentId): Promise<void>;
+  /** At the coordinator's start: nobody is connected, so no offer stands. */
+  recover(): Promise<void>;
+};
+
+export type DispatcherDeps = {
+  readonly database: Kysely<Schema>;
+  readonly registry: AgentRegistry;
+  readonly bus: Bus;
+  readonly clock: Clock;
+};
+
+export function createDispatcher(deps: DispatcherDeps): Dispatcher {
+  const dispatch = async (agentId: AgentId) => {
+    const agent = deps.registry.find(agentId);
+    if (agent === null) return;
+    const running = await deps.database.transaction().execute(async (transaction) => {
+      const current = await findRunning(transaction, agentId);
+      if (current !== null) return current;
+      const queued = await findQueued(transaction, agentId);
+      if (queued === null) return null;
+      return await applyEvent(transaction, queued, { event: { type: "offer" }, atMs: deps.clock.nowMs() });
+    });
+    if (running === null) return;
+    deps.bus.publish(rolloutTopic(running.rollout_id));
+    restate(agent, running);
+  };
+  return {
+    dispatch,
+    async welcome(agentId, inFlight) {
+      await deps.database
+        .transaction()
+        .execute((transaction) => settleReturn(transaction, { agentId, inFlight }, deps));
+      await dispatch(agentId);
+    },
+    async contactLost(agentId) {
+      const row = await deps.database.transaction().execute(async (transaction) => {
+        const running = await findRunning(transaction, agentId);
+        return running === null ? null : await takeBack(transaction, running, deps);
+      });
+      if (row !== null) deps.bus.publish(rolloutTopic(row.rollout_id));
+    },
+    async recover() {
+      await deps.database.transaction().execute(async (transaction) => {
+        for (const row of await listOffered(transaction)) await takeBack(transaction, row, deps);
+      });
+    },
+  };
+}
+
+/** Says again what stands in the database; the agent takes what it knows as news of nothing. */
+function restate(agent: LiveAgent, row: DeploymentRow): void {
+  if (row.stop_requested !== null) agent.send({ kind: "cancel", deploymentId: row.id });
+  else if (row.state === "offered") {
+    agent.send({
+      kind: "offer",
+      deploymentId: row.id,
+      storePath: row.store_path,
+      mode: row.mode,
+      rollbackScript: row.rollback_script,
+    });
+  }
+}
+
+async function takeBack(transaction: Kysely<Schema>, row: DeploymentRow, deps: DispatcherDeps): Promise<DeploymentRow> {
+  const newerWaits = (await findQueued(transaction, row.agent_id)) !== null;
+  return await applyEvent(transaction, row, {
+    event: { type: "contact-lost", newerWaits },
+    atMs: deps.clock.nowMs(),
+  });
+}
+
+/**
+ * An agent is back. What it does not know of is taken back or declared lost; what it is still fetching gives way to a
+ * newer one that waits.
+ */
+async function settleReturn(
+  transaction: Kysely<Schema>,
+  returned: { readonly agentId: AgentId; readonly inFlight: DeploymentId | null },
+  deps: DispatcherDeps,
+): Promise<void> {
+  const running = await findRunning(transaction, returned.agentId);
+  if (running === null) return;
+  const newerWaits = (await findQueued(transaction, returned.agentId)) !== null;
+  const forgotten = running.id !== returned.inFlight;
+  if (!forgotten && !newerWaits) return;
+  const row = await applyEvent(transaction, running, {
+    event: forgotten ? { type: "forgotten", newerWaits } : { type: "supersede" },
+    atMs: deps.clock.nowMs(),
+  });
+  if (row !== running) deps.bus.publish(rolloutTopic(row.rollout_id));
+}

@@ -1,0 +1,116 @@
+/**
+ * The ports of a coordinator: HTTP (or HTTPS) for everyone and the control socket for its own user. Turns Bun's
+ * websockets into agent sessions.
+ */
+import { chmodSync, rmSync } from "node:fs";
+import type { Server, ServerWebSocket, WebSocketHandler } from "bun";
+import { describeError, NixdeployError } from "../errors.ts";
+import { AGENT_CONNECT_PATH, FRAME_BYTES_MAX, PEER_SILENCE_MAX_MS } from "../protocol.ts";
+import type { AgentSession } from "./agent-session.ts";
+import type { Coordinator } from "./coordinator.ts";
+import { formatProblem } from "./problem.ts";
+
+export type ListenOptions = {
+  readonly hostname: string;
+  /** 0: any free port. */
+  readonly port: number;
+  /** PEM texts. */
+  readonly tls: { readonly cert: string; readonly key: string } | null;
+  readonly controlSocket: string;
+};
+
+export type Listener = AsyncDisposable & {
+  /** `http://127.0.0.1:8470` */
+  readonly url: string;
+};
+
+type Connection = { session: AgentSession | null };
+
+const OWNER_ONLY = 0o600;
+/** What may wait for a slow agent before its connection is given up; it resumes where it was acknowledged. */
+const BACKPRESSURE_BYTES_MAX = 8 * 1024 * 1024;
+const CLOSE_GOING_AWAY = 1001;
+
+/** @throws NixdeployError `host` when the port or the socket cannot be had */
+export function listen(coordinator: Coordinator, options: ListenOptions): Listener {
+  const connections = new Set<ServerWebSocket<Connection>>();
+  const server = bind(`${options.hostname}:${options.port}`, () =>
+    Bun.serve<Connection, keyof Coordinator["cacheFileRoutes"]>({
+      hostname: options.hostname,
+      port: options.port,
+      ...(options.tls === null ? {} : { tls: { ...options.tls } }),
+      // Uploads and downloads take as long as they take; websockets have a limit of their own below.
+      idleTimeout: 0,
+      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+      routes: coordinator.cacheFileRoutes,
+      fetch: async (request, bun) => {
+        if (new URL(request.url).pathname === AGENT_CONNECT_PATH) return upgrade(request, bun);
+        return await coordinator.fetch(request, { control: false });
+      },
+      websocket: agentWebsocket(coordinator, connections),
+    }),
+  );
+  rmSync(options.controlSocket, { force: true });
+  const control = bind(options.controlSocket, () =>
+    Bun.serve({
+      unix: options.controlSocket,
+      fetch: async (request) => await coordinator.fetch(request, { control: true }),
+    }),
+  );
+  chmodSync(options.controlSocket, OWNER_ONLY);
+  return {
+    url: server.url.origin,
+    async [Symbol.asyncDispose]() {
+      for (const connection of connections) connection.close(CLOSE_GOING_AWAY, "the coordinator stops");
+      await Promise.all([server.stop(true), control.stop(true)]);
+      rmSync(options.controlSocket, { force: true });
+    },
+  };
+}
+
+function bind<Value>(where: string, start: () => Value): Value {
+  try {
+    return start();
+  } catch (cause) {
+    const inUse = cause instanceof Error && "code" in cause && cause.code === "EADDRINUSE";
+    throw new NixdeployError("host", `cannot listen on ${where}: ${inUse ? "it is in use" : describeError(cause)}`, {
+      cause,
+      hint: inUse ? "Another program has it; choose another one with --listen." : "Choose another one with --listen.",
+    });
+  }
+}
+
+/** @returns undefined once the request has become a websocket: Bun then answers it by itself */
+function upgrade(request: Request, server: Server<Connection>): Response | undefined {
+  if (server.upgrade(request, { data: { session: null } })) return undefined;
+  return formatProblem({ title: "Agents connect here by websocket", status: 426 }, { upgrade: "websocket" });
+}
+
+function agentWebsocket(
+  coordinator: Coordinator,
+  connections: Set<ServerWebSocket<Connection>>,
+): WebSocketHandler<Connection> {
+  return {
+    maxPayloadLength: FRAME_BYTES_MAX,
+    idleTimeout: PEER_SILENCE_MAX_MS / 1000,
+    backpressureLimit: BACKPRESSURE_BYTES_MAX,
+    closeOnBackpressureLimit: true,
+    perMessageDeflate: false,
+    open(socket) {
+      connections.add(socket);
+      socket.data.session = coordinator.openAgentSession({
+        send: (text) => socket.send(text) !== 0,
+        close: (code, reason) => socket.close(code, reason),
+      });
+      socket.data.session.open();
+    },
+    async message(socket, message) {
+      if (typeof message !== "string") socket.close(1003, "text frames only");
+      else await socket.data.session?.receive(message);
+    },
+    async close(socket) {
+      connections.delete(socket);
+      await socket.data.session?.closed();
+    },
+  };
+}

@@ -1,0 +1,35 @@
+/** The REST API on a data directory that no `serve` works on: for commands on the coordinator's own host. */
+import { silentLogger } from "../log.ts";
+import { systemClock, systemRandom } from "../runtime.ts";
+import { openBlobStore } from "./cache/blob-store.ts";
+import { createCoordinator } from "./coordinator.ts";
+import { openDataDirectory, writeSecretFile } from "./data-directory.ts";
+import { openDatabase } from "./database/dialect.ts";
+
+export type OfflineCoordinator = AsyncDisposable & { fetch(request: Request): Promise<Response> };
+
+/** @throws NixdeployError `conflict` while another process works on the directory */
+export async function openOfflineCoordinator(dataDirectory: string): Promise<OfflineCoordinator> {
+  const directory = openDataDirectory(dataDirectory);
+  try {
+    const coordinator = await createCoordinator({
+      database: openDatabase(directory.databaseFile),
+      blobs: await openBlobStore(directory.narsDirectory),
+      clock: systemClock,
+      random: systemRandom,
+      log: silentLogger,
+      publicUrl: () => "",
+      writeAdminToken: (token) => writeSecretFile(directory.adminTokenFile, `${token}\n`),
+    });
+    return {
+      fetch: (request) => coordinator.fetch(request, { control: true }),
+      async [Symbol.asyncDispose]() {
+        await coordinator[Symbol.asyncDispose]();
+        directory[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    directory[Symbol.dispose]();
+    throw error;
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * Takes in what agents report of their deployments: stores entries in order, drops those it has, applies phases and
+ * outcomes to the lifecycle, all in one transaction. The acknowledgement leaves after the commit.
+ */
+import type { Kysely } from "kysely";
+import type { LogLine } from "../api.ts";
+import type { AgentId, DeploymentId } from "../names.ts";
+import type { ReportEntry } from "../protocol.ts";
+import type { Clock } from "../runtime.ts";
+import type { Bus } from "./bus.ts";
+import { type DeploymentRow, findDeployment, updateDeployment } from "./database/deployments.ts";
+import { insertLogLines } from "./database/logs.ts";
+import type { Schema } from "./database/schema.ts";
+import { applyEvent, rolloutTopic } from "./transition.ts";
+
+export type ReportResult = {
+  /** Everything up to here is stored; the agent sends from the next one. */
+  readonly through: number;
+  /** The deployment reached its end with this report. */
+  readonly ended: boolean;
+};
+
+export async function takeReport(
+  deps: { readonly database: Kysely<Schema>; readonly bus: Bus; readonly clock: Clock },
+  report: { readonly agentId: AgentId; readonly deploymentId: DeploymentId; readonly entries: readonly ReportEntry[] },
+): Promise<ReportResult> {
+  const before = await findDeployment(deps.database, report.deploymentId);
+  if (before === null || before.agent_id !== report.agentId) {
+    // Not ours (a database restored from an older backup, say): let the agent put it aside.
+    return { through: report.entries.at(-1)?.n ?? 0, ended: true };
+  }
+  const after = await deps.database.transaction().execute(async (transaction) => {
+    const row = await findDeployment(transaction, report.deploymentId);
+    if (row === null) throw new Error(`deployment ${report.deploymentId} vanished`);
+    return await store(transaction, row, nextEntries(row.journal_through, report.entries), deps.clock.nowMs());
+  });
+  deps.bus.publish(rolloutTopic(after.rollout_id));
+  return { through: after.journal_through, ended: after.finished_ms !== null };
+}
+
+/** The entries that continue the journal without a gap; entries known already and those behind a gap are left out. */
+export function nextEntries(through: number, entries: readonly ReportEntry[]): readonly ReportEntry[] {
+  const next: ReportEntry[] = [];
+  for (const entry of entries) if (entry.n === through + next.length + 1) next.push(entry);
+  return next;
+}
+
+async function store(
+  transaction: Kysely<Schema>,
+  row: DeploymentRow,
+  entries: readonly ReportEntry[],
+  nowMs: number,
+): Promise<DeploymentRow> {
+  const last = entries.at(-1);
+  if (last === undefined) return row;
+  const lines = entries.flatMap((entry): LogLine[] =>
+    entry.type === "log"
+      ? [{ n: entry.n, at: new Date(entry.atMs).toISOString(), stream: entry.stream, text: entry.text }]
+      : [],
+  );
+  await insertLogLines(transaction, { deploymentId: row.id, rolloutId: row.rollout_id, lines });
+  await updateDeployment(transaction, row.id, { journal_through: last.n });
+  let current: DeploymentRow = { ...row, journal_through: last.n };
+  for (const entry of entries) current = await applyEntry(transaction, current, entry, nowMs);
+  return current;
+}
+
+async function applyEntry(
+  transaction: Kysely<Schema>,
+  row: DeploymentRow,
+  entry: ReportEntry,
+  nowMs: number,
+): Promise<DeploymentRow> {
+  switch (entry.type) {
+    case "log":
+      return row;
+    case "phase": {
+      const after = await applyEvent(transaction, row, { event: { type: "phase", phase: entry.phase }, atMs: nowMs });
+      if (after === row || entry.previousPath === null) return after;
+      await updateDeployment(transaction, row.id, { previous_path: entry.previousPath });
+      return { ...after, previous_path: entry.previousPath };
+    }
+    case "outcome": {
+      const after = await applyEvent(transaction, row, {
+        event: { type: "outcome", outcome: entry.outcome, reason: entry.reason },
+        atMs: nowMs,
+      });
+      if (after === row) return row;
+      const facts = {
+        previous_path: entry.previousPath ?? row.previous_path,
+        fetched_bytes: entry.fetchedBytes,
+        exit_code: entry.exitCode,
+        phase_ms: JSON.stringify(entry.phaseMs),
+      };
+      await updateDeployment(transaction, row.id, facts);
+      return { ...after, ...facts };
+    }
+    default:
+      return entry satisfies never;
+  }
+}

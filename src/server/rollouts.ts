@@ -1,0 +1,216 @@
+/**
+ * Starting rollouts: the whole request is checked, every fault is named at once, and then all its deployments exist or
+ * none does.
+ */
+import type { Kysely } from "kysely";
+import type { z } from "zod";
+import type { createRolloutSchema } from "../api.ts";
+import { NixdeployError } from "../errors.ts";
+import { drawId, parseAgentName, parseDeploymentId, parseRolloutId, type TokenId } from "../names.ts";
+import { parseStorePath, type StorePath, storePathHash } from "../nix/store-path.ts";
+import type { Clock, Random } from "../runtime.ts";
+import type { AgentRegistry } from "./agent-registry.ts";
+import type { Bus } from "./bus.ts";
+import { type AgentRow, listAgents } from "./database/agents.ts";
+import {
+  type DeploymentRow,
+  findQueued,
+  findRunning,
+  insertDeployment,
+  insertEvent,
+  insertRollout,
+  type RolloutRow,
+} from "./database/deployments.ts";
+import { findMissingPaths, loadClosure } from "./database/paths.ts";
+import type { Schema } from "./database/schema.ts";
+import { loadWorkspaceCache, type WorkspaceRow } from "./database/workspaces.ts";
+import type { Dispatcher } from "./dispatcher.ts";
+import { applyEvent, rolloutTopic } from "./transition.ts";
+
+export type RolloutDeps = {
+  readonly database: Kysely<Schema>;
+  readonly registry: AgentRegistry;
+  readonly dispatcher: Dispatcher;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly random: Random;
+};
+
+export type RolloutRequest = z.output<typeof createRolloutSchema>;
+
+type Assignment = {
+  readonly agent: AgentRow;
+  readonly storePath: StorePath;
+  readonly rollbackScript: StorePath | null;
+};
+type CheckedRequest = { readonly assignments: readonly Assignment[]; readonly faults: readonly string[] };
+
+/** @throws NixdeployError `refused` with every fault in its details; nothing has been started then */
+export async function createRollout(
+  deps: RolloutDeps,
+  asked: { readonly request: RolloutRequest; readonly workspace: WorkspaceRow; readonly tokenId: TokenId | null },
+): Promise<RolloutRow> {
+  const { request, workspace } = asked;
+  const { assignments, faults } = await checkRequest(deps, request, workspace);
+  if (faults.length > 0) {
+    throw new NixdeployError("refused", "cannot start the rollout: the spec is refused, nothing was started", {
+      details: faults,
+      hint: "`nixdeploy agents` lists the agents; `nixdeploy push` brings paths into the cache.",
+    });
+  }
+  const sizes = await closureSizes(deps.database, assignments, workspace);
+  const nowMs = deps.clock.nowMs();
+  const rollout: RolloutRow = {
+    id: parseRolloutId(drawId(deps.random)),
+    workspace_id: workspace.id,
+    created_ms: nowMs,
+    token_id: asked.tokenId,
+    description: request.description ?? null,
+    origin: JSON.stringify(request.origin ?? {}),
+  };
+  const touched = new Set([rollout.id]);
+  await deps.database.transaction().execute(async (transaction) => {
+    await insertRollout(transaction, rollout);
+    for (const assignment of assignments) {
+      for (const row of await makeRoom(transaction, assignment.agent, nowMs)) touched.add(row.rollout_id);
+      const closureSizeBytes = sizes.get(assignment.storePath) ?? 0;
+      await insertQueued(transaction, { deps, rollout, assignment, mode: request.mode, closureSizeBytes });
+    }
+  });
+  for (const rolloutId of touched) deps.bus.publish(rolloutTopic(rolloutId));
+  for (const { agent } of assignments) await deps.dispatcher.dispatch(agent.id);
+  return rollout;
+}
+
+async function checkRequest(
+  deps: RolloutDeps,
+  request: RolloutRequest,
+  workspace: WorkspaceRow,
+): Promise<CheckedRequest> {
+  const faults: string[] = [];
+  const byName = new Map((await listAgents(deps.database, workspace.id)).map((agent) => [String(agent.name), agent]));
+  const parsePath = (owner: string, text: string): StorePath | null => {
+    try {
+      return parseStorePath(text);
+    } catch (error) {
+      faults.push(`${owner}: ${error instanceof Error ? error.message : String(error)}`);
+      return null;
+    }
+  };
+  const scripts = new Map<string, StorePath | null>();
+  for (const [system, text] of Object.entries(request.rollbackScript ?? {})) {
+    scripts.set(system, parsePath(`rollbackScript for ${system}`, text));
+  }
+  const assignments: Assignment[] = [];
+  for (const [name, text] of Object.entries(request.agents)) {
+    const storePath = parsePath(`agent ${name}`, text);
+    const agent = byName.get(name);
+    if (agent === undefined) faults.push(describeUnknownAgent(name, workspace));
+    else if (request.requireOnline === true && deps.registry.find(agent.id) === null) {
+      faults.push(`agent ${name}: it is not online, and --require-online was given`);
+    }
+    if (agent === undefined || storePath === null) continue;
+    assignments.push({ agent, storePath, rollbackScript: scripts.get(agent.system) ?? null });
+  }
+  if (Object.keys(request.agents).length === 0) faults.push("the spec names no agent");
+  const paths = new Set([...assignments.map(({ storePath }) => storePath), ...scripts.values()]);
+  faults.push(...(await describeAbsentPaths(deps.database, paths, workspace)));
+  return { assignments, faults };
+}
+
+function describeUnknownAgent(name: string, workspace: WorkspaceRow): string {
+  try {
+    parseAgentName(name);
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+  return `agent ${name}: no such agent in workspace ${workspace.name} (an agent registers at its first contact)`;
+}
+
+async function describeAbsentPaths(
+  database: Kysely<Schema>,
+  paths: ReadonlySet<StorePath | null>,
+  workspace: WorkspaceRow,
+): Promise<readonly string[]> {
+  const cache = await loadWorkspaceCache(database, workspace.id);
+  const wanted = [...paths].filter((path) => path !== null);
+  const missing = new Set(
+    await findMissingPaths(database, { cacheId: cache.id, hashParts: wanted.map(storePathHash) }),
+  );
+  return wanted
+    .filter((path) => missing.has(storePathHash(path)))
+    .map((path) => `${path} is not in the cache ${cache.name}: push it first`);
+}
+
+async function closureSizes(
+  database: Kysely<Schema>,
+  assignments: readonly Assignment[],
+  workspace: WorkspaceRow,
+): Promise<ReadonlyMap<StorePath, number>> {
+  const cache = await loadWorkspaceCache(database, workspace.id);
+  const sizes = new Map<StorePath, number>();
+  for (const { storePath } of assignments) {
+    if (sizes.has(storePath)) continue;
+    const closure = await loadClosure(database, { cacheId: cache.id, hashPart: storePathHash(storePath) });
+    sizes.set(
+      storePath,
+      closure.reduce((sum, row) => sum + row.nar_size_bytes, 0),
+    );
+  }
+  return sizes;
+}
+
+/** The one that waited gives way; an offer that nobody has accepted yet is asked back. */
+async function makeRoom(
+  transaction: Kysely<Schema>,
+  agent: AgentRow,
+  nowMs: number,
+): Promise<readonly DeploymentRow[]> {
+  const queued = await findQueued(transaction, agent.id);
+  const running = await findRunning(transaction, agent.id);
+  const older = [queued, running?.state === "offered" ? running : null].filter((row) => row !== null);
+  for (const row of older) await applyEvent(transaction, row, { event: { type: "supersede" }, atMs: nowMs });
+  return older;
+}
+
+async function insertQueued(
+  transaction: Kysely<Schema>,
+  made: {
+    readonly deps: RolloutDeps;
+    readonly rollout: RolloutRow;
+    readonly assignment: Assignment;
+    readonly mode: DeploymentRow["mode"];
+    readonly closureSizeBytes: number;
+  },
+): Promise<void> {
+  const { rollout, assignment } = made;
+  const id = parseDeploymentId(drawId(made.deps.random));
+  await insertDeployment(transaction, {
+    id,
+    rollout_id: rollout.id,
+    workspace_id: rollout.workspace_id,
+    agent_id: assignment.agent.id,
+    store_path: assignment.storePath,
+    mode: made.mode,
+    rollback_script: assignment.rollbackScript,
+    state: "queued",
+    stop_requested: null,
+    reason: null,
+    previous_path: null,
+    created_ms: rollout.created_ms,
+    started_ms: null,
+    finished_ms: null,
+    closure_size_bytes: made.closureSizeBytes,
+    fetched_bytes: null,
+    exit_code: null,
+    phase_ms: "{}",
+    journal_through: 0,
+  });
+  await insertEvent(transaction, {
+    deployment_id: id,
+    rollout_id: rollout.id,
+    at_ms: rollout.created_ms,
+    state: "queued",
+    reason: null,
+  });
+}

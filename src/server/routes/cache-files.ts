@@ -1,0 +1,121 @@
+/**
+ * What vanilla Nix asks of a binary cache: GET and HEAD of nix-cache-info, narinfos and NARs below /cache/NAME/. These
+ * are routes of Bun.serve, not of Hono: files leave by sendfile, and Range and HEAD are answered by the server itself.
+ */
+
+import { createHash } from "node:crypto";
+import type { BunRequest } from "bun";
+import { parseCacheName } from "../../names.ts";
+import { formatCacheInfo } from "../../nix/cache-info.ts";
+import { parseFileHash } from "../../nix/hash.ts";
+import { parseStorePathHash, STORE_DIR } from "../../nix/store-path.ts";
+import { mayDo } from "../authorization.ts";
+import type { BlobStore } from "../cache/blob-store.ts";
+import { findNar } from "../database/paths.ts";
+import { type CacheRow, findCache } from "../database/workspaces.ts";
+import { formatProblem, notFound, problemResponse, unauthorized } from "../problem.ts";
+import type { Services } from "../services.ts";
+
+export type CacheFileRequest = BunRequest<"/cache/:cache/:file">;
+
+const NAR_FILE = /^([0-9a-z]{52})\.nar\.zst$/;
+const NARINFO_FILE = /^([0-9a-z]{32})\.narinfo$/;
+/** Where our cache stands among several: after cache.nixos.org (40), so that what it has too comes from there. */
+const PRIORITY = 41;
+const NARINFO_MAX_AGE_S = 3600;
+const NAR_MAX_AGE_S = 31_536_000;
+
+export function createCacheFileRoutes(services: Services, blobs: BlobStore) {
+  const guarded =
+    (answer: (request: CacheFileRequest, cache: CacheRow) => Promise<Response>) =>
+    async (request: CacheFileRequest): Promise<Response> => {
+      try {
+        if (request.method !== "GET" && request.method !== "HEAD") {
+          return formatProblem({ title: "Only GET and HEAD", status: 405 }, { allow: "GET, HEAD" });
+        }
+        const cache = await findReadableCache(services, request);
+        return cache === null ? unauthorized("Basic") : await answer(request, cache);
+      } catch (error) {
+        return problemResponse(error, services.log);
+      }
+    };
+  return {
+    "/cache/:cache/:file": guarded(async (request, cache) => {
+      const { file } = request.params;
+      if (file === "nix-cache-info") return cacheInfo();
+      const hashPart = NARINFO_FILE.exec(file)?.[1];
+      const text =
+        hashPart === undefined
+          ? null
+          : await services.narInfos.find({ cacheId: cache.id, hashPart: parseStorePathHash(hashPart) });
+      return text === null ? absent() : narInfo(request, cache, text);
+    }),
+    "/cache/:cache/nar/:file": guarded(async (request, cache) => {
+      const name = NAR_FILE.exec(request.params.file)?.[1];
+      if (name === undefined) return absent();
+      const fileHash = parseFileHash(`sha256:${name}`);
+      if ((await findNar(services.database, { cacheId: cache.id, fileHash })) === null) return absent();
+      const headers = {
+        "content-type": "application/x-nix-nar",
+        "cache-control": `${visibility(cache)}, max-age=${NAR_MAX_AGE_S}, immutable`,
+        "accept-ranges": "bytes",
+        etag: `"${name}"`,
+      };
+      if (matchesEtag(request, headers.etag)) return new Response(null, { status: 304, headers });
+      return new Response(blobs.open(fileHash), { headers });
+    }),
+  };
+}
+
+/** @returns null when the request has no credential that may read this cache and the cache is not public */
+async function findReadableCache(services: Services, request: CacheFileRequest): Promise<CacheRow | null> {
+  const cache = await findCache(services.database, parseName(request.params.cache));
+  if (cache?.is_public === 1) return cache;
+  const principal = await services.authenticator.authenticate(request.headers.get("authorization"));
+  if (principal === null) return null;
+  if (cache === null || !mayDo(principal, "read-cache", cache.workspace_id)) {
+    throw notFound(`the cache ${request.params.cache}`);
+  }
+  return cache;
+}
+
+function parseName(text: string) {
+  try {
+    return parseCacheName(text);
+  } catch {
+    throw notFound("a cache of that name");
+  }
+}
+
+function cacheInfo(): Response {
+  return new Response(formatCacheInfo({ storeDir: STORE_DIR, wantMassQuery: true, priority: PRIORITY }), {
+    headers: { "content-type": "text/x-nix-cache-info" },
+  });
+}
+
+function narInfo(request: CacheFileRequest, cache: CacheRow, text: string): Response {
+  const etag = `"${createHash("sha256").update(text).digest("base64url").slice(0, 22)}"`;
+  const headers = {
+    "content-type": "text/x-nix-narinfo",
+    "cache-control": `${visibility(cache)}, max-age=${NARINFO_MAX_AGE_S}`,
+    etag,
+  };
+  return matchesEtag(request, etag) ? new Response(null, { status: 304, headers }) : new Response(text, { headers });
+}
+
+function absent(): Response {
+  return new Response("not found\n", {
+    status: 404,
+    headers: { "content-type": "text/plain", "cache-control": "no-store" },
+  });
+}
+
+function matchesEtag(request: Request, etag: string): boolean {
+  const wanted = request.headers.get("if-none-match");
+  return wanted?.split(",").some((candidate) => candidate.trim() === etag) ?? false;
+}
+
+/** A shared proxy must not keep what only its requester may read. */
+function visibility(cache: CacheRow): "public" | "private" {
+  return cache.is_public === 1 ? "public" : "private";
+}

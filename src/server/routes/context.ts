@@ -1,0 +1,98 @@
+/** What every route of the REST API needs: who is asking, for which workspace, with what body. */
+import { type Context, Hono } from "hono";
+import { z } from "zod";
+import { NixdeployError } from "../../errors.ts";
+import { parseWorkspaceName, type WorkspaceName } from "../../names.ts";
+import type { Principal } from "../authentication.ts";
+import { mayDo, type Right } from "../authorization.ts";
+import { findWorkspace, listWorkspaces, type WorkspaceRow } from "../database/workspaces.ts";
+import { notFound } from "../problem.ts";
+import type { Services } from "../services.ts";
+
+export type RouteEnv = {
+  Bindings: { readonly control: boolean };
+  Variables: { readonly principal: Principal };
+};
+export type RouteContext = Context<RouteEnv>;
+export const createRouter = () => new Hono<RouteEnv>();
+
+const DEFAULT_WORKSPACE = parseWorkspaceName("default");
+const JSON_BYTES_MAX = 16 * 1024 * 1024;
+
+/** @throws NixdeployError `not-found` when the caller lacks the right there */
+export function requireRight(context: RouteContext, right: Right, workspaceId: string): void {
+  if (!mayDo(context.get("principal"), right, workspaceId)) throw notFound(new URL(context.req.url).pathname);
+}
+
+/** The body as the schema's value. @throws NixdeployError `usage` with every fault */
+export async function readBody<Schema extends z.ZodType>(
+  context: RouteContext,
+  schema: Schema,
+): Promise<z.output<Schema>> {
+  const length = Number(context.req.header("content-length") ?? 0);
+  if (length > JSON_BYTES_MAX) throw new NixdeployError("usage", "cannot read the request: its body is too large");
+  let value: unknown;
+  try {
+    value = await context.req.json();
+  } catch (cause) {
+    throw new NixdeployError("usage", "cannot read the request: its body is not JSON", { cause });
+  }
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  throw new NixdeployError("usage", "cannot read the request: its body has another shape", {
+    details: parsed.error.issues.map((issue) => `${issue.path.join(".") || "body"}: ${issue.message}`),
+  });
+}
+
+/**
+ * The workspace that a request is about: the one it names, else the one its token belongs to, else `default`.
+ * @throws NixdeployError `not-found` when there is none or the caller lacks the right there
+ */
+export async function findTargetWorkspace(
+  services: Services,
+  context: RouteContext,
+  target: { readonly name: WorkspaceName | undefined; readonly right: Right },
+): Promise<WorkspaceRow> {
+  const principal = context.get("principal");
+  const ownId = principal.kind === "control" ? null : principal.workspaceId;
+  const workspace =
+    target.name === undefined && ownId !== null
+      ? ((await listWorkspaces(services.database)).find((candidate) => candidate.id === ownId) ?? null)
+      : await findWorkspace(services.database, target.name ?? DEFAULT_WORKSPACE);
+  if (workspace === null) throw notFound(`the workspace ${target.name ?? DEFAULT_WORKSPACE}`);
+  requireRight(context, target.right, workspace.id);
+  return workspace;
+}
+
+/** The workspaces in which the caller has this right, by id. @throws NixdeployError `not-found` when there is none */
+export async function visibleWorkspaces(
+  services: Services,
+  context: RouteContext,
+  right: Right,
+): Promise<ReadonlyMap<string, WorkspaceName>> {
+  const all = await listWorkspaces(services.database);
+  const principal = context.get("principal");
+  const visible = all.filter((workspace) => mayDo(principal, right, workspace.id));
+  if (visible.length === 0) throw notFound(new URL(context.req.url).pathname);
+  const wanted = context.req.query("workspace");
+  return new Map(
+    visible.filter(({ name }) => wanted === undefined || wanted === name).map(({ id, name }) => [id, name]),
+  );
+}
+
+/** A whole number of the query string. @throws NixdeployError `usage` */
+export function readCount(
+  context: RouteContext,
+  wanted: { readonly name: string; readonly fallback: number; readonly max: number },
+): number {
+  const text = context.req.query(wanted.name);
+  if (text === undefined) return wanted.fallback;
+  const parsed = z.coerce
+    .number()
+    .int()
+    .nonnegative()
+    .max(wanted.max)
+    .safeParse(text === "" ? Number.NaN : text);
+  if (parsed.success) return parsed.data;
+  throw new NixdeployError("usage", `cannot read ${wanted.name}: it must be a whole number up to ${wanted.max}`);
+}

@@ -1,0 +1,111 @@
+/** /api/v1/rollouts and /api/v1/deployments: start, look at, follow, read the log. */
+
+import { createRolloutSchema, type DeploymentDto } from "../../api.ts";
+import { NixdeployError } from "../../errors.ts";
+import { parseAgentName, parseDeploymentId, parseRolloutId } from "../../names.ts";
+import { mayDo, type Right } from "../authorization.ts";
+import { deploymentToDto, rolloutToDto } from "../convert.ts";
+import { type AgentRow, findAgentByName } from "../database/agents.ts";
+import {
+  type DeploymentRow,
+  findDeployment,
+  findRollout,
+  listDeployments,
+  type RolloutRow,
+} from "../database/deployments.ts";
+import { loadLogLines } from "../database/logs.ts";
+import { followRollout } from "../follow.ts";
+import { notFound } from "../problem.ts";
+import { createRollout } from "../rollouts.ts";
+import type { Services } from "../services.ts";
+import {
+  createRouter,
+  findTargetWorkspace,
+  type RouteContext,
+  readBody,
+  readCount,
+  visibleWorkspaces,
+} from "./context.ts";
+
+const LIST_LIMIT_MAX = 1_000;
+const LOG_LIMIT_MAX = 10_000;
+
+export function createDeploymentRoutes(services: Services) {
+  const routes = createRouter();
+  routes.post("/rollouts", async (context) => {
+    const request = await readBody(context, createRolloutSchema);
+    const workspace = await findTargetWorkspace(services, context, { name: request.workspace, right: "activate" });
+    const principal = context.get("principal");
+    const tokenId = principal.kind === "token" ? principal.tokenId : null;
+    const rollout = await createRollout(services, { request, workspace, tokenId });
+    services.log.info("rollout started", { id: rollout.id, agents: Object.keys(request.agents).length });
+    return context.json(await rolloutToDto(services, rollout), 201);
+  });
+  routes.get("/rollouts/:id", async (context) => {
+    return context.json(await rolloutToDto(services, await findTargetRollout(services, context, "watch")));
+  });
+  routes.get("/rollouts/:id/follow", async (context) => {
+    const rollout = await findTargetRollout(services, context, "watch");
+    return followRollout(services, { rolloutId: rollout.id, only: null, request: context.req.raw });
+  });
+  routes.get("/deployments", async (context) => {
+    const workspaces = await visibleWorkspaces(services, context, "watch");
+    const limit = readCount(context, { name: "limit", fallback: 50, max: LIST_LIMIT_MAX });
+    const agentName = context.req.query("agent");
+    const deployments: DeploymentDto[] = [];
+    for (const workspaceId of workspaces.keys()) {
+      const agent = agentName === undefined ? null : await findNamedAgent(services, { workspaceId, agentName });
+      if (agent === undefined) continue;
+      const rows = await listDeployments(services.database, { workspaceId, agentId: agent?.id ?? null, limit });
+      for (const row of rows) deployments.push(await deploymentToDto(services, row));
+    }
+    deployments.sort((a, b) => (a.createdAt < b.createdAt ? 1 : -1));
+    return context.json({ deployments: deployments.slice(0, limit) });
+  });
+  routes.get("/deployments/:id", async (context) => {
+    return context.json(await deploymentToDto(services, await findTargetDeployment(services, context, "watch")));
+  });
+  routes.get("/deployments/:id/log", async (context) => {
+    const row = await findTargetDeployment(services, context, "watch");
+    const limit = readCount(context, { name: "limit", fallback: 1_000, max: LOG_LIMIT_MAX });
+    const afterN = readCount(context, { name: "after", fallback: 0, max: Number.MAX_SAFE_INTEGER });
+    const lines = await loadLogLines(services.database, { deploymentId: row.id, afterN, limit });
+    return context.json({ lines, next: lines.length < limit ? null : (lines.at(-1)?.n ?? null) });
+  });
+  routes.get("/deployments/:id/follow", async (context) => {
+    const row = await findTargetDeployment(services, context, "watch");
+    return followRollout(services, { rolloutId: row.rollout_id, only: row.id, request: context.req.raw });
+  });
+  return routes;
+}
+
+/** @returns undefined when this workspace has no agent of that name */
+async function findNamedAgent(
+  services: Services,
+  query: { readonly workspaceId: string; readonly agentName: string },
+): Promise<AgentRow | undefined> {
+  const name = readId(() => parseAgentName(query.agentName));
+  return (await findAgentByName(services.database, { workspaceId: query.workspaceId, name })) ?? undefined;
+}
+
+async function findTargetRollout(services: Services, context: RouteContext, right: Right): Promise<RolloutRow> {
+  const id = readId(() => parseRolloutId(context.req.param("id") ?? ""));
+  const row = await findRollout(services.database, id);
+  if (row === null || !mayDo(context.get("principal"), right, row.workspace_id)) throw notFound(`the rollout ${id}`);
+  return row;
+}
+
+async function findTargetDeployment(services: Services, context: RouteContext, right: Right): Promise<DeploymentRow> {
+  const id = readId(() => parseDeploymentId(context.req.param("id") ?? ""));
+  const row = await findDeployment(services.database, id);
+  if (row === null || !mayDo(context.get("principal"), right, row.workspace_id)) throw notFound(`the deployment ${id}`);
+  return row;
+}
+
+function readId<Id>(parse: () => Id): Id {
+  try {
+    return parse();
+  } catch (cause) {
+    throw new NixdeployError("usage", cause instanceof Error ? cause.message : String(cause), { cause });
+  }
+}

@@ -1,0 +1,96 @@
+/** /api/v1/tokens: make, list, revoke. For admins. */
+
+import { type CreatedToken, createTokenSchema } from "../../api.ts";
+import { NixdeployError } from "../../errors.ts";
+import { drawId, parseTokenId } from "../../names.ts";
+import type { Clock, Random } from "../../runtime.ts";
+import { formatToken, parseToken, secretSha256, type TokenKind } from "../../token.ts";
+import { mayDo } from "../authorization.ts";
+import { tokenToDto } from "../convert.ts";
+import { findToken, insertToken, listTokens, revokeToken, type TokenRow } from "../database/tokens.ts";
+import { notFound } from "../problem.ts";
+import type { Services } from "../services.ts";
+import { createRouter, findTargetWorkspace, readBody, visibleWorkspaces } from "./context.ts";
+
+const SECRET_BYTES = 32;
+
+export function createTokenRoutes(services: Services) {
+  const routes = createRouter();
+  routes.post("/tokens", async (context) => {
+    const request = await readBody(context, createTokenSchema);
+    const workspace = await findTargetWorkspace(services, context, { name: request.workspace, right: "administrate" });
+    const { row, token } = makeToken(services, {
+      kind: request.kind,
+      workspaceId: workspace.id,
+      description: request.description ?? "",
+      expiresInMs: request.expiresInMs ?? null,
+    });
+    await insertToken(services.database, row);
+    const created: CreatedToken = {
+      id: row.id,
+      token,
+      kind: row.kind,
+      workspace: workspace.name,
+      expiresAt: tokenToDto(row, new Map()).expiresAt,
+    };
+    return context.json(created, 201);
+  });
+  routes.get("/tokens", async (context) => {
+    const visible = await visibleWorkspaces(services, context, "administrate");
+    const rows = await listTokens(services.database, null);
+    const principal = context.get("principal");
+    const mine = rows.filter((row) =>
+      row.workspace_id === null ? mayDo(principal, "administrate", "") : visible.has(row.workspace_id),
+    );
+    return context.json({ tokens: mine.map((row) => tokenToDto(row, visible)) });
+  });
+  routes.delete("/tokens/:id", async (context) => {
+    const row = await findToken(services.database, readTokenId(context.req.param("id")));
+    if (row === null || !mayDo(context.get("principal"), "administrate", row.workspace_id ?? "")) {
+      throw notFound(`the token ${context.req.param("id")}`);
+    }
+    await revokeToken(services.database, { id: row.id, atMs: services.clock.nowMs() });
+    services.log.info("token revoked", { id: row.id, kind: row.kind });
+    return context.body(null, 204);
+  });
+  return routes;
+}
+
+/** A new token and the row that remembers its hash. */
+export function makeToken(
+  deps: { readonly clock: Clock; readonly random: Random },
+  wanted: {
+    readonly kind: TokenKind;
+    readonly workspaceId: string | null;
+    readonly description: string;
+    readonly expiresInMs: number | null;
+  },
+): { readonly row: TokenRow; readonly token: string } {
+  const token = formatToken(wanted.kind, parseTokenId(drawId(deps.random)), deps.random.bytes(SECRET_BYTES));
+  const parsed = parseToken(token);
+  if (parsed === null) throw new Error("a token that we made ourselves does not parse");
+  const nowMs = deps.clock.nowMs();
+  const row: TokenRow = {
+    id: parsed.id,
+    workspace_id: wanted.workspaceId,
+    kind: wanted.kind,
+    secret_sha256: secretSha256(parsed.secret),
+    description: wanted.description,
+    created_ms: nowMs,
+    expires_ms: wanted.expiresInMs === null ? null : nowMs + wanted.expiresInMs,
+    last_used_ms: null,
+    revoked_ms: null,
+  };
+  return { row, token };
+}
+
+/** Accepts a whole token too, so that one found in a log can be revoked as it is. */
+function readTokenId(text: string) {
+  const token = parseToken(text);
+  if (token !== null) return token.id;
+  try {
+    return parseTokenId(text);
+  } catch (cause) {
+    throw new NixdeployError("usage", "cannot find the token: an id has 16 lower-case letters and digits", { cause });
+  }
+}
