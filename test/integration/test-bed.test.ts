@@ -101,7 +101,9 @@ describe("processes and waiting", () => {
 
   test("says what was printed when a line does not come", async () => {
     await using child = spawnProcess(["/bin/sh", "-c", "echo something else; exit 3"]);
-    expect(child.waitForLine(/ready/)).rejects.toThrow(/ended without a line that matches \/ready\/.*something else/s);
+    await expect(child.waitForLine(/ready/)).rejects.toThrow(
+      /ended without a line that matches \/ready\/.*something else/s,
+    );
     expect((await child.exited).exitCode).toBe(3);
   });
 
@@ -124,13 +126,13 @@ describe("processes and waiting", () => {
 
   test("kills what takes too long, and shows its output", async () => {
     const run = runProcess(["/bin/sh", "-c", "echo started; exec sleep 60"], { timeoutMs: 200 });
-    expect(run).rejects.toThrow(/not done after 200 ms.*started/s);
+    await expect(run).rejects.toThrow(/not done after 200 ms.*started/s);
   });
 
   test("waitFor names what it waited for and what it saw last", async () => {
     expect(await waitFor("three", () => 3, { until: (value) => value === 3 })).toBe(3);
     const waiting = waitFor("agent online", () => "offline", { until: (value) => value === "online", timeoutMs: 50 });
-    expect(waiting).rejects.toThrow("waited 50 ms for agent online: last seen offline");
+    await expect(waiting).rejects.toThrow("waited 50 ms for agent online: last seen offline");
   });
 });
 
@@ -207,7 +209,7 @@ describe("machines", () => {
 
   test("tell a failing command's output", async () => {
     await using device = await newDevice();
-    expect(device.run(["/bin/sh", "-c", "echo why >&2; exit 5"])).rejects.toThrow(/exit code 5.*why/s);
+    await expect(device.run(["/bin/sh", "-c", "echo why >&2; exit 5"])).rejects.toThrow(/exit code 5.*why/s);
     expect(await device.run(["pwd"], { cwd: "/nix/store" })).toBe("/nix/store");
     expect(await device.run(["cat"], { input: "given" })).toBe("given");
   });
@@ -571,6 +573,6 @@ describe("faults chosen at build time", () => {
     const system = await addFaulty(device, { stage: "init", kind: "fail", actions: ["init"] });
     await setProfile(device, system);
     expect(await switchTo(device, system, "switch")).toMatchObject({ exitCode: 0 });
-    expect(device.boot()).rejects.toThrow(/kernel panic/);
+    await expect(device.boot()).rejects.toThrow(/kernel panic/);
   });
 });

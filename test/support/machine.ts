@@ -77,9 +77,13 @@ trap '' INT TERM HUP
 echo ready
 read -r _ || :
 mine=$(readlink /proc/$$/ns/uts)
-for process in /proc/[0-9]*; do
-  id=\${process#/proc/}
-  if [ "$id" != $$ ] && [ "$(readlink "$process/ns/uts" 2>/dev/null)" = "$mine" ]; then kill -9 "$id" 2>/dev/null || :; fi
+left=1
+while [ $left = 1 ]; do
+  left=0
+  for process in /proc/[0-9]*; do
+    id=\${process#/proc/}
+    if [ "$id" != $$ ] && [ "$(readlink "$process/ns/uts" 2>/dev/null)" = "$mine" ]; then left=1; kill -9 "$id" 2>/dev/null || :; fi
+  done
 done
 `;
 
@@ -100,7 +104,8 @@ export async function createMachine(options: MachineOptions): Promise<Machine> {
 
   const enter = (command: readonly string[], cwd = "/") => [
     "nsenter",
-    ...["--target", String(holder.pid), "--mount", "--uts", `--wdns=${cwd}`, "--"],
+    // With --root, because entering a mount namespace alone would leave the chroot that we may be in.
+    ...["--target", String(holder.pid), "--mount", "--uts", "--root", `--wdns=${cwd}`, "--"],
     ...command,
   ];
   const hostPath = (path: string) => join(`/proc/${holder.pid}/root`, path);

@@ -83,15 +83,17 @@ async function installNix(): Promise<void> {
     await writeFile(SYSTEM_NIX_CONF, NIX_CONF);
   }
   const env = { DEBIAN_FRONTEND: "noninteractive" };
-  const install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "nix-bin"];
+  const apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"];
+  const install = [...apt, "install", "-y", "--no-install-recommends", "nix-bin"];
   const first = await runProcess(install, { env, timeoutMs: 180_000 });
   if (first.exitCode === 0) return;
-  await runChecked(["apt-get", "update", "-q"], { env, timeoutMs: 120_000 });
+  await runChecked([...apt, "update"], { env, timeoutMs: 120_000 });
   await runChecked(install, { env, timeoutMs: 180_000 });
 }
 
 async function describeNix(binDirectory: string): Promise<Nix> {
-  const text = await runChecked([join(binDirectory, "nix-store"), "--version"]);
+  // Without a store: even this command would make the host's /nix/store.
+  const text = await runChecked([join(binDirectory, "nix-store"), "--version"], { env: { NIX_REMOTE: "dummy://" } });
   const version = /(\d+\.\d+\S*)$/.exec(text)?.[1];
   if (version === undefined) throw new Error(`cannot read the version of Nix from "${text}"`);
   return { binDirectory, version };

@@ -65,74 +65,82 @@ export function baseEnvironment(): Record<string, string> {
 /** Starts a process that runs beside the test; disposing it stops it. */
 export function spawnProcess(command: readonly string[], options: ProcessOptions = {}): SpawnedProcess {
   const lines: OutputLine[] = [];
-  const wakers = new Set<() => void>();
-  const wake = () => {
-    for (const waker of wakers) waker();
+  const watchers = new Set<() => void>();
+  const onChange = () => {
+    for (const watcher of watchers) watcher();
   };
-  const onLine = (line: OutputLine) => {
-    lines.push(line);
-    wake();
-  };
-  const child = start(command, options, {
-    stdout: createLineSplitter((text) => onLine({ stream: "stdout", text })),
-    stderr: createLineSplitter((text) => onLine({ stream: "stderr", text })),
-  });
+  const splitter = (stream: OutputLine["stream"]) =>
+    createLineSplitter((text) => {
+      lines.push({ stream, text });
+      onChange();
+    });
+  const child = start(command, options, { stdout: splitter("stdout"), stderr: splitter("stderr") });
   let ended = false;
   const exited = child.exited.finally(() => {
     ended = true;
-    wake();
+    onChange();
   });
   const output = () => lines.map((line) => line.text).join("\n");
-  const fail = (why: string) => new Error(`${command.join(" ")}: ${why}; it printed:\n${output()}`);
-
-  const stop: SpawnedProcess["stop"] = async ({ graceMs = 5_000 } = {}) => {
-    if (!ended) child.kill("SIGTERM");
-    const timer = setTimeout(() => child.kill("SIGKILL"), graceMs);
-    try {
-      return await exited;
-    } finally {
-      clearTimeout(timer);
-    }
+  const kill: SpawnedProcess["kill"] = (signal) => {
+    if (!ended) child.kill(signal);
   };
-
-  const waitForLine: SpawnedProcess["waitForLine"] = (pattern, { timeoutMs = 10_000, from = 0 } = {}) =>
-    new Promise((resolve, reject) => {
-      let next = from;
-      const settle = (action: () => void) => {
-        clearTimeout(timer);
-        wakers.delete(look);
-        action();
-      };
-      const look = () => {
-        for (; next < lines.length; next += 1) {
-          const match = new RegExp(pattern.source, pattern.flags.replace("g", "")).exec(lines[next]?.text ?? "");
-          if (match !== null) return settle(() => resolve(match));
-        }
-        if (ended) settle(() => reject(fail(`ended without a line that matches ${pattern}`)));
-      };
-      const timer = setTimeout(
-        () => settle(() => reject(fail(`no line matches ${pattern} after ${timeoutMs} ms`))),
-        timeoutMs,
-      );
-      wakers.add(look);
-      look();
-    });
+  const stop: SpawnedProcess["stop"] = async ({ graceMs = 5_000 } = {}) => {
+    kill("SIGTERM");
+    const timer = setTimeout(() => kill("SIGKILL"), graceMs);
+    return exited.finally(() => clearTimeout(timer));
+  };
 
   return {
     pid: child.pid,
     command,
     lines,
     output,
-    waitForLine,
-    kill: (signal) => {
-      if (!ended) child.kill(signal);
+    waitForLine: async (pattern, { timeoutMs = 10_000, from = 0 } = {}) => {
+      const found = await findLine({ pattern, timeoutMs, from, lines, watchers, hasEnded: () => ended });
+      if (typeof found !== "string") return found;
+      throw new Error(`${command.join(" ")}: ${found}; it printed:\n${output()}`);
     },
+    kill,
     stop,
     exited,
     [Symbol.asyncDispose]: async () => {
       await stop({ graceMs: 2_000 });
     },
   };
+}
+
+type LineSearch = {
+  readonly pattern: RegExp;
+  readonly timeoutMs: number;
+  readonly from: number;
+  readonly lines: readonly OutputLine[];
+  /** Called at each new line and at the end. */
+  readonly watchers: Set<() => void>;
+  readonly hasEnded: () => boolean;
+};
+
+/** The match, or why there is none. */
+function findLine(search: LineSearch): Promise<RegExpExecArray | string> {
+  const { pattern, timeoutMs, lines, watchers } = search;
+  const matcher = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, ""));
+  return new Promise((resolve) => {
+    let next = search.from;
+    const settle = (result: RegExpExecArray | string) => {
+      clearTimeout(timer);
+      watchers.delete(look);
+      resolve(result);
+    };
+    const look = () => {
+      for (; next < lines.length; next += 1) {
+        const match = matcher.exec(lines[next]?.text ?? "");
+        if (match !== null) return settle(match);
+      }
+      if (search.hasEnded()) settle(`ended without a line that matches ${pattern}`);
+    };
+    const timer = setTimeout(() => settle(`no line matches ${pattern} after ${timeoutMs} ms`), timeoutMs);
+    watchers.add(look);
+    look();
+  });
 }
 
 /**
