@@ -76,14 +76,14 @@ while [ $# -gt 0 ]; do mount --no-mtab --bind "$directory/$1" "$2"; shift 2; don
 trap '' INT TERM HUP
 echo ready
 read -r _ || :
-mine=$(readlink /proc/$$/ns/uts)
-left=1
-while [ $left = 1 ]; do
-  left=0
-  for process in /proc/[0-9]*; do
-    id=\${process#/proc/}
-    if [ "$id" != $$ ] && [ "$(readlink "$process/ns/uts" 2>/dev/null)" = "$mine" ]; then left=1; kill -9 "$id" 2>/dev/null || :; fi
+mine=$(readlink /proc/$$/ns/uts | tr -d '[:alpha:][:punct:]')
+while :; do
+  left=
+  for link in $(find /proc/[0-9]*/ns/uts -maxdepth 0 -lname "uts:?$mine?" 2>/dev/null); do
+    id=\${link#/proc/}; id=\${id%/ns/uts}
+    if [ "$id" != $$ ] && kill -9 "$id" 2>/dev/null; then left=1; fi
   done
+  [ -n "$left" ] || break
 done
 `;
 
