@@ -32,7 +32,7 @@ async function main(words: readonly string[]): Promise<number> {
   say(`Coordinator: ${fleet.coordinator.url}`);
   console.log(`  nixdeploy serve --listen 127.0.0.1:0 --data-dir ${fleet.coordinator.dataDirectory}`);
   const laptop = await fleet.addDevice("laptop");
-  const nuc = await fleet.addDevice("nuc");
+  const nuc = await fleet.addDevice("nuc", await fleet.builder.build("system", { name: "nuc", version: "0" }));
   say("Agents: each with a key of its own, admitted by a token, on a device with its own Nix store");
   await startAgent(fleet, laptop, ["--name", "laptop", "--profile", "hello"]);
   await startAgent(fleet, nuc, ["--name", "nuc"]);

@@ -20,7 +20,13 @@ export type CommandEntry = {
 };
 
 /** In the order of the help text. One line for each file `src/commands/<name>.ts` that exports `command`. */
-export const COMMANDS: readonly CommandEntry[] = [];
+export const COMMANDS: readonly CommandEntry[] = [
+  {
+    name: "serve",
+    summary: "Run the coordinator, with its binary cache and API",
+    load: () => import("./serve.ts"),
+  },
+];
 
 /** What the command line asked for. */
 export type Request =

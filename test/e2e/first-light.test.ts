@@ -15,7 +15,7 @@ const PROFILE = "/nix/var/nix/profiles/hello";
 beforeAll(async () => {
   fleet = await createFleet("first-light");
   laptop = await fleet.addDevice("laptop");
-  nuc = await fleet.addDevice("nuc");
+  nuc = await fleet.addDevice("nuc", await fleet.builder.build("system", { name: "nuc", version: "0" }));
   await fleet.startAgent(laptop, { profile: "hello" });
   await fleet.startAgent(nuc);
 }, 60_000);

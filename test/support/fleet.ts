@@ -55,7 +55,8 @@ export type Fleet = AsyncDisposable & {
   expectRun(args: readonly string[], options?: CliOptions): Promise<string>;
   /** Starts the binary on the CI machine and returns at once. */
   start(args: readonly string[], options?: CliOptions): Promise<SpawnedProcess>;
-  addDevice(name: string): Promise<Device>;
+  /** @param installed a NixOS-like system that the device was installed with and has booted */
+  addDevice(name: string, installed?: string): Promise<Device>;
   startAgent(device: Device, options?: AgentOptions): Promise<SpawnedProcess>;
 };
 
@@ -108,8 +109,9 @@ export async function createFleet(name: string, options: FleetOptions = {}): Pro
     run,
     expectRun: async (args, cli) => checkResult(["nixdeploy", ...args], await run(args, cli)),
     start: async (args, cli = {}) => (cli.machine ?? builder).spawn([BINARY, ...args], { env: environment(cli) }),
-    async addDevice(deviceName) {
+    async addDevice(deviceName, installed) {
       const device = owned.use(await createDevice({ name: deviceName, directory: join(directory, deviceName) }));
+      if (installed !== undefined) await device.install(builder, installed);
       await device.startDaemon();
       return device;
     },
