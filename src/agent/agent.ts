@@ -1,0 +1,201 @@
+/**
+ * The agent, put together: identity, journals, one worker, one connection. This is the composition root; every part
+ * that touches the world comes in through `AgentDeps`, so that tests run many agents in one process.
+ *
+ *   connection ──offers, cancels──► worker ──► deploy (fetch, activate) ──► journal ──► reporter (in the connection)
+ */
+import { join } from "node:path";
+import { NixdeployError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import type { AgentName } from "../names.ts";
+import type { CacheReader } from "../nix/cache/download/nar-source.ts";
+import type { DaemonConnection } from "../nix/daemon/connection.ts";
+import { createSignatureVerifier } from "../nix/signature.ts";
+import { parsePublicKey } from "../nix/signing-key.ts";
+import type { Welcome } from "../protocol.ts";
+import type { Clock, Random } from "../runtime.ts";
+import type { Activator } from "./activation/run.ts";
+import { runConnection } from "./connection.ts";
+import { createContact } from "./contact.ts";
+import { deploy } from "./deploy.ts";
+import { openDeploymentStore } from "./deployment-store.ts";
+import { readEnrolment } from "./enrolment.ts";
+import { tryLockFile } from "./flock.ts";
+import type { GcRoots } from "./gc-roots.ts";
+import { loadIdentity } from "./identity.ts";
+import type { HelloFacts } from "./login.ts";
+import type { Machine } from "./machine.ts";
+import type { DialMessageSocket } from "./message-socket.ts";
+import { createWorker } from "./worker.ts";
+
+export type AgentConfig = {
+  readonly name: AgentName;
+  /** Without a slash at its end. */
+  readonly coordinatorUrl: string;
+  /** Absolute path of the profile's link. */
+  readonly profilePath: string;
+  readonly stateDirectory: string;
+  /** The agent token; null when the agent was admitted before. */
+  readonly enrolmentToken: string | null;
+  /** `name:base64`; when given, nothing is pinned from the wire. */
+  readonly trustedPublicKeys: readonly string[];
+  readonly version: string;
+};
+
+export type AgentDeps = {
+  readonly config: AgentConfig;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly dial: DialMessageSocket;
+  readonly connectDaemon: (options: { readonly signal: AbortSignal }) => Promise<DaemonConnection>;
+  /** The workspace's cache; `credential` is asked at every request. */
+  readonly openCache: (welcome: Welcome, credential: () => string) => CacheReader;
+  readonly activator: Activator;
+  readonly machine: Machine;
+  readonly gcRoots: GcRoots;
+};
+
+export type Agent = {
+  /**
+   * Runs until the signal is aborted; then says goodbye, waits for an activation in progress, and returns.
+   * @throws NixdeployError("conflict") when another agent keeps this profile or state directory ·
+   * NixdeployError("denied") when the very first login is refused · NixdeployError("host")
+   */
+  run(signal: AbortSignal): Promise<void>;
+};
+
+/** How long the end of the agent waits for an activation; the next start finishes a longer one. */
+const ACTIVATION_WAIT_MAX_MS = 5 * 60_000;
+
+export function createAgent(deps: AgentDeps): Agent {
+  return { run: (signal) => runAgent(deps, signal) };
+}
+
+async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
+  const { config, clock, logger, machine } = deps;
+  using _profile = lock(`${config.profilePath}.nixdeploy-lock`, `keeps the profile ${config.profilePath}`);
+  using _state = lock(join(config.stateDirectory, "lock"), `uses the state directory ${config.stateDirectory}`);
+  const identity = await loadIdentity({ ...config, random: deps.random });
+  const enrolment = await readEnrolment(config.stateDirectory);
+  await using store = await openDeploymentStore({ ...config, clock });
+  const contact = createContact();
+  const trust = createTrust(config.trustedPublicKeys, enrolment?.pinnedPublicKeys ?? []);
+  // Aborted when the agent is told to stop, or when the connection fails for good.
+  const failure = new AbortController();
+  const signal = AbortSignal.any([stop, failure.signal]);
+
+  const sendState = async () => {
+    const state = await machine.readState(worker.inFlight);
+    contact.send({ kind: "state", state });
+  };
+  const worker = createWorker({
+    store,
+    clock,
+    logger,
+    signal,
+    onChange: () => void sendState().catch((error: unknown) => logger.debug(`cannot read the state: ${String(error)}`)),
+    deploy: (options) =>
+      deploy({
+        ...deps,
+        ...options,
+        contact,
+        trust: trust.current,
+        readProfilePath: async () => (await machine.readState(null)).profilePath,
+        readStoreFreeBytes: machine.readStoreFreeBytes,
+        signal,
+      }),
+  });
+  const facts = createFacts(deps, () => worker.inFlight, signal);
+  worker.resume();
+  try {
+    await runConnection({
+      ...deps,
+      ...config,
+      givenPublicKeys: config.trustedPublicKeys,
+      identity,
+      enrolment,
+      readFacts: facts,
+      store,
+      contact,
+      handlers: {
+        onOffer: worker.offer,
+        onCancel: (deploymentId) => worker.handle({ kind: "cancelled", deploymentId }),
+        onContactLost: () => worker.handle({ kind: "contact-lost" }),
+        onPins: trust.pin,
+      },
+      signal,
+    });
+  } catch (error) {
+    failure.abort(error);
+    await waitForWorker(worker.settled(), deps);
+    if (!stop.aborted) throw error;
+  }
+}
+
+function lock(path: string, use: string): Disposable {
+  const held = tryLockFile(path);
+  if (held !== null) return held;
+  throw new NixdeployError("conflict", `cannot start the agent: another one ${use}`, {
+    hint: "Stop that one first: only one agent may keep a profile.",
+  });
+}
+
+async function waitForWorker(settled: Promise<void>, { clock, logger }: AgentDeps): Promise<void> {
+  const done = new AbortController();
+  const timeUp = clock.sleep(ACTIVATION_WAIT_MAX_MS, done.signal).then(
+    () => logger.warn("an activation is still in progress; the agent's next start finishes it"),
+    () => {
+      // It ended in time.
+    },
+  );
+  await Promise.race([settled, timeUp]);
+  done.abort(new Error("settled"));
+  await timeUp;
+}
+
+/** The keys that closures must be signed with: the operator's, or else the pinned ones. */
+function createTrust(given: readonly string[], pinned: readonly string[]) {
+  const make = (texts: readonly string[]) => {
+    const keys = texts.map(parsePublicKey);
+    return { verifier: createSignatureVerifier(keys), keyNames: keys.map((key) => key.name) };
+  };
+  let trusted = make(given.length > 0 ? given : pinned);
+  return {
+    current: () => trusted,
+    pin: (publicKeys: readonly string[]) => {
+      if (given.length === 0) trusted = make(publicKeys);
+    },
+  };
+}
+
+/** What a hello says; the version of Nix is asked for until there is an answer. */
+function createFacts(deps: AgentDeps, inFlight: () => AgentInFlight, signal: AbortSignal): () => Promise<HelloFacts> {
+  const { config, machine, logger } = deps;
+  let nixVersion: string | null = null;
+  const askNixVersion = async () => {
+    try {
+      await using daemon = await deps.connectDaemon({ signal });
+      return daemon.nixVersion;
+    } catch (error) {
+      signal.throwIfAborted();
+      logger.warn(
+        `${String(error instanceof Error ? error.message : error)}; deployments will fail until this is mended`,
+      );
+      return null;
+    }
+  };
+  return async () => {
+    nixVersion ??= await askNixVersion();
+    return {
+      agentVersion: config.version,
+      system: machine.system,
+      hostName: machine.hostName,
+      nixVersion,
+      profile: config.profilePath,
+      state: await machine.readState(inFlight()),
+    };
+  };
+}
+
+type AgentInFlight = ReturnType<typeof createWorker>["inFlight"];

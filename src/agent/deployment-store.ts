@@ -1,0 +1,152 @@
+/**
+ * The deployments this agent still has to do with, on disk: `STATE_DIR/deployments/ID/` holds `offer.json` (what was
+ * asked for), `journal.ndjson` and `acknowledged` (how far the coordinator has it). A folder disappears when the
+ * coordinator has acknowledged the outcome, so what is left at a start is unfinished or undelivered.
+ */
+import { readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describeError, NixdeployError } from "../errors.ts";
+import type { DeploymentId } from "../names.ts";
+import { type Offer, offerSchema } from "../protocol.ts";
+import type { Clock } from "../runtime.ts";
+import { type ChangeSignal, createChangeSignal } from "./change-signal.ts";
+import { ensureDirectory, syncDirectory, writeDurableFile } from "./durable-file.ts";
+import { createJournal, type Journal, type OutcomeEntry, type PhaseEntry } from "./journal.ts";
+import { type JournalFile, openJournalFile } from "./journal-file.ts";
+import { isMissing } from "./system-error.ts";
+
+export type DeploymentStore = AsyncDisposable & {
+  /** Oldest first. */
+  readonly journals: readonly Journal[];
+  /** Told of every change in any journal, and of journals that come and go. */
+  readonly changes: ChangeSignal;
+  find(id: DeploymentId): Journal | null;
+  /** Begins the journal of an offer that is not known yet. @throws NixdeployError("host") */
+  begin(offer: Offer): Promise<Journal>;
+  /** Takes note of an acknowledgement; forgets the deployment when its outcome has arrived. */
+  acknowledge(id: DeploymentId, through: number): Promise<void>;
+};
+
+type Open = { readonly journal: Journal; readonly file: JournalFile; readonly directory: string };
+
+const JOURNAL_FILE = "journal.ndjson";
+const PRIVATE_DIRECTORY = 0o700;
+const PRIVATE_FILE = 0o600;
+
+/** Opens what an earlier run left. @throws NixdeployError("host") when the directory cannot be used */
+export async function openDeploymentStore(options: {
+  readonly stateDirectory: string;
+  readonly clock: Clock;
+}): Promise<DeploymentStore> {
+  const parent = join(options.stateDirectory, "deployments");
+  const changes = createChangeSignal();
+  const open = new Map<DeploymentId, Open>();
+  const add = async (directory: string, offer: Offer) => {
+    const opened = await openJournal({ directory, offer, clock: options.clock, changes });
+    open.set(offer.deploymentId, opened);
+    changes.changed();
+    return opened.journal;
+  };
+  const remove = async (id: DeploymentId, { journal, file, directory }: Open) => {
+    open.delete(id);
+    await journal.close();
+    await file[Symbol.asyncDispose]();
+    // Without its offer a folder counts as never begun, should this be interrupted.
+    await rm(join(directory, "offer.json"), { force: true });
+    await rm(directory, { recursive: true, force: true });
+    changes.changed();
+  };
+  await ensureDirectory(parent, PRIVATE_DIRECTORY);
+  for (const { directory, offer } of await readOffers(parent)) await add(directory, offer);
+
+  return {
+    get journals() {
+      return [...open.values()].map(({ journal }) => journal);
+    },
+    changes,
+    find: (id) => open.get(id)?.journal ?? null,
+    async begin(offer) {
+      const directory = join(parent, offer.deploymentId);
+      try {
+        await ensureDirectory(directory, PRIVATE_DIRECTORY);
+        await writeDurableFile({
+          path: join(directory, "offer.json"),
+          text: JSON.stringify(offer),
+          mode: PRIVATE_FILE,
+        });
+        await syncDirectory(parent);
+        return await add(directory, offer);
+      } catch (cause) {
+        const why = describeError(cause);
+        throw new NixdeployError("host", `cannot begin a deployment in ${directory}: ${why}`, { cause });
+      }
+    },
+    async acknowledge(id, through) {
+      const known = open.get(id);
+      if (known === undefined) return;
+      const { journal, directory } = known;
+      await journal.acknowledge(through);
+      if (journal.outcome !== null && journal.acknowledged.n >= journal.outcome.n) return await remove(id, known);
+      await writeFile(join(directory, "acknowledged"), String(journal.acknowledged.n)).catch(() => {
+        // Neither synced nor needed: an older number only means that some entries are sent once more.
+      });
+    },
+    async [Symbol.asyncDispose]() {
+      for (const { journal, file } of open.values()) {
+        await journal.close();
+        await file[Symbol.asyncDispose]();
+      }
+    },
+  };
+}
+
+async function openJournal(options: {
+  readonly directory: string;
+  readonly offer: Offer;
+  readonly clock: Clock;
+  readonly changes: ChangeSignal;
+}): Promise<Open> {
+  const { directory } = options;
+  const recovered: (PhaseEntry | OutcomeEntry)[] = [];
+  const file = await openJournalFile(join(directory, JOURNAL_FILE), (entry) => {
+    if (entry.type !== "log") recovered.push(entry);
+  });
+  const acknowledged = await file.find(await readAcknowledged(directory), { n: 0, offset: 0 });
+  return { journal: createJournal({ ...options, file, recovered, acknowledged }), file, directory };
+}
+
+async function readAcknowledged(directory: string): Promise<number> {
+  try {
+    const n = Number(await readFile(join(directory, "acknowledged"), "utf8"));
+    return Number.isSafeInteger(n) && n > 0 ? n : 0;
+  } catch (error) {
+    if (isMissing(error)) return 0;
+    throw error;
+  }
+}
+
+/** Oldest first: by when the offer was written. Folders without a whole offer were never begun, and go. */
+async function readOffers(parent: string): Promise<{ directory: string; offer: Offer }[]> {
+  const found: { directory: string; offer: Offer; writtenAtMs: number }[] = [];
+  for (const name of await readdir(parent)) {
+    const directory = join(parent, name);
+    const offer = await readOffer(directory);
+    if (offer === null) await rm(directory, { recursive: true, force: true });
+    else found.push({ directory, ...offer });
+  }
+  return found.sort((a, b) => a.writtenAtMs - b.writtenAtMs);
+}
+
+async function readOffer(directory: string): Promise<{ offer: Offer; writtenAtMs: number } | null> {
+  const path = join(directory, "offer.json");
+  try {
+    const { mtimeMs } = await stat(path);
+    return { offer: offerSchema.parse(JSON.parse(await readFile(path, "utf8"))), writtenAtMs: mtimeMs };
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw new NixdeployError("host", `cannot read ${path}: ${describeError(error)}`, {
+      hint: "Remove the folder to forget this deployment.",
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * Files that must survive a power cut, whole: temporary file in the same directory → fsync → rename → fsync of the
+ * directory. A reader finds the old content or the new, never a part.
+ */
+import { mkdir, open, rename } from "node:fs/promises";
+import { dirname } from "node:path";
+
+export type DurableFileOptions = {
+  readonly path: string;
+  readonly text: string;
+  /** Permissions of the file, for example 0o600. */
+  readonly mode: number;
+};
+
+/** Replaces the file. @throws the system's error; a leftover `.new` file is overwritten by the next write */
+export async function writeDurableFile(options: DurableFileOptions): Promise<void> {
+  const temporary = `${options.path}.new`;
+  const file = await open(temporary, "w", options.mode);
+  try {
+    // An old file keeps its mode when it is opened again.
+    await file.chmod(options.mode);
+    await file.writeFile(options.text);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary, options.path);
+  await syncDirectory(dirname(options.path));
+}
+
+/** Makes new, renamed and removed names in a directory durable. */
+export async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+/** The directory with its parents; new ones get `mode`, existing ones stay as they are. */
+export async function ensureDirectory(path: string, mode: number): Promise<void> {
+  await mkdir(path, { recursive: true, mode });
+}

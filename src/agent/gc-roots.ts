@@ -1,0 +1,73 @@
+/**
+ * Garbage-collector roots of the deployments of one agent: one link for each, made as soon as the path is valid, so
+ * that nothing is lost when the daemon connection with its temporary roots ends before the profile names the path.
+ *
+ * The link of the latest deployment stays until the next one: a retry, or a system in mode `test` that no profile
+ * names, still finds its paths.
+ */
+import { readdir, rename, rm, symlink } from "node:fs/promises";
+import { join } from "node:path";
+import { describeError, NixdeployError } from "../errors.ts";
+import type { AgentName, DeploymentId } from "../names.ts";
+import type { DaemonConnection } from "../nix/daemon/connection.ts";
+import type { StorePath } from "../nix/store-path.ts";
+import { ensureDirectory } from "./durable-file.ts";
+
+export type GcRoots = {
+  /** Roots valid paths: the deployment's own first, then what it needs besides. @throws NixdeployError("host") */
+  keep(options: {
+    readonly deploymentId: DeploymentId;
+    readonly storePaths: readonly StorePath[];
+    readonly daemon: DaemonConnection;
+  }): Promise<void>;
+  /** Removes the links of all other deployments of this agent. */
+  dropOthers(deploymentId: DeploymentId): Promise<void>;
+};
+
+const ROOT_DIRECTORY = "/nix/var/nix/gcroots/nixdeploy";
+
+/** Root writes links where Nix looks for them; other users keep theirs in `stateDirectory` and tell the daemon. */
+export function createGcRoots(options: {
+  readonly agent: AgentName;
+  readonly isRoot: boolean;
+  readonly stateDirectory: string;
+}): GcRoots {
+  const { agent, isRoot } = options;
+  const directory = isRoot ? ROOT_DIRECTORY : join(options.stateDirectory, "gcroots");
+  const linkOf = (id: DeploymentId, index: number) => `${agent}-${id}${index === 0 ? "" : `-${index}`}`;
+  return {
+    async keep({ deploymentId, storePaths, daemon }) {
+      for (const [index, storePath] of storePaths.entries()) {
+        const link = join(directory, linkOf(deploymentId, index));
+        try {
+          await ensureDirectory(directory, 0o755);
+          await replaceLink(link, storePath);
+          if (!isRoot) await daemon.addIndirectRoot(link);
+        } catch (cause) {
+          throw new NixdeployError(
+            "host",
+            `cannot keep ${storePath} from garbage collection: ${describeError(cause)}`,
+            {
+              cause,
+            },
+          );
+        }
+      }
+    },
+    async dropOthers(deploymentId) {
+      await ensureDirectory(directory, 0o755);
+      const own = new RegExp(`^${RegExp.escape(agent)}-[0-9a-z]{16}(-[0-9]+)?(\\.new)?$`);
+      for (const name of await readdir(directory)) {
+        if (own.test(name) && !name.startsWith(linkOf(deploymentId, 0)))
+          await rm(join(directory, name), { force: true });
+      }
+    },
+  };
+}
+
+async function replaceLink(link: string, target: string): Promise<void> {
+  const temporary = `${link}.new`;
+  await rm(temporary, { force: true });
+  await symlink(target, temporary);
+  await rename(temporary, link);
+}

@@ -1,0 +1,134 @@
+/**
+ * The bytes of a journal: one JSON entry a line, appended, numbered from 1 without gaps. Knows what is durable and how
+ * to read on from a place in the file; what goes into a journal is decided in `journal.ts`.
+ *
+ * A crash can leave a torn last line, or lines that were never synced: reading stops at the first line that is not the
+ * next entry, and the file is cut there. Entries leave the machine only once they are durable, so a number is never
+ * used twice for different entries.
+ */
+import { type FileHandle, open } from "node:fs/promises";
+import { type ReportEntry, reportEntrySchema } from "../protocol.ts";
+
+/** A place in the file: behind entry `n`, at byte `offset`. */
+export type Cursor = { readonly n: number; readonly offset: number };
+
+export type JournalFile = AsyncDisposable & {
+  /** Behind the last durable entry. */
+  readonly end: Cursor;
+  /** Writes whole lines behind the end and syncs them. After an error nothing counts as written. */
+  append(lines: string, entryCount: number): Promise<void>;
+  /** The entries behind a place, up to the limits but at least one; none at the end. */
+  read(from: Cursor, limits: ReadLimits): Promise<{ readonly entries: readonly ReportEntry[]; readonly next: Cursor }>;
+  /** The place behind entry `n` (at most the end), looked for from `from` on. */
+  find(n: number, from: Cursor): Promise<Cursor>;
+};
+
+export type ReadLimits = { readonly entriesMax: number; readonly bytesMax: number };
+
+export const START: Cursor = { n: 0, offset: 0 };
+const CHUNK_BYTES = 256 * 1024;
+/** Longer than any line that `journal.ts` writes (16 Ki characters, escaped). */
+const LINE_BYTES_MAX = 1024 * 1024;
+const NEWLINE = 0x0a;
+
+/** Opens or makes the file; every entry that is there is given to `onEntry`, in order. */
+export async function openJournalFile(path: string, onEntry: (entry: ReportEntry) => void): Promise<JournalFile> {
+  const file = await open(path, "a+", 0o600);
+  await file.close();
+  const handle = await open(path, "r+");
+  try {
+    return createJournalFile(handle, await recover(handle, onEntry));
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+function createJournalFile(handle: FileHandle, recovered: Cursor): JournalFile {
+  let end = recovered;
+  return {
+    get end() {
+      return end;
+    },
+    async append(lines, entryCount) {
+      const bytes = Buffer.from(lines);
+      await writeAll(handle, bytes, end.offset);
+      await handle.datasync();
+      end = { n: end.n + entryCount, offset: end.offset + bytes.length };
+    },
+    async read(from, limits) {
+      const entries: ReportEntry[] = [];
+      let next = from;
+      for await (const line of readLines(handle, from.offset, end.offset)) {
+        const isFull = entries.length >= limits.entriesMax || line.end - from.offset > limits.bytesMax;
+        if (isFull && entries.length > 0) break;
+        entries.push(reportEntrySchema.parse(JSON.parse(line.text)));
+        next = { n: next.n + 1, offset: line.end };
+      }
+      return { entries, next };
+    },
+    async find(n, from) {
+      let place = from;
+      if (n >= end.n) return end;
+      for await (const line of readLines(handle, from.offset, end.offset)) {
+        if (place.n >= n) break;
+        place = { n: place.n + 1, offset: line.end };
+      }
+      return place;
+    },
+    [Symbol.asyncDispose]: () => handle.close(),
+  };
+}
+
+async function recover(handle: FileHandle, onEntry: (entry: ReportEntry) => void): Promise<Cursor> {
+  let end = START;
+  const { size } = await handle.stat();
+  for await (const line of readLines(handle, 0, size)) {
+    const entry = parseEntry(line.text);
+    if (entry === null || entry.n !== end.n + 1) break;
+    end = { n: entry.n, offset: line.end };
+    onEntry(entry);
+  }
+  await handle.truncate(end.offset);
+  return end;
+}
+
+function parseEntry(text: string): ReportEntry | null {
+  try {
+    return reportEntrySchema.parse(JSON.parse(text));
+  } catch {
+    // A torn or unsynced line: the journal ends before it.
+    return null;
+  }
+}
+
+type Line = { readonly text: string /** Offset behind the newline. */; readonly end: number };
+
+/** Whole lines between two offsets; ends before a line that has no newline or is too long to be ours. */
+async function* readLines(handle: FileHandle, start: number, end: number): AsyncGenerator<Line> {
+  let rest = Buffer.alloc(0);
+  let restOffset = start;
+  for (let offset = start; offset < end; ) {
+    const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, end - offset));
+    const { bytesRead } = await handle.read(chunk, 0, chunk.length, offset);
+    if (bytesRead === 0) return;
+    offset += bytesRead;
+    rest = Buffer.concat([rest, chunk.subarray(0, bytesRead)]);
+    let lineStart = 0;
+    for (let at = rest.indexOf(NEWLINE); at !== -1; at = rest.indexOf(NEWLINE, lineStart)) {
+      yield { text: rest.toString("utf8", lineStart, at), end: restOffset + at + 1 };
+      lineStart = at + 1;
+    }
+    rest = rest.subarray(lineStart);
+    restOffset += lineStart;
+    if (rest.length > LINE_BYTES_MAX) return;
+  }
+}
+
+async function writeAll(handle: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
+  for (let written = 0; written < bytes.length; ) {
+    const { bytesWritten } = await handle.write(bytes, written, bytes.length - written, offset + written);
+    if (bytesWritten === 0) throw new Error("the file takes no more bytes");
+    written += bytesWritten;
+  }
+}

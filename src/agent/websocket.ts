@@ -1,0 +1,119 @@
+/**
+ * Websockets: the only importer of `ws` (Bun's own implementation of its interface, which knows handshake timeout,
+ * size limit and refused upgrades). Gives a `MessageSocket`; nothing here knows what the messages mean.
+ */
+import { readFile } from "node:fs/promises";
+import { WebSocket } from "ws";
+import { describeError, NixdeployError } from "../errors.ts";
+import { createMessageQueue } from "./message-queue.ts";
+import type { DialMessageSocket, DialOptions, MessageSocket } from "./message-socket.ts";
+
+/** Received messages that wait to be read; more, and the connection is paused. */
+const QUEUE_LENGTH_MAX = 64;
+
+/** @param environment for NIX_SSL_CERT_FILE and SSL_CERT_FILE, which replace the built-in certificate authorities */
+export function createWebSocketDialer(environment: NodeJS.ProcessEnv): DialMessageSocket {
+  return async (options) => {
+    const ca = await readAuthorities(options.url, environment);
+    options.signal.throwIfAborted();
+    const socket = new WebSocket(options.url, {
+      handshakeTimeout: options.handshakeMaxMs,
+      maxPayload: options.messageBytesMax,
+      perMessageDeflate: false,
+      ...(ca === null ? {} : { ca }),
+    });
+    const messages = wrap(socket, options.signal);
+    await opened(socket, options);
+    return messages;
+  };
+}
+
+async function readAuthorities(url: string, environment: NodeJS.ProcessEnv): Promise<string | null> {
+  const path = environment["NIX_SSL_CERT_FILE"] || environment["SSL_CERT_FILE"];
+  if (!url.startsWith("wss:") || !path) return null;
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    throw new NixdeployError("host", `cannot read the certificate authorities ${path}: ${describeError(error)}`, {
+      hint: "Correct NIX_SSL_CERT_FILE or SSL_CERT_FILE.",
+      cause: error,
+    });
+  }
+}
+
+function wrap(socket: WebSocket, signal: AbortSignal): MessageSocket {
+  const queue = createMessageQueue({
+    lengthMax: QUEUE_LENGTH_MAX,
+    onFull: () => socket.pause(),
+    onDrained: () => socket.resume(),
+  });
+  let closeReason = "";
+  const onAbort = () => socket.terminate();
+  signal.addEventListener("abort", onAbort, { once: true });
+  socket.on("message", (data) => queue.push(String(data)));
+  socket.on("error", (error) => {
+    closeReason ||= describeError(error);
+  });
+  socket.on("close", (code, reason) => {
+    closeReason ||= reason.length > 0 ? String(reason) : `closed with code ${code}`;
+    signal.removeEventListener("abort", onAbort);
+    queue.end();
+  });
+  return {
+    send(text) {
+      if (socket.readyState === WebSocket.OPEN) socket.send(text);
+    },
+    messages: queue.messages,
+    get bufferedBytes() {
+      return socket.bufferedAmount;
+    },
+    get closeReason() {
+      return closeReason;
+    },
+    close: () => socket.close(1000),
+    destroy: () => socket.terminate(),
+  };
+}
+
+function opened(socket: WebSocket, { url, signal }: DialOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const fail = (error: unknown) => {
+      socket.terminate();
+      reject(signal.aborted ? signal.reason : error);
+    };
+    socket.once("open", () => resolve());
+    socket.once("error", (error) => fail(explainFailure(url, error)));
+    socket.once("close", (code) => fail(explainFailure(url, new Error(`closed with code ${code}`))));
+    socket.once("unexpected-response", (_request, response) => fail(explainAnswer(url, response.statusCode ?? 0)));
+  });
+}
+
+const CERTIFICATE_TROUBLE = /CERT|SELF_SIGNED|UNABLE_TO_|ERR_TLS|ERR_SSL|certificate/i;
+
+function explainFailure(url: string, error: unknown): NixdeployError {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const text = `${code} ${describeError(error)}`;
+  if (CERTIFICATE_TROUBLE.test(text)) {
+    return unreachable(url, `its TLS certificate is not accepted (${describeError(error)})`, {
+      hint: "Let SSL_CERT_FILE name the certificate authority, if it is your own.",
+      cause: error,
+    });
+  }
+  if (/ECONNREFUSED/.test(text)) return unreachable(url, "nothing listens there", { cause: error });
+  if (/ENOTFOUND|EAI_|getaddrinfo|resolve/i.test(text)) {
+    return unreachable(url, "its host name is not known", { hint: "Check the URL, and DNS.", cause: error });
+  }
+  return unreachable(url, describeError(error), { cause: error });
+}
+
+function explainAnswer(url: string, status: number): NixdeployError {
+  const hint =
+    status >= 500
+      ? "The coordinator, or a proxy before it, is in trouble; it is tried again."
+      : "Is this the URL of a nixdeploy coordinator? A proxy before it must pass websockets on, without a login of its own.";
+  return unreachable(url, `it answered with status ${status} instead of a websocket`, { hint });
+}
+
+function unreachable(url: string, why: string, options: { hint?: string; cause?: unknown }): NixdeployError {
+  return new NixdeployError("unreachable", `cannot connect to ${url}: ${why}`, options);
+}

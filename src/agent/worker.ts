@@ -1,0 +1,121 @@
+/**
+ * Runs deployments one at a time, as `lifecycle.ts` decides, and first of all what an earlier run left unfinished.
+ * Owns the running one: ending the worker waits for it, because an activation is never killed half-way.
+ */
+import { describeError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import type { DeploymentId } from "../names.ts";
+import type { Offer } from "../protocol.ts";
+import type { Clock } from "../runtime.ts";
+import type { DeploymentStore } from "./deployment-store.ts";
+import type { Journal } from "./journal.ts";
+import { type AgentEvent, type AgentState, step } from "./lifecycle.ts";
+
+export type Worker = {
+  /**
+   * The deployment in progress, or else the latest whose outcome the coordinator has not acknowledged: one that it
+   * must not take for forgotten. Null when there is none.
+   */
+  readonly inFlight: DeploymentId | null;
+  handle(event: Exclude<AgentEvent, { kind: "finished" }>): void;
+  offer(offer: Offer): void;
+  /** Continues what the store holds without an outcome. */
+  resume(): void;
+  /** Resolves when nothing is in progress any more. */
+  settled(): Promise<void>;
+};
+
+export type WorkerDeps = {
+  readonly store: DeploymentStore;
+  /** See `deploy.ts`. */
+  readonly deploy: (options: { readonly journal: Journal; readonly cancelled: AbortSignal }) => Promise<void>;
+  /** Told when a deployment began or ended. */
+  readonly onChange: () => void;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Aborted when the agent ends: nothing new is begun. */
+  readonly signal: AbortSignal;
+};
+
+/** Between tries to write a journal. */
+const RETRY_MS = 30_000;
+
+export function createWorker(deps: WorkerDeps): Worker {
+  const { store, logger, signal } = deps;
+  let state: AgentState = { kind: "idle" };
+  let running: { readonly id: DeploymentId; readonly cancel: AbortController; readonly done: Promise<void> } | null =
+    null;
+
+  const isUnfinished = (id: DeploymentId) => store.find(id)?.outcome === null;
+
+  const handle = (event: AgentEvent) => {
+    const next = step(state, event);
+    state = next.state;
+    if (next.effect === null) return;
+    switch (next.effect.kind) {
+      case "start":
+        start(next.effect.offer);
+        break;
+      case "cancel":
+        running?.cancel.abort(new Error("cancelled by the coordinator"));
+        break;
+      default:
+        next.effect satisfies never;
+    }
+  };
+
+  const start = (offer: Offer) => {
+    if (signal.aborted) return;
+    const id = offer.deploymentId;
+    const cancel = new AbortController();
+    const done = work(offer, cancel.signal).then(() => {
+      running = null;
+      deps.onChange();
+      handle({ kind: "finished", deploymentId: id });
+      // Only one is remembered as the next, so look for others that an earlier run left.
+      if (running === null && !signal.aborted && !isUnfinished(id)) resume();
+    });
+    running = { id, cancel, done };
+    deps.onChange();
+  };
+
+  /** Never rejects. Ends without an outcome only when the agent ends, or on a cancel before there was a journal. */
+  const work = async (offer: Offer, cancelled: AbortSignal) => {
+    for (;;) {
+      try {
+        const journal = store.find(offer.deploymentId) ?? (await store.begin(offer));
+        return await deps.deploy({ journal, cancelled });
+      } catch (error) {
+        if (signal.aborted) return;
+        // The disk takes no journal; without one nothing may be touched, and nobody could be told.
+        logger.error(`deployment ${offer.deploymentId} cannot go on: ${describeError(error)}`);
+      }
+      const isOver = AbortSignal.any([signal, cancelled]);
+      await deps.clock.sleep(RETRY_MS, isOver).catch(() => {
+        // Told by the signals below.
+      });
+      if (signal.aborted || (cancelled.aborted && store.find(offer.deploymentId) === null)) return;
+    }
+  };
+
+  const resume = () => {
+    for (const journal of store.journals) {
+      if (journal.outcome === null) handle({ kind: "offered", offer: journal.offer, isFinished: false });
+    }
+  };
+
+  return {
+    get inFlight() {
+      return running?.id ?? store.journals.at(-1)?.offer.deploymentId ?? null;
+    },
+    handle,
+    offer: (offer) => {
+      const isFinished = (store.find(offer.deploymentId)?.outcome ?? null) !== null;
+      handle({ kind: "offered", offer, isFinished });
+    },
+    resume,
+    async settled() {
+      while (running !== null) await running.done;
+    },
+  };
+}
