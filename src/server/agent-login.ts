@@ -2,17 +2,16 @@
  * Decides who an agent is. Its key is its identity: a key we know logs in by signing the challenge, a key we do not
  * know is admitted once by an agent token. A token that is revoked later does not touch the agents it admitted.
  */
-import type { Kysely } from "kysely";
 import { type AgentName, drawId, parseAgentId, type TokenId } from "../names.ts";
 import { verifyMessage } from "../nix/signature.ts";
 import { type CoordinatorFrameInput, type Hello, loginMessage, PROTOCOL_VERSION } from "../protocol.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { Authenticator } from "./authentication.ts";
 import { type AgentRow, findAgentByKey, findAgentByName, insertAgent, saveAgentFacts } from "./database/agents.ts";
-import type { Schema } from "./database/schema.ts";
+import type { CoordinatorDatabase } from "./database/schema.ts";
 
 export type LoginDeps = {
-  readonly database: Kysely<Schema>;
+  readonly database: CoordinatorDatabase;
   readonly authenticator: Authenticator;
   readonly clock: Clock;
   readonly random: Random;

@@ -2,7 +2,6 @@
  * One agent's connection: challenge, hello, welcome, then its frames, one after the other. Owns nothing durable: what
  * must survive is in the database before it is acknowledged.
  */
-import type { Kysely } from "kysely";
 import type { Logger } from "../log.ts";
 import type { AgentId } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
@@ -14,14 +13,14 @@ import type { Authenticator } from "./authentication.ts";
 import type { Bus } from "./bus.ts";
 import { type AgentRow, saveAgentState } from "./database/agents.ts";
 import { findDeployment } from "./database/deployments.ts";
-import type { Schema } from "./database/schema.ts";
+import type { CoordinatorDatabase } from "./database/schema.ts";
 import { listWorkspaces, loadWorkspaceCache } from "./database/workspaces.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import { takeReport } from "./reports.ts";
 import { rolloutTopic } from "./transition.ts";
 
 export type AgentSessionDeps = {
-  readonly database: Kysely<Schema>;
+  readonly database: CoordinatorDatabase;
   readonly authenticator: Authenticator;
   readonly registry: AgentRegistry;
   readonly dispatcher: Dispatcher;

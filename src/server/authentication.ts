@@ -7,12 +7,11 @@
  * any user name, so that netrc works. Secrets are compared in constant time.
  */
 import { createHmac, timingSafeEqual } from "node:crypto";
-import type { Kysely } from "kysely";
 import { type AgentId, parseAgentId, type TokenId } from "../names.ts";
 import type { Clock } from "../runtime.ts";
 import { parseToken, secretSha256, type TokenKind } from "../token.ts";
 import { findAgent } from "./database/agents.ts";
-import type { Schema } from "./database/schema.ts";
+import type { CoordinatorDatabase } from "./database/schema.ts";
 import { findToken, type TokenRow, touchToken } from "./database/tokens.ts";
 
 export type Principal =
@@ -37,7 +36,7 @@ export type Authenticator = {
 };
 
 export type AuthenticatorDeps = {
-  readonly database: Kysely<Schema>;
+  readonly database: CoordinatorDatabase;
   readonly clock: Clock;
   /** Key of the read credentials, 32 bytes. */
   readonly credentialKey: Uint8Array;

@@ -2,7 +2,6 @@
  * Composition root of the coordinator: builds its parts from a database and a blob store. Opens no port and no file by
  * itself, so that tests run the whole coordinator in their process, and `token create --data-dir` without a server.
  */
-import type { Kysely } from "kysely";
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
@@ -15,14 +14,14 @@ import type { BlobStore } from "./cache/blob-store.ts";
 import { createNarInfos } from "./cache/narinfos.ts";
 import { createUploads } from "./cache/uploads.ts";
 import { migrate } from "./database/migrations.ts";
-import type { Schema } from "./database/schema.ts";
+import type { CoordinatorDatabase } from "./database/schema.ts";
 import { createDispatcher } from "./dispatcher.ts";
 import { ensureFirstStart } from "./first-start.ts";
 import { createCacheFileRoutes } from "./routes/cache-files.ts";
 import type { Services } from "./services.ts";
 
 export type CoordinatorDeps = {
-  readonly database: Kysely<Schema>;
+  readonly database: CoordinatorDatabase;
   readonly blobs: BlobStore;
   readonly clock: Clock;
   readonly random: Random;

@@ -3,13 +3,12 @@
  * takes offers back when contact is lost. Everything is restated from the database, so calling it once too often is
  * harmless.
  */
-import type { Kysely } from "kysely";
 import type { AgentId, DeploymentId } from "../names.ts";
 import type { Clock } from "../runtime.ts";
 import type { AgentRegistry, LiveAgent } from "./agent-registry.ts";
 import type { Bus } from "./bus.ts";
 import { type DeploymentRow, findQueued, findRunning, listOffered } from "./database/deployments.ts";
-import type { Schema } from "./database/schema.ts";
+import type { CoordinatorDatabase } from "./database/schema.ts";
 import { applyEvent, rolloutTopic } from "./transition.ts";
 
 export type Dispatcher = {
@@ -23,7 +22,7 @@ export type Dispatcher = {
 };
 
 export type DispatcherDeps = {
-  readonly database: Kysely<Schema>;
+  readonly database: CoordinatorDatabase;
   readonly registry: AgentRegistry;
   readonly bus: Bus;
   readonly clock: Clock;
@@ -81,7 +80,11 @@ function restate(agent: LiveAgent, row: DeploymentRow): void {
   }
 }
 
-async function takeBack(transaction: Kysely<Schema>, row: DeploymentRow, deps: DispatcherDeps): Promise<DeploymentRow> {
+async function takeBack(
+  transaction: CoordinatorDatabase,
+  row: DeploymentRow,
+  deps: DispatcherDeps,
+): Promise<DeploymentRow> {
   const newerWaits = (await findQueued(transaction, row.agent_id)) !== null;
   return await applyEvent(transaction, row, {
     event: { type: "contact-lost", newerWaits },
@@ -94,7 +97,7 @@ async function takeBack(transaction: Kysely<Schema>, row: DeploymentRow, deps: D
  * newer one that waits.
  */
 async function settleReturn(
-  transaction: Kysely<Schema>,
+  transaction: CoordinatorDatabase,
   returned: { readonly agentId: AgentId; readonly inFlight: DeploymentId | null },
   deps: DispatcherDeps,
 ): Promise<void> {

@@ -1,15 +1,14 @@
 /** What must be there before a coordinator can serve: settings, workspace and cache `default`, an admin token. */
-import type { Kysely } from "kysely";
 import { drawId, parseCacheName, parseWorkspaceName } from "../names.ts";
 import { formatSecretKey, secretKeyFromSeed } from "../nix/signing-key.ts";
 import type { Clock, Random } from "../runtime.ts";
-import type { Schema } from "./database/schema.ts";
+import type { CoordinatorDatabase } from "./database/schema.ts";
 import { hasAdminToken, insertToken } from "./database/tokens.ts";
 import { findWorkspace, insertCache, insertWorkspace, loadSetting, saveSettingOnce } from "./database/workspaces.ts";
 import { makeToken } from "./routes/tokens.ts";
 
 export type FirstStartDeps = {
-  readonly database: Kysely<Schema>;
+  readonly database: CoordinatorDatabase;
   readonly clock: Clock;
   readonly random: Random;
   /** Puts the admin token where its owner finds it; called before the token counts. */
@@ -44,7 +43,7 @@ export async function ensureFirstStart(deps: FirstStartDeps): Promise<{ readonly
   return { credentialKey: new Uint8Array(credentialKey) };
 }
 
-async function ensureDefaultWorkspace(transaction: Kysely<Schema>, deps: FirstStartDeps): Promise<void> {
+async function ensureDefaultWorkspace(transaction: CoordinatorDatabase, deps: FirstStartDeps): Promise<void> {
   const name = parseWorkspaceName(DEFAULT);
   if ((await findWorkspace(transaction, name)) !== null) return;
   const workspaceId = drawId(deps.random);

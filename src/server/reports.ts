@@ -2,7 +2,6 @@
  * Takes in what agents report of their deployments: stores entries in order, drops those it has, applies phases and
  * outcomes to the lifecycle, all in one transaction. The acknowledgement leaves after the commit.
  */
-import type { Kysely } from "kysely";
 import type { LogLine } from "../api.ts";
 import type { AgentId, DeploymentId } from "../names.ts";
 import type { ReportEntry } from "../protocol.ts";
@@ -10,7 +9,7 @@ import type { Clock } from "../runtime.ts";
 import type { Bus } from "./bus.ts";
 import { type DeploymentRow, findDeployment, updateDeployment } from "./database/deployments.ts";
 import { insertLogLines } from "./database/logs.ts";
-import type { Schema } from "./database/schema.ts";
+import type { CoordinatorDatabase } from "./database/schema.ts";
 import { applyEvent, rolloutTopic } from "./transition.ts";
 
 export type ReportResult = {
@@ -21,7 +20,7 @@ export type ReportResult = {
 };
 
 export async function takeReport(
-  deps: { readonly database: Kysely<Schema>; readonly bus: Bus; readonly clock: Clock },
+  deps: { readonly database: CoordinatorDatabase; readonly bus: Bus; readonly clock: Clock },
   report: { readonly agentId: AgentId; readonly deploymentId: DeploymentId; readonly entries: readonly ReportEntry[] },
 ): Promise<ReportResult> {
   const before = await findDeployment(deps.database, report.deploymentId);
@@ -46,7 +45,7 @@ export function nextEntries(through: number, entries: readonly ReportEntry[]): r
 }
 
 async function store(
-  transaction: Kysely<Schema>,
+  transaction: CoordinatorDatabase,
   row: DeploymentRow,
   entries: readonly ReportEntry[],
   nowMs: number,
@@ -66,7 +65,7 @@ async function store(
 }
 
 async function applyEntry(
-  transaction: Kysely<Schema>,
+  transaction: CoordinatorDatabase,
   row: DeploymentRow,
   entry: ReportEntry,
   nowMs: number,

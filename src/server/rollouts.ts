@@ -2,7 +2,6 @@
  * Starting rollouts: the whole request is checked, every fault is named at once, and then all its deployments exist or
  * none does.
  */
-import type { Kysely } from "kysely";
 import type { z } from "zod";
 import type { createRolloutSchema } from "../api.ts";
 import { NixdeployError } from "../errors.ts";
@@ -22,13 +21,13 @@ import {
   type RolloutRow,
 } from "./database/deployments.ts";
 import { findMissingPaths, loadClosure } from "./database/paths.ts";
-import type { Schema } from "./database/schema.ts";
+import type { CoordinatorDatabase } from "./database/schema.ts";
 import { loadWorkspaceCache, type WorkspaceRow } from "./database/workspaces.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import { applyEvent, rolloutTopic } from "./transition.ts";
 
 export type RolloutDeps = {
-  readonly database: Kysely<Schema>;
+  readonly database: CoordinatorDatabase;
   readonly registry: AgentRegistry;
   readonly dispatcher: Dispatcher;
   readonly bus: Bus;
@@ -128,7 +127,7 @@ function describeUnknownAgent(name: string, workspace: WorkspaceRow): string {
 }
 
 async function describeAbsentPaths(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   paths: ReadonlySet<StorePath | null>,
   workspace: WorkspaceRow,
 ): Promise<readonly string[]> {
@@ -143,7 +142,7 @@ async function describeAbsentPaths(
 }
 
 async function closureSizes(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   assignments: readonly Assignment[],
   workspace: WorkspaceRow,
 ): Promise<ReadonlyMap<StorePath, number>> {
@@ -162,7 +161,7 @@ async function closureSizes(
 
 /** The one that waited gives way; an offer that nobody has accepted yet is asked back. */
 async function makeRoom(
-  transaction: Kysely<Schema>,
+  transaction: CoordinatorDatabase,
   agent: AgentRow,
   nowMs: number,
 ): Promise<readonly DeploymentRow[]> {
@@ -174,7 +173,7 @@ async function makeRoom(
 }
 
 async function insertQueued(
-  transaction: Kysely<Schema>,
+  transaction: CoordinatorDatabase,
   made: {
     readonly deps: RolloutDeps;
     readonly rollout: RolloutRow;

@@ -1,5 +1,4 @@
 /** The coordinator's parts, made once in `coordinator.ts` and handed to whoever serves a request. */
-import type { Kysely } from "kysely";
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { AgentRegistry } from "./agent-registry.ts";
@@ -7,11 +6,11 @@ import type { Authenticator } from "./authentication.ts";
 import type { Bus } from "./bus.ts";
 import type { NarInfos } from "./cache/narinfos.ts";
 import type { Uploads } from "./cache/uploads.ts";
-import type { Schema } from "./database/schema.ts";
+import type { CoordinatorDatabase } from "./database/schema.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 
 export type Services = {
-  readonly database: Kysely<Schema>;
+  readonly database: CoordinatorDatabase;
   readonly authenticator: Authenticator;
   readonly registry: AgentRegistry;
   readonly dispatcher: Dispatcher;

@@ -2,11 +2,10 @@
  * One transition of one deployment inside a transaction: row, pure `step`, row, event. Everyone who changes the state
  * of a deployment comes through here.
  */
-import type { Kysely } from "kysely";
 import { isTerminal } from "../deployment.ts";
 import type { RolloutId } from "../names.ts";
 import { type DeploymentRow, insertEvent, updateDeployment } from "./database/deployments.ts";
-import type { Schema } from "./database/schema.ts";
+import type { CoordinatorDatabase } from "./database/schema.ts";
 import { type LifecycleEvent, step } from "./lifecycle.ts";
 
 /** The topic on which followers of a rollout wait. */
@@ -14,7 +13,7 @@ export const rolloutTopic = (rolloutId: RolloutId): string => `rollout ${rollout
 
 /** @returns the row as it is now; the same object when the event changed nothing */
 export async function applyEvent(
-  transaction: Kysely<Schema>,
+  transaction: CoordinatorDatabase,
   row: DeploymentRow,
   happened: { readonly event: LifecycleEvent; readonly atMs: number },
 ): Promise<DeploymentRow> {

@@ -1,11 +1,10 @@
 /** narinfos as text, from the database through a bounded memory cache; a path that exists never changes. */
-import type { Kysely } from "kysely";
 import { sortReferencesFirst } from "../../nix/closure.ts";
 import { formatHashNix32 } from "../../nix/hash.ts";
 import { formatNarInfo, type NarInfo } from "../../nix/narinfo.ts";
 import type { StorePathHash } from "../../nix/store-path.ts";
 import { loadClosure, loadPaths, type PathWithNarRow, referencesOf } from "../database/paths.ts";
-import type { Schema } from "../database/schema.ts";
+import type { CoordinatorDatabase } from "../database/schema.ts";
 
 export type NarInfos = {
   /** @returns null when the cache has no such path */
@@ -17,7 +16,7 @@ export type NarInfos = {
 /** About 700 bytes each. */
 const ENTRIES_MAX = 50_000;
 
-export function createNarInfos(database: Kysely<Schema>): NarInfos {
+export function createNarInfos(database: CoordinatorDatabase): NarInfos {
   const texts = new Map<string, string>();
   return {
     async find(query) {

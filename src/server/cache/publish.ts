@@ -2,7 +2,6 @@
  * Publishing store paths whose NARs have been uploaded: checks that nothing dangles, signs, inserts. A narinfo exists
  * only when each of its references has one in the same cache, so whoever sees a path can have its closure.
  */
-import type { Kysely } from "kysely";
 import type { z } from "zod";
 import type { publishRequestSchema } from "../../api.ts";
 import { NixdeployError } from "../../errors.ts";
@@ -12,7 +11,7 @@ import { parseSecretKey, type SecretKey } from "../../nix/signing-key.ts";
 import { type StorePathHash, storePathBaseName, storePathHash } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import { findMissingPaths, findNar, insertPaths, type PathRow } from "../database/paths.ts";
-import type { Schema } from "../database/schema.ts";
+import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { CacheRow } from "../database/workspaces.ts";
 
 export type PublishedPath = z.output<typeof publishRequestSchema>["paths"][number];
@@ -23,7 +22,7 @@ const FAULTS_SHOWN_MAX = 20;
 
 /** @throws NixdeployError `refused` with every fault in its details; nothing is published then */
 export async function publishPaths(
-  deps: { readonly database: Kysely<Schema>; readonly clock: Clock },
+  deps: { readonly database: CoordinatorDatabase; readonly clock: Clock },
   request: { readonly cache: CacheRow; readonly paths: readonly PublishedPath[] },
 ): Promise<number> {
   const { cache } = request;
@@ -46,7 +45,7 @@ export async function publishPaths(
 }
 
 async function findNarFaults(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   cache: CacheRow,
   paths: readonly PublishedPath[],
 ): Promise<readonly string[]> {
@@ -62,7 +61,7 @@ async function findNarFaults(
 }
 
 async function findDangling(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   cache: CacheRow,
   paths: readonly PublishedPath[],
 ): Promise<readonly string[]> {

@@ -1,8 +1,8 @@
 /** Rollouts, deployments and the log of their changes. What may change into what is decided in `lifecycle.ts`. */
-import type { Insertable, Kysely, Selectable, Updateable } from "kysely";
+import type { Insertable, Selectable, Updateable } from "kysely";
 import { DEPLOYMENT_STATES, isTerminal } from "../../deployment.ts";
 import type { AgentId, DeploymentId, RolloutId } from "../../names.ts";
-import type { Schema } from "./schema.ts";
+import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type RolloutRow = Selectable<Schema["rollouts"]>;
 export type DeploymentRow = Selectable<Schema["deployments"]>;
@@ -12,24 +12,24 @@ export type DeploymentEventRow = Selectable<Schema["deployment_events"]>;
 export const RUNNING_STATES = DEPLOYMENT_STATES.filter((state) => state !== "queued" && !isTerminal(state));
 const ROLLOUT_DEPLOYMENTS_MAX = 10_000;
 
-export async function insertRollout(database: Kysely<Schema>, row: RolloutRow): Promise<void> {
+export async function insertRollout(database: CoordinatorDatabase, row: RolloutRow): Promise<void> {
   await database.insertInto("rollouts").values(row).execute();
 }
 
-export async function findRollout(database: Kysely<Schema>, id: RolloutId): Promise<RolloutRow | null> {
+export async function findRollout(database: CoordinatorDatabase, id: RolloutId): Promise<RolloutRow | null> {
   return (await database.selectFrom("rollouts").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
 }
 
-export async function insertDeployment(database: Kysely<Schema>, row: DeploymentRow): Promise<void> {
+export async function insertDeployment(database: CoordinatorDatabase, row: DeploymentRow): Promise<void> {
   await database.insertInto("deployments").values(row).execute();
 }
 
-export async function findDeployment(database: Kysely<Schema>, id: DeploymentId): Promise<DeploymentRow | null> {
+export async function findDeployment(database: CoordinatorDatabase, id: DeploymentId): Promise<DeploymentRow | null> {
   return (await database.selectFrom("deployments").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
 }
 
 export async function updateDeployment(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   id: DeploymentId,
   change: Updateable<Schema["deployments"]>,
 ): Promise<void> {
@@ -38,7 +38,7 @@ export async function updateDeployment(
 
 /** The deployments of a rollout, in the order of their creation. */
 export async function loadRolloutDeployments(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   rolloutId: RolloutId,
 ): Promise<readonly DeploymentRow[]> {
   return await database
@@ -52,19 +52,19 @@ export async function loadRolloutDeployments(
 }
 
 /** The deployment that waits for this agent, if any. */
-export async function findQueued(database: Kysely<Schema>, agentId: AgentId): Promise<DeploymentRow | null> {
+export async function findQueued(database: CoordinatorDatabase, agentId: AgentId): Promise<DeploymentRow | null> {
   const query = database.selectFrom("deployments").selectAll().where("agent_id", "=", agentId);
   return (await query.where("state", "=", "queued").executeTakeFirst()) ?? null;
 }
 
 /** The deployment that this agent has been told of and has not ended, if any. */
-export async function findRunning(database: Kysely<Schema>, agentId: AgentId): Promise<DeploymentRow | null> {
+export async function findRunning(database: CoordinatorDatabase, agentId: AgentId): Promise<DeploymentRow | null> {
   const query = database.selectFrom("deployments").selectAll().where("agent_id", "=", agentId);
   return (await query.where("state", "in", RUNNING_STATES).executeTakeFirst()) ?? null;
 }
 
 /** Offers that no agent has accepted, of every agent. */
-export async function listOffered(database: Kysely<Schema>): Promise<readonly DeploymentRow[]> {
+export async function listOffered(database: CoordinatorDatabase): Promise<readonly DeploymentRow[]> {
   return await database
     .selectFrom("deployments")
     .selectAll()
@@ -76,7 +76,7 @@ export async function listOffered(database: Kysely<Schema>): Promise<readonly De
 
 /** Newest first. */
 export async function listDeployments(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   query: { readonly workspaceId: string | null; readonly agentId: AgentId | null; readonly limit: number },
 ): Promise<readonly DeploymentRow[]> {
   let rows = database.selectFrom("deployments").selectAll();
@@ -87,7 +87,7 @@ export async function listDeployments(
 
 /** The latest deployment of each agent. */
 export async function loadLatestDeployments(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   agentIds: readonly AgentId[],
 ): Promise<ReadonlyMap<AgentId, DeploymentRow>> {
   const latest = new Map<AgentId, DeploymentRow>();
@@ -99,7 +99,10 @@ export async function loadLatestDeployments(
 }
 
 /** @returns how many deployments there are in each of the given states, all workspaces together */
-export async function countDeployments(database: Kysely<Schema>, states: DeploymentRow["state"][]): Promise<number> {
+export async function countDeployments(
+  database: CoordinatorDatabase,
+  states: DeploymentRow["state"][],
+): Promise<number> {
   const row = await database
     .selectFrom("deployments")
     .select(({ fn }) => fn.countAll<number>().as("count"))
@@ -109,7 +112,7 @@ export async function countDeployments(database: Kysely<Schema>, states: Deploym
 }
 
 export async function insertEvent(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   row: Insertable<Schema["deployment_events"]>,
 ): Promise<void> {
   await database.insertInto("deployment_events").values(row).execute();
@@ -117,7 +120,7 @@ export async function insertEvent(
 
 /** Changes of a rollout after a cursor, oldest first. */
 export async function loadEvents(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   query: { readonly rolloutId: RolloutId; readonly afterId: number; readonly limit: number },
 ): Promise<readonly DeploymentEventRow[]> {
   return await database

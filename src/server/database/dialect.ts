@@ -8,14 +8,14 @@ import { Database } from "bun:sqlite";
 import { chmodSync } from "node:fs";
 import { Kysely, sql } from "kysely";
 import { BunSqliteDialect } from "kysely-bun-sqlite";
-import type { Schema } from "./schema.ts";
+import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 /** How long another process (an offline `token create`) may hold the file before we give up. */
 const BUSY_TIMEOUT_MS = 10_000;
 const OWNER_ONLY = 0o600;
 
 /** @param file path, or `:memory:` */
-export function openDatabase(file: string): Kysely<Schema> {
+export function openDatabase(file: string): CoordinatorDatabase {
   const database = new Database(file, { create: true, strict: true });
   if (file !== ":memory:") chmodSync(file, OWNER_ONLY);
   // busy_timeout comes first: with none, two processes that switch to WAL at once fail at once.
@@ -34,6 +34,6 @@ export function strictTable(name: string, columns: readonly string[]): string {
 }
 
 /** Makes the bookkeeping table and takes the write lock, so that two processes do not migrate at once. */
-export async function lockForMigration(transaction: Kysely<Schema>): Promise<void> {
+export async function lockForMigration(transaction: CoordinatorDatabase): Promise<void> {
   await sql`create table if not exists migrations (id text not null primary key) strict`.execute(transaction);
 }

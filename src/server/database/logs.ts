@@ -1,17 +1,16 @@
 /** Log lines of deployments, in compressed chunks: one row per report of an agent, never one per line. */
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
-import type { Kysely } from "kysely";
 import { z } from "zod";
 import { type LogLine, logLineSchema } from "../../api.ts";
 import type { DeploymentId, RolloutId } from "../../names.ts";
-import type { Schema } from "./schema.ts";
+import type { CoordinatorDatabase } from "./schema.ts";
 
 export type LogChunk = { readonly id: number; readonly deploymentId: DeploymentId; readonly lines: readonly LogLine[] };
 
 const linesSchema = z.array(logLineSchema);
 
 export async function insertLogLines(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   chunk: { readonly deploymentId: DeploymentId; readonly rolloutId: RolloutId; readonly lines: readonly LogLine[] },
 ): Promise<void> {
   const first = chunk.lines[0];
@@ -31,7 +30,7 @@ export async function insertLogLines(
 
 /** Chunks after a cursor, oldest first, of one rollout or of one deployment. */
 export async function loadLogChunks(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   query: {
     readonly of: { readonly rolloutId: RolloutId } | { readonly deploymentId: DeploymentId };
     readonly afterId: number;
@@ -51,7 +50,7 @@ export async function loadLogChunks(
 
 /** Lines of one deployment with n > `afterN`, in order, at most `limit`. */
 export async function loadLogLines(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   query: { readonly deploymentId: DeploymentId; readonly afterN: number; readonly limit: number },
 ): Promise<readonly LogLine[]> {
   const lines: LogLine[] = [];

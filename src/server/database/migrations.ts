@@ -3,11 +3,11 @@
  * own and is recorded in `migrations`. Rule for what comes later: expand now, contract one version later, so that the
  * version before still runs on the migrated database.
  */
-import { type Kysely, sql } from "kysely";
+import { sql } from "kysely";
 import { DEPLOYMENT_STATES, MODES } from "../../deployment.ts";
 import { TOKEN_KINDS } from "../../token.ts";
 import { lockForMigration, strictTable } from "./dialect.ts";
-import type { Schema } from "./schema.ts";
+import type { CoordinatorDatabase } from "./schema.ts";
 
 type Migration = { readonly id: string; readonly statements: readonly string[] };
 
@@ -151,7 +151,7 @@ export const migrations: readonly Migration[] = [
  * version; the tables that this version uses are still there (see the rule above), so it is left as it is.
  * @returns the ids that were applied, oldest first
  */
-export async function migrate(database: Kysely<Schema>): Promise<readonly string[]> {
+export async function migrate(database: CoordinatorDatabase): Promise<readonly string[]> {
   const applied: string[] = [];
   for (const migration of migrations) {
     await database.transaction().execute(async (transaction) => {

@@ -2,10 +2,10 @@
  * Store paths in the caches and the NAR files behind them. A path is inserted only when each of its references is
  * there, so a path that exists has its whole closure.
  */
-import type { Kysely, Selectable } from "kysely";
+import type { Selectable } from "kysely";
 import type { FileHash } from "../../nix/hash.ts";
 import { parseStorePathBaseName, type StorePathHash, storePathHash } from "../../nix/store-path.ts";
-import type { Schema } from "./schema.ts";
+import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type NarRow = Selectable<Schema["nars"]>;
 export type PathRow = Selectable<Schema["paths"]>;
@@ -17,7 +17,7 @@ const BATCH = 900;
 
 /** Which of these hash parts have no path in the cache; in the order asked. */
 export async function findMissingPaths(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   query: { readonly cacheId: string; readonly hashParts: readonly StorePathHash[] },
 ): Promise<readonly StorePathHash[]> {
   const present = new Set<StorePathHash>();
@@ -34,7 +34,7 @@ export async function findMissingPaths(
 }
 
 export async function loadPaths(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   query: { readonly cacheId: string; readonly hashParts: readonly StorePathHash[] },
 ): Promise<readonly PathWithNarRow[]> {
   const found: PathWithNarRow[] = [];
@@ -56,7 +56,7 @@ export async function loadPaths(
 
 /** The closure of one path, the path itself included, in no particular order; empty when the path is not there. */
 export async function loadClosure(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   query: { readonly cacheId: string; readonly hashPart: StorePathHash },
 ): Promise<readonly PathWithNarRow[]> {
   const closure = new Map<StorePathHash, PathWithNarRow>();
@@ -78,7 +78,7 @@ export function referencesOf(row: Pick<PathRow, "reference_names">) {
 
 /** @returns null when this NAR file was not uploaded to this cache */
 export async function findNar(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   query: { readonly cacheId: string; readonly fileHash: FileHash },
 ): Promise<NarRow | null> {
   const row = await database
@@ -90,7 +90,7 @@ export async function findNar(
   return row ?? null;
 }
 
-export async function insertNar(database: Kysely<Schema>, row: NarRow): Promise<void> {
+export async function insertNar(database: CoordinatorDatabase, row: NarRow): Promise<void> {
   await database
     .insertInto("nars")
     .values(row)
@@ -99,7 +99,7 @@ export async function insertNar(database: Kysely<Schema>, row: NarRow): Promise<
 }
 
 /** Inserts paths that are not there yet; one that is there keeps its NAR and its signatures. */
-export async function insertPaths(database: Kysely<Schema>, rows: readonly PathRow[]): Promise<void> {
+export async function insertPaths(database: CoordinatorDatabase, rows: readonly PathRow[]): Promise<void> {
   for (const batch of batches(rows, 80)) {
     await database
       .insertInto("paths")

@@ -2,12 +2,15 @@
  * The tables as Kysely sees them. The truth about columns and constraints is `migrations.ts`; a test compares the two.
  * Times are integer milliseconds since the epoch (`*_ms`), booleans are 0 or 1, JSON is text.
  */
-import type { Generated } from "kysely";
+import type { Generated, Kysely } from "kysely";
 import type { DeploymentState, Mode } from "../../deployment.ts";
 import type { AgentId, AgentName, CacheName, DeploymentId, RolloutId, TokenId, WorkspaceName } from "../../names.ts";
 import type { FileHash, NarHash } from "../../nix/hash.ts";
 import type { StorePath, StorePathHash } from "../../nix/store-path.ts";
 import type { TokenKind } from "../../token.ts";
+
+/** The database, or a transaction on it. */
+export type CoordinatorDatabase = Kysely<Schema>;
 
 export type Schema = {
   settings: { name: string; value: string };

@@ -1,36 +1,39 @@
 /** Tokens: only the SHA-256 of a secret is ever stored. */
-import type { Kysely, Selectable } from "kysely";
+import type { Selectable } from "kysely";
 import type { TokenId } from "../../names.ts";
-import type { Schema } from "./schema.ts";
+import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type TokenRow = Selectable<Schema["tokens"]>;
 
 const LIST_MAX = 10_000;
 
-export async function insertToken(database: Kysely<Schema>, row: TokenRow): Promise<void> {
+export async function insertToken(database: CoordinatorDatabase, row: TokenRow): Promise<void> {
   await database.insertInto("tokens").values(row).execute();
 }
 
-export async function findToken(database: Kysely<Schema>, id: TokenId): Promise<TokenRow | null> {
+export async function findToken(database: CoordinatorDatabase, id: TokenId): Promise<TokenRow | null> {
   return (await database.selectFrom("tokens").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
 }
 
 /** Newest first. @param workspaceId null lists the tokens of every workspace */
-export async function listTokens(database: Kysely<Schema>, workspaceId: string | null): Promise<readonly TokenRow[]> {
+export async function listTokens(
+  database: CoordinatorDatabase,
+  workspaceId: string | null,
+): Promise<readonly TokenRow[]> {
   let query = database.selectFrom("tokens").selectAll();
   if (workspaceId !== null) query = query.where("workspace_id", "=", workspaceId);
   return await query.orderBy("created_ms", "desc").orderBy("id").limit(LIST_MAX).execute();
 }
 
 /** Whether there has ever been an admin token; the first start writes one. */
-export async function hasAdminToken(database: Kysely<Schema>): Promise<boolean> {
+export async function hasAdminToken(database: CoordinatorDatabase): Promise<boolean> {
   const row = await database.selectFrom("tokens").select("id").where("kind", "=", "admin").limit(1).executeTakeFirst();
   return row !== undefined;
 }
 
 /** Does nothing to a token that is revoked already. */
 export async function revokeToken(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   token: { readonly id: TokenId; readonly atMs: number },
 ): Promise<void> {
   await database
@@ -42,7 +45,7 @@ export async function revokeToken(
 }
 
 export async function touchToken(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   token: { readonly id: TokenId; readonly atMs: number },
 ): Promise<void> {
   await database.updateTable("tokens").set({ last_used_ms: token.atMs }).where("id", "=", token.id).execute();

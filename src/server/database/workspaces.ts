@@ -1,20 +1,20 @@
 /** Workspaces, their caches, and the coordinator's own settings. */
-import type { Kysely, Selectable } from "kysely";
+import type { Selectable } from "kysely";
 import type { CacheName, WorkspaceName } from "../../names.ts";
-import type { Schema } from "./schema.ts";
+import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type WorkspaceRow = Selectable<Schema["workspaces"]>;
 export type CacheRow = Selectable<Schema["caches"]>;
 
 const LIST_MAX = 1_000;
 
-export async function loadSetting(database: Kysely<Schema>, name: string): Promise<string | null> {
+export async function loadSetting(database: CoordinatorDatabase, name: string): Promise<string | null> {
   const row = await database.selectFrom("settings").select("value").where("name", "=", name).executeTakeFirst();
   return row?.value ?? null;
 }
 
 /** Writes a setting unless it has a value already. */
-export async function saveSettingOnce(database: Kysely<Schema>, setting: Schema["settings"]): Promise<void> {
+export async function saveSettingOnce(database: CoordinatorDatabase, setting: Schema["settings"]): Promise<void> {
   await database
     .insertInto("settings")
     .values(setting)
@@ -22,31 +22,31 @@ export async function saveSettingOnce(database: Kysely<Schema>, setting: Schema[
     .execute();
 }
 
-export async function insertWorkspace(database: Kysely<Schema>, row: WorkspaceRow): Promise<void> {
+export async function insertWorkspace(database: CoordinatorDatabase, row: WorkspaceRow): Promise<void> {
   await database.insertInto("workspaces").values(row).execute();
 }
 
-export async function findWorkspace(database: Kysely<Schema>, name: WorkspaceName): Promise<WorkspaceRow | null> {
+export async function findWorkspace(database: CoordinatorDatabase, name: WorkspaceName): Promise<WorkspaceRow | null> {
   const row = await database.selectFrom("workspaces").selectAll().where("name", "=", name).executeTakeFirst();
   return row ?? null;
 }
 
 /** All workspaces by name. */
-export async function listWorkspaces(database: Kysely<Schema>): Promise<readonly WorkspaceRow[]> {
+export async function listWorkspaces(database: CoordinatorDatabase): Promise<readonly WorkspaceRow[]> {
   return await database.selectFrom("workspaces").selectAll().orderBy("name").limit(LIST_MAX).execute();
 }
 
-export async function insertCache(database: Kysely<Schema>, row: CacheRow): Promise<void> {
+export async function insertCache(database: CoordinatorDatabase, row: CacheRow): Promise<void> {
   await database.insertInto("caches").values(row).execute();
 }
 
-export async function findCache(database: Kysely<Schema>, name: CacheName): Promise<CacheRow | null> {
+export async function findCache(database: CoordinatorDatabase, name: CacheName): Promise<CacheRow | null> {
   const row = await database.selectFrom("caches").selectAll().where("name", "=", name).executeTakeFirst();
   return row ?? null;
 }
 
 /** The cache that a workspace's agents read. */
-export async function loadWorkspaceCache(database: Kysely<Schema>, workspaceId: string): Promise<CacheRow> {
+export async function loadWorkspaceCache(database: CoordinatorDatabase, workspaceId: string): Promise<CacheRow> {
   return await database
     .selectFrom("caches")
     .selectAll()
@@ -57,7 +57,7 @@ export async function loadWorkspaceCache(database: Kysely<Schema>, workspaceId: 
 }
 
 export async function setCachePublic(
-  database: Kysely<Schema>,
+  database: CoordinatorDatabase,
   change: { readonly cacheId: string; readonly isPublic: boolean },
 ): Promise<void> {
   await database
