@@ -26,6 +26,21 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "Run the coordinator, with its binary cache and API",
     load: () => import("./serve.ts"),
   },
+  { name: "token", summary: "Make, list and revoke tokens", load: () => import("./token.ts") },
+  { name: "push", summary: "Upload closures into a cache", load: () => import("./push.ts") },
+  {
+    name: "activate",
+    summary: "Deploy store paths to agents and follow until the end",
+    load: () => import("./activate.ts"),
+  },
+  {
+    name: "logs",
+    summary: "Show the log of a deployment, a rollout or an agent's latest deployment",
+    load: () => import("./logs.ts"),
+  },
+  { name: "status", summary: "Show the coordinator and the agents", load: () => import("./status.ts") },
+  { name: "agents", summary: "List the agents", load: () => import("./agents.ts") },
+  { name: "cache", summary: "Show and set binary caches", load: () => import("./cache.ts") },
 ];
 
 /** What the command line asked for. */

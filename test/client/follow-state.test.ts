@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { type DeploymentDto, deploymentSchema, type FollowEvent } from "../../src/api.ts";
+import type { FollowEvent } from "../../src/api.ts";
 import {
   applyFollowEvent,
   type Contact,
@@ -11,33 +11,9 @@ import {
 } from "../../src/client/follow-state.ts";
 import { cleanLogText, formatDeploymentLine, formatProgress, summarize } from "../../src/client/follow-text.ts";
 import { DEPLOYMENT_STATES, type DeploymentState } from "../../src/deployment.ts";
+import { createDeployment as deployment, EXAMPLE_HASH_PART as HASH } from "../support/deployment-example.ts";
 
-const HASH = "0123456789abcdfghijklmnpqrsvwxyz";
 const CONTACTS: readonly Contact[] = ["online", "offline", "unknown"];
-
-function deployment(fields: Partial<Record<keyof DeploymentDto, unknown>> = {}): DeploymentDto {
-  return deploymentSchema.parse({
-    id: "aaaaaaaaaaaaaaaa",
-    rollout: "rrrrrrrrrrrrrrrr",
-    agent: "nuc",
-    workspace: "default",
-    storePath: `/nix/store/${HASH}-system`,
-    previousPath: null,
-    mode: "switch",
-    state: "queued",
-    reason: null,
-    contact: "online",
-    createdAt: "2026-01-01T00:00:00Z",
-    startedAt: null,
-    finishedAt: null,
-    closureSizeBytes: 1,
-    fetchedBytes: null,
-    exitCode: null,
-    phaseMs: {},
-    url: "http://localhost/d/a",
-    ...fields,
-  });
-}
 
 /** Standing by contact: online, offline, unknown. */
 const STANDINGS: Readonly<Record<DeploymentState, readonly [Standing, Standing, Standing]>> = {

@@ -257,6 +257,22 @@ describe("parts", () => {
     expect(setup.cache.paths.size).toBe(1);
   });
 
+  test("a cache that has the last byte but not its end gets an empty rest", async () => {
+    const setup = setUp();
+    const sizes: number[] = [];
+    await upload({
+      ...setup,
+      putPart: async (part, put) => {
+        sizes.push(part.body.length);
+        if (part.fileHash === null || sizes.length > 3) return await put();
+        await setup.cache.putPart({ ...part, fileHash: null }, new AbortController().signal);
+        throw unreachable();
+      },
+    });
+    expect([sizes.length, sizes.at(-1)]).toEqual([5, 0]);
+    expect(setup.cache.paths.size).toBe(1);
+  });
+
   test("gives up after a bounded number of tries: unreachable", async () => {
     const setup = setUp();
     let calls = 0;

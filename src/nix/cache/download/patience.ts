@@ -7,6 +7,8 @@ import type { Clock, Random } from "../../../runtime.ts";
 
 /** A coordinator that is being upgraded or restored comes back within this; a transfer is not given up before. */
 export const NO_PROGRESS_MAX_MS = 15 * 60_000;
+/** How long a refused credential is tried again: the next contact with the coordinator brings a fresh one. */
+export const DENIED_MAX_MS = 2 * 60_000;
 
 const PAUSE = { baseMs: 500, maxMs: 15_000 } as const;
 

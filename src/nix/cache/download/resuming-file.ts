@@ -9,12 +9,10 @@ import { describeError, NixdeployError } from "../../../errors.ts";
 import type { Clock, Random } from "../../../runtime.ts";
 import type { NarInfo } from "../../narinfo.ts";
 import type { CacheReader, NarAnswer } from "./nar-source.ts";
-import { createPatience, NO_PROGRESS_MAX_MS } from "./patience.ts";
+import { createPatience, DENIED_MAX_MS, NO_PROGRESS_MAX_MS } from "./patience.ts";
 
 /** A connection on which nothing arrives for so long, while we wait, is taken for dead. */
 const BODY_SILENCE_MAX_MS = 60_000;
-/** How long a refused credential is tried again: the next contact with the coordinator brings a fresh one. */
-const DENIED_MAX_MS = 2 * 60_000;
 
 export type ResumingFileOptions = {
   readonly info: NarInfo;

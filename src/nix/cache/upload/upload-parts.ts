@@ -3,7 +3,7 @@
  *
  *     put(offset, body) ─► stored             next part
  *                       ─► expects the end    the answer to an earlier try was lost: next part
- *                       ─► expects inside     the rest of this part
+ *                       ─► expects inside     the rest of this part (empty, when only the end of the last one was lost)
  *                       ─► expects other      the cache has forgotten the upload: start anew
  *                       ─► unreachable        wait (full jitter), put again
  *
@@ -91,7 +91,7 @@ async function sendPart(options: UploadPartsOptions, part: Piece): Promise<"stor
       options.onSent(part.body.length);
       return "stored";
     }
-    if (answer.offset <= piece.offset || answer.offset >= end) return "forgotten";
+    if (answer.offset <= piece.offset || answer.offset > end) return "forgotten";
     piece = { ...part, offset: answer.offset, body: part.body.subarray(answer.offset - part.offset) };
   }
   throw new NixdeployError("remote", `cannot upload to the cache: a part was refused ${PART_ATTEMPTS_MAX} times`);

@@ -1,0 +1,60 @@
+/** What `logs` is given: the id of a deployment, the id of a rollout, or the name of an agent. */
+import type { DeploymentDto } from "../api.ts";
+import { NixdeployError } from "../errors.ts";
+import { parseAgentName, parseDeploymentId, parseRolloutId, type RolloutId } from "../names.ts";
+import type { CoordinatorClient } from "./coordinator.ts";
+
+export type LogTarget = {
+  readonly deployments: readonly DeploymentDto[];
+  /** Null: one deployment, not its whole rollout. */
+  readonly rolloutId: RolloutId | null;
+};
+
+type Client = Pick<CoordinatorClient, "loadDeployment" | "loadRollout" | "listDeployments">;
+
+/**
+ * Ids are tried first: 16 lower-case letters and digits may be a name as well. An agent means its latest deployment.
+ * @throws NixdeployError "not-found" when it is none of the three
+ */
+export async function findLogTarget(client: Client, text: string, signal: AbortSignal): Promise<LogTarget> {
+  const found = (await findById(client, text, signal)) ?? (await findByAgent(client, text, signal));
+  if (found !== null) return found;
+  throw new NixdeployError("not-found", `cannot show the log of ${JSON.stringify(text)}: no deployment or agent`, {
+    hint: "give the id of a deployment or rollout, or the name of an agent that something was deployed to (nixdeploy agents)",
+  });
+}
+
+async function findById(client: Client, text: string, signal: AbortSignal): Promise<LogTarget | null> {
+  const deploymentId = parseOrNull(parseDeploymentId, text);
+  const rolloutId = parseOrNull(parseRolloutId, text);
+  if (deploymentId === null || rolloutId === null) return null;
+  const deployment = await orNull(client.loadDeployment(deploymentId, signal));
+  if (deployment !== null) return { deployments: [deployment], rolloutId: null };
+  const rollout = await orNull(client.loadRollout(rolloutId, signal));
+  return rollout === null ? null : { deployments: rollout.deployments, rolloutId };
+}
+
+async function findByAgent(client: Client, text: string, signal: AbortSignal): Promise<LogTarget | null> {
+  const agent = parseOrNull(parseAgentName, text);
+  if (agent === null) return null;
+  const [latest] = await client.listDeployments({ agent, limit: 1 }, signal);
+  return latest === undefined ? null : { deployments: [latest], rolloutId: null };
+}
+
+function parseOrNull<Value>(parse: (text: string) => Value, text: string): Value | null {
+  try {
+    return parse(text);
+  } catch {
+    // Not of this form: it is tried as something else.
+    return null;
+  }
+}
+
+async function orNull<Value>(answer: Promise<Value>): Promise<Value | null> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof NixdeployError && error.kind === "not-found") return null;
+    throw error;
+  }
+}

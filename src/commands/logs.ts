@@ -1,0 +1,81 @@
+/** `nixdeploy logs`: what was said during a deployment, line by line. */
+import type { DeploymentDto, LogLine } from "../api.ts";
+import type { CoordinatorClient } from "../client/coordinator.ts";
+import { followDeployments } from "../client/follow.ts";
+import { toFollowFailure } from "../client/follow-failure.ts";
+import { cleanLogText, formatDeploymentLine, formatLogLine } from "../client/follow-text.ts";
+import { findLogTarget, type LogTarget } from "../client/log-target.ts";
+import { NixdeployError } from "../errors.ts";
+import { defineNixdeployCommand } from "./args.ts";
+import type { CommandContext } from "./context.ts";
+import { openCoordinator } from "./open-coordinator.ts";
+import { printJsonLine } from "./output.ts";
+
+export const command = defineNixdeployCommand({
+  name: "logs",
+  summary: "Show the log of a deployment, a rollout or an agent's latest deployment",
+  details: "With --json one object a line. With --follow until the end; how it ended is also the exit code.",
+  examples: [
+    { comment: "The latest on one device", command: "nixdeploy logs nuc" },
+    { comment: "As it happens", command: "nixdeploy logs nuc --follow" },
+  ],
+  args: { follow: { type: "boolean", description: "Go on until the deployment is over" } },
+  positionals: { what: { label: "ID|AGENT", description: "Deployment, rollout or agent", required: true } },
+  async run({ args, context }) {
+    await using coordinator = await openCoordinator(context, "activate");
+    const target = await findLogTarget(coordinator, args.what, context.signal);
+    const print = createPrinter(context, target);
+    if (args.follow) return await follow(context, { coordinator, target, print });
+    for (const deployment of target.deployments) await printLog(context, { coordinator, deployment, print });
+  },
+});
+
+type Print = (agent: string, line: LogLine) => Promise<void>;
+
+/** Lines of several agents say whose they are. */
+function createPrinter(context: CommandContext, { deployments }: LogTarget): Print {
+  const isOne = deployments.length === 1;
+  return async (agent, line) => {
+    if (context.json) return await printJsonLine(context, { agent, ...line });
+    await context.stdout.write(`${isOne ? cleanLogText(line.text) : formatLogLine(agent, line)}\n`);
+  };
+}
+
+type Source = { readonly coordinator: CoordinatorClient; readonly print: Print };
+
+async function printLog(
+  context: CommandContext,
+  { coordinator, deployment, print }: Source & { readonly deployment: DeploymentDto },
+): Promise<void> {
+  for (let after: number | null = 0; after !== null; ) {
+    const page = await coordinator.readLog({ id: deployment.id, after }, context.signal);
+    for (const line of page.lines) await print(deployment.agent, line);
+    after = page.next;
+  }
+  context.log.info(formatDeploymentLine(deployment));
+}
+
+async function follow(context: CommandContext, source: Source & { readonly target: LogTarget }): Promise<void> {
+  const { coordinator, target, print } = source;
+  const [first] = target.deployments;
+  if (first === undefined) throw new NixdeployError("not-found", "cannot follow the rollout: it has no deployments");
+  const rolloutId = target.rolloutId ?? first.rollout;
+  const result = await followDeployments({
+    openEvents:
+      target.rolloutId === null ? coordinator.followDeployment(first.id) : coordinator.followRollout(target.rolloutId),
+    deployments: target.deployments,
+    until: "final",
+    timeoutMs: null,
+    clock: context.clock,
+    random: context.random,
+    signal: context.signal,
+    onNote: async (note) => {
+      if (note.kind === "log") await print(note.agent, note.line);
+      if (note.kind === "state") context.log.info(formatDeploymentLine(note.deployment));
+    },
+    onContact: (contact) =>
+      context.log.warn(contact === "lost" ? "lost the coordinator: trying again" : "the coordinator is there again"),
+  });
+  const failure = toFollowFailure(result, rolloutId);
+  if (failure !== null) throw failure;
+}

@@ -1,0 +1,77 @@
+/**
+ * How a command reaches the coordinator: by its URL with a token, or on its own host by the data directory without
+ * one. In the second case through `DATA_DIR/control.sock` while `serve` runs, else on the database itself, which is
+ * the one place where a client command loads the server.
+ */
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { type AdministrationClient, createAdministrationClient } from "../client/administration.ts";
+import { type CoordinatorClient, createCoordinatorClient } from "../client/coordinator.ts";
+import { createFetchCallApi, createHttpTransport, probeSocket } from "../client/transport.ts";
+import { NixdeployError } from "../errors.ts";
+import { NIXDEPLOY_VERSION } from "../version.ts";
+import type { ArgDeclaration } from "./args.ts";
+import type { CommandContext } from "./context.ts";
+import { readCoordinatorUrl, requireToken, type TokenRole } from "./environment.ts";
+
+/** For the commands that {@link openAdministration} serves. */
+export const DATA_DIR_ARG = {
+  type: "string",
+  valueHint: "DIR",
+  description: "On the coordinator's own host: its data directory, instead of URL and token",
+} as const satisfies ArgDeclaration;
+
+type Connecting = Pick<CommandContext, "urlFlag" | "env" | "clock" | "random" | "log" | "signal">;
+
+/** @throws NixdeployError "usage" without URL or token */
+export async function openCoordinator(
+  context: Connecting,
+  role: TokenRole,
+): Promise<CoordinatorClient & AsyncDisposable> {
+  const url = readCoordinatorUrl(context);
+  const http = createHttpTransport({ ...httpOptions(context), url, token: await requireToken(context.env, role) });
+  return { ...createCoordinatorClient(http), [Symbol.asyncDispose]: () => http[Symbol.asyncDispose]() };
+}
+
+/** @throws NixdeployError "usage" when neither a URL nor a data directory is given, or both are on the command line */
+export async function openAdministration(
+  context: Connecting,
+  dataDir: string | undefined,
+): Promise<AdministrationClient & AsyncDisposable> {
+  if (dataDir !== undefined && context.urlFlag !== null) {
+    throw new NixdeployError("usage", "cannot use --data-dir and --url together: each names a coordinator");
+  }
+  if (dataDir !== undefined) return await openDataDirectory(resolve(dataDir), context);
+  if (context.urlFlag === null && (context.env["NIXDEPLOY_URL"] ?? "") === "") {
+    throw new NixdeployError("usage", "cannot find the coordinator: neither its URL nor its data directory is given", {
+      hint:
+        "set NIXDEPLOY_URL (or --url) and NIXDEPLOY_TOKEN; on the coordinator's own host --data-dir DIR is enough, " +
+        "for example --data-dir /var/lib/nixdeploy/server",
+    });
+  }
+  return await openCoordinator(context, "general");
+}
+
+function httpOptions({ env, clock, random, log }: Connecting) {
+  return { userAgent: `nixdeploy/${NIXDEPLOY_VERSION}`, env, clock, random, log };
+}
+
+async function openDataDirectory(
+  dataDir: string,
+  context: Connecting,
+): Promise<AdministrationClient & AsyncDisposable> {
+  const socketPath = join(dataDir, "control.sock");
+  if (!existsSync(dataDir)) {
+    throw new NixdeployError("not-found", `cannot use the data directory ${dataDir}: there is none`, {
+      hint: "`nixdeploy serve` makes it at its first start",
+    });
+  }
+  if (await probeSocket(socketPath, context.signal)) {
+    const http = createHttpTransport({ ...httpOptions(context), url: "http://localhost", socketPath });
+    return { ...createAdministrationClient(http.call), [Symbol.asyncDispose]: () => http[Symbol.asyncDispose]() };
+  }
+  const { openOfflineCoordinator } = await import("../server/offline.ts");
+  const offline = await openOfflineCoordinator(dataDir);
+  const call = createFetchCallApi((request) => offline.fetch(request));
+  return { ...createAdministrationClient(call), [Symbol.asyncDispose]: () => offline[Symbol.asyncDispose]() };
+}

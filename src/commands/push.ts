@@ -1,0 +1,136 @@
+/** `nixdeploy push`: brings closures from the local store into a cache. */
+import { readPushPaths } from "../client/push-paths.ts";
+import { describeError, NixdeployError } from "../errors.ts";
+import { parseCacheName } from "../names.ts";
+import type { UploadPlan } from "../nix/cache/upload/plan-upload.ts";
+import { loadUploadPlan, runUpload, type UploadResult } from "../nix/cache/upload/upload.ts";
+import { connectDaemon } from "../nix/daemon/connect.ts";
+import type { PathInfo } from "../nix/path-info.ts";
+import { signPathInfo } from "../nix/signature.ts";
+import { parseSecretKey } from "../nix/signing-key.ts";
+import type { StorePath } from "../nix/store-path.ts";
+import { defineNixdeployCommand } from "./args.ts";
+import type { CommandContext } from "./context.ts";
+import { readKey, readSecretFile } from "./environment.ts";
+import { openCoordinator } from "./open-coordinator.ts";
+import { printResult } from "./output.ts";
+import { createProgressLine } from "./progress-line.ts";
+import { createPushProgress, formatMegabytes } from "./push-progress.ts";
+
+export const command = defineNixdeployCommand({
+  name: "push",
+  summary: "Upload closures into a cache",
+  details:
+    "Everything the paths refer to goes along; what the cache has already is left out. Without PATH, paths are read " +
+    "from standard input. Prints the pushed paths.",
+  examples: [
+    { comment: "What `nix build` made", command: "nixdeploy push ./result" },
+    { comment: "From a pipe", command: "nix build --print-out-paths | nixdeploy push" },
+    { comment: "What would go?", command: "nixdeploy push --dry-run ./result" },
+  ],
+  args: {
+    cache: {
+      type: "string",
+      valueHint: "NAME",
+      default: "default",
+      parse: parseCacheName,
+      description: "Where to",
+    },
+    signingKeyFile: {
+      type: "string",
+      valueHint: "FILE",
+      description: "Sign here with this key as well (default: NIXDEPLOY_SIGNING_KEY)",
+    },
+    jobs: { type: "integer", min: 1, max: 32, default: "4", description: "NARs at once" },
+    dryRun: { type: "boolean", description: "List what would be uploaded, upload nothing" },
+  },
+  positionals: {
+    paths: {
+      label: "PATH",
+      description: "A store path, or a symlink to one such as ./result",
+      repeatable: true,
+    },
+  },
+  async run({ args, context }) {
+    const { signal } = context;
+    await using coordinator = await openCoordinator(context, "push");
+    const sign = await loadSigner(context, args.signingKeyFile);
+    const roots = await readPushPaths({ words: args.paths, readStdin: context.readStdin, cwd: process.cwd() });
+    const openStore = (jobSignal: AbortSignal) => connectDaemon({ signal: jobSignal });
+    await using store = await openStore(signal);
+    const target = coordinator.uploadTarget(args.cache);
+    const plan = await loadUploadPlan({ roots, store, target, signal });
+    if (args.dryRun) return await printDryRun(context, { roots, plan });
+    const progress = createPushProgress(createProgressLine(context), { plan, cache: args.cache });
+    await progress.start();
+    try {
+      const { clock, random } = context;
+      const onEvent = progress.onEvent;
+      const result = await runUpload({
+        plan,
+        openStore,
+        target,
+        sign,
+        jobs: args.jobs,
+        clock,
+        random,
+        signal,
+        onEvent,
+      });
+      await progress.end(result);
+      await printPushed(context, { roots, plan, result });
+    } finally {
+      await progress.clear();
+    }
+  },
+});
+
+async function loadSigner(
+  context: CommandContext,
+  keyFile: string | undefined,
+): Promise<((info: PathInfo) => string) | null> {
+  const text =
+    keyFile === undefined ? await readKey(context.env, "signing") : await readSecretFile(keyFile, "--signing-key-file");
+  if (text === null) return null;
+  const key = parseSigningKey(text);
+  return (info) => signPathInfo(info, key);
+}
+
+function parseSigningKey(text: string) {
+  try {
+    return parseSecretKey(text.trim());
+  } catch (error) {
+    throw new NixdeployError("usage", `cannot use the signing key: ${describeError(error)}`, {
+      hint: "it is one line NAME:BASE64, as `nix key generate-secret` or `nix-store --generate-binary-cache-key` makes it",
+      cause: error,
+    });
+  }
+}
+
+async function printDryRun(
+  context: CommandContext,
+  { roots, plan }: { readonly roots: readonly StorePath[]; readonly plan: UploadPlan },
+): Promise<void> {
+  const missing = plan.missing.map((info) => info.storePath);
+  const sizeBytes = plan.missing.reduce((total, info) => total + info.narSizeBytes, 0);
+  const skipped = plan.closure.length - missing.length;
+  const json = { paths: roots, missing, skipped, narBytes: sizeBytes };
+  await printResult(context, { json, text: missing.join("\n") });
+  context.log.info(
+    `would push ${missing.length} paths (${formatMegabytes(sizeBytes)} uncompressed); ${skipped} are there already`,
+  );
+}
+
+async function printPushed(
+  context: CommandContext,
+  pushed: { readonly roots: readonly StorePath[]; readonly plan: UploadPlan; readonly result: UploadResult },
+): Promise<void> {
+  const { roots, plan, result } = pushed;
+  const json = {
+    paths: roots,
+    uploaded: result.uploadedPaths,
+    skipped: plan.closure.length - result.uploadedPaths,
+    bytesUploaded: result.uploadedBytes,
+  };
+  await printResult(context, { json, text: roots.join("\n") });
+}

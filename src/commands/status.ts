@@ -1,0 +1,31 @@
+/** `nixdeploy status`: the coordinator and its agents at one glance. */
+import type { StatusDto } from "../api.ts";
+import { formatAgents } from "./agents.ts";
+import { defineNixdeployCommand } from "./args.ts";
+import { openCoordinator } from "./open-coordinator.ts";
+import { printResult } from "./output.ts";
+
+export const command = defineNixdeployCommand({
+  name: "status",
+  summary: "Show the coordinator and the agents",
+  args: {},
+  async run({ context }) {
+    await using coordinator = await openCoordinator(context, "general");
+    const [status, agents] = await Promise.all([
+      coordinator.loadStatus(context.signal),
+      coordinator.listAgents(undefined, context.signal),
+    ]);
+    const text = [formatStatus(status), formatAgents(agents)].filter((part) => part !== "").join("\n\n");
+    await printResult(context, { json: { ...status, agentList: agents }, text });
+  },
+});
+
+function formatStatus(status: StatusDto): string {
+  const { online, offline, unknown } = status.agents;
+  const silent = unknown === 0 ? "" : `, ${unknown} not heard of yet`;
+  return [
+    `coordinator: nixdeploy ${status.version} at ${status.url}, running since ${status.startedAt}`,
+    `agents:      ${online} online, ${offline} offline${silent}`,
+    `deployments: ${status.deploymentsRunning} running, ${status.deploymentsQueued} queued`,
+  ].join("\n");
+}

@@ -1,0 +1,89 @@
+/** `nixdeploy token`: credentials of the coordinator. */
+import type { TokenDto } from "../api.ts";
+import { parseTokenId, parseWorkspaceName } from "../names.ts";
+import { TOKEN_KINDS } from "../token.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
+import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
+import { formatTable, printResult } from "./output.ts";
+
+const create = defineNixdeployCommand({
+  name: "token create",
+  summary: "Make a token and print it, this once",
+  details: "Only the token goes to standard output. The coordinator keeps no more than its hash.",
+  examples: [
+    { comment: "For the devices of a fleet", command: "nixdeploy token create --kind agent" },
+    { comment: "For CI, until spring", command: "nixdeploy token create --kind push --expires 90d --description CI" },
+    {
+      comment: "On the coordinator's own host, without a token",
+      command: "nixdeploy token create --kind admin --data-dir /var/lib/nixdeploy/server",
+    },
+  ],
+  args: {
+    kind: { type: "enum", options: TOKEN_KINDS, required: true, description: "What it is good for" },
+    workspace: {
+      type: "string",
+      valueHint: "NAME",
+      parse: parseWorkspaceName,
+      description: "Where it is good (default: default)",
+    },
+    description: { type: "string", description: "What it is for, for people" },
+    expires: { type: "duration", description: "How long it is good, such as 90d (default: until revoked)" },
+    dataDir: DATA_DIR_ARG,
+  },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const request = {
+      kind: args.kind,
+      ...(args.workspace === undefined ? {} : { workspace: args.workspace }),
+      ...(args.description === undefined ? {} : { description: args.description }),
+      ...(args.expires === undefined ? {} : { expiresInMs: args.expires }),
+    };
+    const token = await coordinator.createToken(request, context.signal);
+    await printResult(context, { json: token, text: token.token });
+  },
+});
+
+const list = defineNixdeployCommand({
+  name: "token list",
+  summary: "List the tokens",
+  args: { dataDir: DATA_DIR_ARG },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const tokens = await coordinator.listTokens(context.signal);
+    const header = ["id", "kind", "workspace", "created", "expires", "last used", "description"];
+    await printResult(context, { json: tokens, text: formatTable(header, tokens.map(formatRow)) });
+  },
+});
+
+const revoke = defineNixdeployCommand({
+  name: "token revoke",
+  summary: "Revoke a token, with immediate effect",
+  details: "Revoking an agent token ends new enrolments only: agents that it admitted keep working.",
+  args: { dataDir: DATA_DIR_ARG },
+  positionals: {
+    id: { label: "ID", description: "As `token list` shows it", required: true, parse: parseTokenId },
+  },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    await coordinator.revokeToken(args.id, context.signal);
+    await printResult(context, { json: { id: args.id, revoked: true }, text: "" });
+    context.log.info(`revoked the token ${args.id}`);
+  },
+});
+
+export const command = defineNixdeployGroup({
+  name: "token",
+  summary: "Make, list and revoke tokens",
+  commands: [create, list, revoke],
+});
+
+function formatRow(token: TokenDto): string[] {
+  const expires = token.revokedAt === null ? (token.expiresAt ?? "never") : "revoked";
+  const times = [token.createdAt, expires, token.lastUsedAt ?? "never"].map(formatDay);
+  return [token.id, token.kind, token.workspace ?? "all", ...times, token.description];
+}
+
+/** `2026-01-31`, out of an ISO time; other words stay. */
+function formatDay(text: string): string {
+  return /^\d{4}-/.test(text) ? text.slice(0, 10) : text;
+}
