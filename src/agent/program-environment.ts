@@ -20,7 +20,7 @@ const PROGRAM_DIRECTORIES = [
   "/bin",
 ] as const;
 
-export function cleanEnvironment(environment: NodeJS.ProcessEnv): Record<string, string> {
+export function cleanEnvironment(environment: Readonly<Record<string, string | undefined>>): Record<string, string> {
   const clean: Record<string, string> = {};
   for (const [name, value] of Object.entries(environment)) {
     if (value !== undefined && !NOT_INHERITED.test(name)) clean[name] = value;

@@ -20,7 +20,13 @@ export type Reporter = {
   readonly waitingSinceMs: number | null;
 };
 
-type Sent = { cursor: Cursor /** Last entry of each report on its way. */; inFlight: number[] };
+type Sent = {
+  cursor: Cursor;
+  /** Last entry of each report on its way. */
+  inFlight: number[];
+  /** As of the last look. */
+  acknowledged: number;
+};
 
 export function createReporter(options: {
   readonly store: DeploymentStore;

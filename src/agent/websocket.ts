@@ -2,43 +2,32 @@
  * Websockets: the only importer of `ws` (Bun's own implementation of its interface, which knows handshake timeout,
  * size limit and refused upgrades). Gives a `MessageSocket`; nothing here knows what the messages mean.
  */
-import { readFile } from "node:fs/promises";
 import { WebSocket } from "ws";
 import { describeError, NixdeployError } from "../errors.ts";
+import type { NetworkSettings } from "../http-settings.ts";
 import { createMessageQueue } from "./message-queue.ts";
 import type { DialMessageSocket, DialOptions, MessageSocket } from "./message-socket.ts";
 
 /** Received messages that wait to be read; more, and the connection is paused. */
 const QUEUE_LENGTH_MAX = 64;
 
-/** @param environment for NIX_SSL_CERT_FILE and SSL_CERT_FILE, which replace the built-in certificate authorities */
-export function createWebSocketDialer(environment: NodeJS.ProcessEnv): DialMessageSocket {
+/** Through the proxy and with the certificate authorities that the settings name. */
+export function createWebSocketDialer(settings: NetworkSettings): DialMessageSocket {
   return async (options) => {
-    const ca = await readAuthorities(options.url, environment);
     options.signal.throwIfAborted();
+    const ca = settings.authorities;
+    const proxy = settings.findProxy(new URL(options.url));
     const socket = new WebSocket(options.url, {
       handshakeTimeout: options.handshakeMaxMs,
       maxPayload: options.messageBytesMax,
       perMessageDeflate: false,
       ...(ca === null ? {} : { ca }),
+      ...(proxy === null ? {} : { proxy }),
     });
     const messages = wrap(socket, options.signal);
     await opened(socket, options);
     return messages;
   };
-}
-
-async function readAuthorities(url: string, environment: NodeJS.ProcessEnv): Promise<string | null> {
-  const path = environment["NIX_SSL_CERT_FILE"] || environment["SSL_CERT_FILE"];
-  if (!url.startsWith("wss:") || !path) return null;
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    throw new NixdeployError("host", `cannot read the certificate authorities ${path}: ${describeError(error)}`, {
-      hint: "Correct NIX_SSL_CERT_FILE or SSL_CERT_FILE.",
-      cause: error,
-    });
-  }
 }
 
 function wrap(socket: WebSocket, signal: AbortSignal): MessageSocket {

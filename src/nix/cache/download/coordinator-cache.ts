@@ -11,8 +11,8 @@ import type { Clock, Random } from "../../../runtime.ts";
 import { type NarInfo, parseNarInfo } from "../../narinfo.ts";
 import { NixParseError } from "../../parse-error.ts";
 import type { StorePath } from "../../store-path.ts";
-import { resolveNarUrl } from "./nar-url.ts";
 import type { CacheReader, NarAnswer, NarRequest } from "./nar-source.ts";
+import { resolveNarUrl } from "./nar-url.ts";
 import { createPatience, DENIED_MAX_MS } from "./patience.ts";
 
 /** A coordinator that has to read 3,000 narinfos answers in well under a second; this is for slow lines. */
@@ -99,7 +99,13 @@ function readAnswer(answer: BodyAnswer, asked: number): NarAnswer {
   const { status, headers } = answer;
   const etag = headers.get("etag");
   if (status === 200) {
-    return { kind: "body", startByte: 0, sizeBytes: parseSize(headers.get("content-length")), etag, body: bytesOf(answer) };
+    return {
+      kind: "body",
+      startByte: 0,
+      sizeBytes: parseSize(headers.get("content-length")),
+      etag,
+      body: bytesOf(answer),
+    };
   }
   if (status === 206) {
     const range = parseContentRange(headers.get("content-range"));

@@ -1,0 +1,73 @@
+/**
+ * The agent on a real machine: `createAgent` with websocket, HTTP client, Nix daemon, programs and the machine's own
+ * links. Nothing is decided here.
+ */
+import { createHttpClient } from "../http.ts";
+import { readNetworkSettings } from "../http-settings.ts";
+import type { Logger } from "../log.ts";
+import { createCoordinatorCache } from "../nix/cache/download/coordinator-cache.ts";
+import { connectDaemon } from "../nix/daemon/connect.ts";
+import type { Clock, Random } from "../runtime.ts";
+import { createActivator } from "./activation/run.ts";
+import { type AgentConfig, createAgent } from "./agent.ts";
+import { createGcRoots } from "./gc-roots.ts";
+import { createMachine } from "./machine.ts";
+import { runProgram } from "./process.ts";
+import { cleanEnvironment } from "./program-environment.ts";
+import { createWebSocketDialer } from "./websocket.ts";
+
+export type LocalAgentOptions = {
+  readonly config: AgentConfig;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Aborted by SIGTERM: the agent says goodbye, lets an activation finish, and this returns. */
+  readonly signal: AbortSignal;
+};
+
+/** @throws as `Agent.run` */
+export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
+  const { config, environment, clock, random, logger } = options;
+  const machine = createMachine(config.profilePath);
+  await using http = createHttpClient({
+    userAgent: `nixdeploy-agent/${config.version}`,
+    env: environment,
+    clock,
+    random,
+    log: logger,
+  });
+  const agent = createAgent({
+    config,
+    clock,
+    random,
+    logger,
+    machine,
+    dial: createWebSocketDialer(readNetworkSettings(environment)),
+    connectDaemon: ({ signal }) => connectDaemon({ signal, clock }),
+    openCache: (welcome, credential) =>
+      createCoordinatorCache({
+        coordinatorUrl: config.coordinatorUrl,
+        cacheName: welcome.cache.name,
+        cachePath: welcome.cache.path,
+        credential,
+        http,
+        clock,
+        random,
+      }),
+    activator: createActivator({
+      profilePath: config.profilePath,
+      run: runProgram,
+      clock,
+      environment: cleanEnvironment(environment),
+      readProfilePath: async () => (await machine.readState(null)).profilePath,
+      readCurrentSystem: machine.readCurrentSystem,
+    }),
+    gcRoots: createGcRoots({
+      agent: config.name,
+      isRoot: process.getuid?.() === 0,
+      stateDirectory: config.stateDirectory,
+    }),
+  });
+  await agent.run(options.signal);
+}

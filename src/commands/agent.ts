@@ -1,0 +1,96 @@
+/** `nixdeploy agent`: keeps one profile of this device at what the coordinator says. */
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { parseAgentName } from "../names.ts";
+import { NixParseError } from "../nix/parse-error.ts";
+import { resolveProfilePath } from "../nix/profile.ts";
+import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
+import { defineNixdeployCommand } from "./args.ts";
+import type { Environment } from "./context.ts";
+import { resolveStateRoot } from "./directories.ts";
+import { readCoordinatorUrl, readToken } from "./environment.ts";
+
+export const command = defineNixdeployCommand({
+  name: "agent",
+  summary: "Run the agent that keeps a profile of this device up to date",
+  details:
+    "At its first start it makes a key, and the token admits that key to the workspace; later starts need no token. " +
+    "It dials out and needs no open port. Run one agent for each profile.",
+  examples: [
+    {
+      comment: "A NixOS machine, as root",
+      command: "NIXDEPLOY_AGENT_TOKEN_FILE=/etc/nixdeploy/token nixdeploy agent --name nuc",
+    },
+    {
+      comment: "A profile of your own",
+      command: "nixdeploy agent --name nuc-tools --profile tools",
+    },
+  ],
+  args: {
+    name: {
+      type: "string",
+      description: "The name of this agent in its workspace",
+      valueHint: "NAME",
+      required: true,
+      parse: parseAgentName,
+    },
+    profile: {
+      type: "string",
+      description: "The profile to keep, a name or an absolute path (default: system for root, else home-manager)",
+      valueHint: "PROFILE",
+      parse: parseProfile,
+    },
+    stateDir: {
+      type: "string",
+      description: "Where its key and its journals are kept",
+      valueHint: "DIR",
+      parse: (text) => resolve(text),
+    },
+    trustedPublicKey: {
+      type: "string",
+      repeatable: true,
+      description: "A key that closures may be signed with, instead of those of the first contact",
+      valueHint: "NAME:BASE64",
+      parse: (text) => formatPublicKey(parsePublicKey(text)),
+    },
+  },
+  async run({ args, context }) {
+    const { runLocalAgent } = await import("../agent/local-agent.ts");
+    const { NIXDEPLOY_VERSION } = await import("../version.ts");
+    await runLocalAgent({
+      config: {
+        name: args.name,
+        coordinatorUrl: readCoordinatorUrl(context),
+        profilePath: resolveProfile(args.profile ?? null, context.env),
+        stateDirectory: args.stateDir ?? join(resolveStateRoot(context.env), "agents", args.name),
+        enrolmentToken: await readToken(context.env, "agent"),
+        trustedPublicKeys: args.trustedPublicKey,
+        version: NIXDEPLOY_VERSION,
+      },
+      environment: context.env,
+      clock: context.clock,
+      random: context.random,
+      logger: context.log,
+      signal: context.signal,
+    });
+  },
+});
+
+function resolveProfile(profile: string | null, env: Environment): string {
+  return resolveProfilePath({
+    profile,
+    isRoot: process.getuid?.() === 0,
+    home: env["HOME"] || homedir(),
+    stateHome: env["XDG_STATE_HOME"] ?? null,
+  });
+}
+
+/** Checked here, so that a wrong one is a usage error; resolved when the environment is known. */
+function parseProfile(text: string): string {
+  try {
+    resolveProfilePath({ profile: text, isRoot: true, home: "/", stateHome: null });
+    return text;
+  } catch (error) {
+    throw error instanceof NixParseError ? new Error(error.reason) : error;
+  }
+}
