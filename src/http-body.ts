@@ -1,0 +1,18 @@
+/** A body as it comes over the wire: what is asked for, and what one gets to read. */
+
+export type BodyRequest = {
+  readonly url: string;
+  readonly method?: "GET" | "HEAD";
+  readonly token?: string | undefined;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** The first byte wanted; whether the server heeds it is in the answer's status (206) and Content-Range. */
+  readonly rangeStart?: number;
+  readonly signal: AbortSignal;
+};
+
+export type BodyAnswer = AsyncDisposable & {
+  readonly status: number;
+  readonly headers: Headers;
+  /** As on the wire. Read once, or dispose of the answer. How long it may be silent is for its reader to say. */
+  readonly body: AsyncIterable<Uint8Array>;
+};

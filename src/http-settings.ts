@@ -1,0 +1,71 @@
+/**
+ * What the environment says about the network: proxies and certificate authorities, for API calls, downloads and
+ * websockets alike.
+ *
+ *   proxies      https_proxy, HTTPS_PROXY for https: and wss:, http_proxy, HTTP_PROXY for http: and ws:, else all_proxy,
+ *                ALL_PROXY; not for what NO_PROXY or no_proxy lists: hosts with their subdomains, host:port, or *
+ *   authorities  NIX_SSL_CERT_FILE, else SSL_CERT_FILE: a PEM bundle that replaces the built-in one, as in Nix and curl
+ */
+import { readFileSync } from "node:fs";
+import { describeError, NixdeployError } from "./errors.ts";
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+export type NetworkSettings = {
+  /** The proxy's address for this URL; null: directly. */
+  readonly findProxy: (url: URL) => string | null;
+  /** A PEM bundle; null: the built-in authorities. */
+  readonly authorities: string | null;
+};
+
+const DEFAULT_PORTS: Readonly<Record<string, string>> = { "http:": "80", "ws:": "80", "https:": "443", "wss:": "443" };
+
+/** @throws NixdeployError "host" when the bundle that the environment names cannot be read */
+export function readNetworkSettings(env: Environment): NetworkSettings {
+  const read = (...names: readonly string[]) => names.map((name) => env[name]).find((text) => text) ?? null;
+  const secure = read("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY");
+  const plain = read("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY");
+  const exceptions = (read("no_proxy", "NO_PROXY") ?? "").split(/[\s,]+/).filter((entry) => entry !== "");
+  return {
+    findProxy: (url) => {
+      const proxy = url.protocol === "https:" || url.protocol === "wss:" ? secure : plain;
+      return proxy === null || exceptions.some((entry) => matchesException(url, entry)) ? null : withScheme(proxy);
+    },
+    authorities: readAuthorities(env),
+  };
+}
+
+/** `proxy.example:3128` is written as often as `http://proxy.example:3128`. */
+function withScheme(proxy: string): string {
+  return proxy.includes("://") ? proxy : `http://${proxy}`;
+}
+
+function matchesException(url: URL, entry: string): boolean {
+  if (entry === "*") {
+    return true;
+  }
+  const [, bracketed, plain, port] = /^(?:\[(.+)\]|([^:]+|[^:]*:[^:]*:.*?))(?::(\d+))?$/.exec(entry) ?? [];
+  const listed = (bracketed ?? plain ?? "").toLowerCase().replace(/^\*?\./, "");
+  const host = url.hostname
+    .toLowerCase()
+    .replace(/^\[|\]$/g, "")
+    .replace(/\.$/, "");
+  const isHost = listed !== "" && (host === listed || host.endsWith(`.${listed}`));
+  return isHost && (port === undefined || port === (url.port || DEFAULT_PORTS[url.protocol]));
+}
+
+function readAuthorities(env: Environment): string | null {
+  const name = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"].find((candidate) => env[candidate]);
+  const path = name === undefined ? undefined : env[name];
+  if (path === undefined) {
+    return null;
+  }
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new NixdeployError("host", `cannot read the certificate authorities ${path}: ${describeError(error)}`, {
+      hint: `Correct or unset ${name}.`,
+      cause: error,
+    });
+  }
+}
