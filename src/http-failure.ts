@@ -131,7 +131,7 @@ export function failureOfConnection(error: unknown, source: string): HttpFailure
 }
 
 export function silentFailure(source: string, durationMs: number): HttpFailure {
-  const seconds = Math.round(durationMs / 1000);
+  const seconds = Math.ceil(durationMs / 1000);
   return new HttpFailure("unreachable", `cannot reach ${source}: nothing came for ${seconds} s`, { isTransient: true });
 }
 
