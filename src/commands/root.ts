@@ -34,6 +34,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./activate.ts"),
   },
   {
+    name: "agent",
+    summary: "Run the agent that keeps a profile of this device up to date",
+    load: () => import("./agent.ts"),
+  },
+  {
     name: "logs",
     summary: "Show the log of a deployment, a rollout or an agent's latest deployment",
     load: () => import("./logs.ts"),
