@@ -14,6 +14,7 @@ export type CommandSummary = { readonly name: string; readonly summary: string }
 
 /** Longer left columns get a line of their own. */
 const LEFT_WIDTH_MAX = 34;
+const LINE_WIDTH_MAX = 100;
 
 export function formatCommandHelp(command: NixdeployCommand): string {
   const positionals = Object.values(command.positionals);
@@ -22,7 +23,7 @@ export function formatCommandHelp(command: NixdeployCommand): string {
   return joinSections([
     `${command.summary}.`,
     `Usage: ${usage}`,
-    command.details,
+    command.details === null ? null : wrap(command.details, LINE_WIDTH_MAX).join("\n"),
     formatRows(
       "Arguments",
       positionals.map((each): Row => [formatPositional(each), each.description]),
@@ -87,9 +88,11 @@ function formatRows(title: string, rows: readonly Row[]): string | null {
     return null;
   }
   const width = Math.max(...rows.map(([left]) => left.length).filter((length) => length <= LEFT_WIDTH_MAX), 0);
-  const lines = rows.map(([left, right]) =>
-    left.length > width ? `  ${left}\n  ${" ".repeat(width)}  ${right}` : `  ${left.padEnd(width)}  ${right}`,
-  );
+  const margin = " ".repeat(width + 4);
+  const lines = rows.map(([left, right]) => {
+    const description = wrap(right, LINE_WIDTH_MAX - margin.length).join(`\n${margin}`);
+    return left.length > width ? `  ${left}\n${margin}${description}` : `  ${left.padEnd(width)}  ${description}`;
+  });
   return [`${title}:`, ...lines].join("\n");
 }
 
@@ -100,4 +103,21 @@ function formatExamples({ examples }: NixdeployCommand): string | null {
 
 function joinSections(sections: readonly (string | null)[]): string {
   return `${sections.filter((section) => section !== null).join("\n\n")}\n`;
+}
+
+/** Lines of at most `width` characters where the words allow it; line breaks of the text stay. */
+function wrap(text: string, width: number): string[] {
+  return text.split("\n").flatMap((paragraph) => {
+    const lines: string[] = [];
+    let line = "";
+    for (const word of paragraph.split(" ")) {
+      if (line !== "" && line.length + 1 + word.length > width) {
+        lines.push(line);
+        line = word;
+      } else {
+        line = line === "" ? word : `${line} ${word}`;
+      }
+    }
+    return [...lines, line];
+  });
 }

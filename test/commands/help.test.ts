@@ -5,11 +5,16 @@ import { resolveRequest } from "../../src/commands/root.ts";
 const push = defineNixdeployCommand({
   name: "cache push",
   summary: "Upload store paths with all they need",
-  details: "Without PATH the paths are read from standard input.",
+  details:
+    "Without PATH the paths are read from standard input, one a line, until its end; each is uploaded with its whole closure.\nA second paragraph.",
   examples: [{ comment: "What the last build made", command: "nixdeploy cache push ./result" }],
   args: {
     cache: { type: "string", valueHint: "NAME", default: "default", description: "The cache" },
-    signingKeyFile: { type: "string", valueHint: "FILE", description: "Sign with this key" },
+    signingKeyFile: {
+      type: "string",
+      valueHint: "FILE",
+      description: "Sign with this key, which the coordinator never sees, and which the devices know under its name",
+    },
     compressionLevelOfUploads: { type: "integer", min: 1, max: 19, description: "Level" },
     dryRun: { type: "boolean", description: "Only say what would be done" },
   },
@@ -29,14 +34,17 @@ test("the help of a command", async () => {
 
 Usage: nixdeploy cache push [FLAGS] [PATH…]
 
-Without PATH the paths are read from standard input.
+Without PATH the paths are read from standard input, one a line, until its end; each is uploaded
+with its whole closure.
+A second paragraph.
 
 Arguments:
   [PATH…]  A store path
 
 Flags:
   --cache NAME             The cache (default: default)
-  --signing-key-file FILE  Sign with this key
+  --signing-key-file FILE  Sign with this key, which the coordinator never sees, and which the
+                           devices know under its name
   --compression-level-of-uploads NUMBER
                            Level
   --dry-run                Only say what would be done
