@@ -5,7 +5,8 @@
 
 export type Bus = {
   publish(topic: string): void;
-  subscribe(topic: string): Subscription;
+  /** One subscription may listen to several topics; it does not say which of them changed. */
+  subscribe(...topics: readonly string[]): Subscription;
 };
 
 export type Subscription = Disposable & {
@@ -27,15 +28,17 @@ export function createBus(): Bus {
         listener.wake?.();
       }
     },
-    subscribe(topic) {
+    subscribe(...topics) {
       const listener: Listener = { pending: false, wake: null };
-      const set = listeners.get(topic) ?? new Set<Listener>();
-      listeners.set(topic, set.add(listener));
+      for (const topic of topics) listeners.set(topic, (listeners.get(topic) ?? new Set<Listener>()).add(listener));
       return {
         changed: (signal) => nextSignal(listener, signal),
         [Symbol.dispose]() {
-          set.delete(listener);
-          if (set.size === 0) listeners.delete(topic);
+          for (const topic of topics) {
+            const set = listeners.get(topic);
+            set?.delete(listener);
+            if (set?.size === 0) listeners.delete(topic);
+          }
         },
       };
     },

@@ -9,6 +9,7 @@
 import type { FollowEvent } from "../api.ts";
 import { isTerminal } from "../deployment.ts";
 import type { DeploymentId, RolloutId } from "../names.ts";
+import { TOKENS_TOPIC } from "./authentication.ts";
 import type { Subscription } from "./bus.ts";
 import { deploymentToDto } from "./convert.ts";
 import { findAgent } from "./database/agents.ts";
@@ -21,7 +22,7 @@ type Following = { readonly rolloutId: RolloutId; readonly only: DeploymentId | 
 type Cursor = { eventId: number; chunkId: number };
 
 const CURSOR = /^(\d{1,15})\.(\d{1,15})$/;
-/** A comment this often keeps proxies from cutting a quiet stream, and finds out whether the token still counts. */
+/** A comment this often keeps proxies from cutting a quiet stream, and finds out whether the token has expired. */
 const HEARTBEAT_MS = 15_000;
 const PROGRESS_INTERVAL_MS = 500;
 const BATCH = 200;
@@ -45,7 +46,7 @@ export function followRollout(services: Services, following: Following): Respons
 }
 
 async function* follow(services: Services, following: Following): AsyncGenerator<string, void, undefined> {
-  using subscription = services.bus.subscribe(rolloutTopic(following.rolloutId));
+  using subscription = services.bus.subscribe(rolloutTopic(following.rolloutId), TOKENS_TOPIC);
   const cursor = parseCursor(following.request.headers.get("last-event-id"));
   const sentContact = new Map<DeploymentId, string>();
   const sentProgress = new Map<DeploymentId, number>();
@@ -162,7 +163,7 @@ async function untilNextLook(services: Services, rows: readonly DeploymentRow[])
   return waitMs;
 }
 
-/** A revoked token ends the stream at the next look. */
+/** A token that is revoked wakes the stream, one that has expired ends it at the next look. */
 async function stillAllowed(services: Services, request: Request): Promise<boolean> {
   const authorization = request.headers.get("authorization");
   return authorization === null || (await services.authenticator.authenticate(authorization)) !== null;
