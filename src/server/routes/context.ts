@@ -29,11 +29,10 @@ export async function readBody<Schema extends z.ZodType>(
   context: RouteContext,
   schema: Schema,
 ): Promise<z.output<Schema>> {
-  const length = Number(context.req.header("content-length") ?? 0);
-  if (length > JSON_BYTES_MAX) throw new NixdeployError("usage", "cannot read the request: its body is too large");
+  const text = await readText(context.req.raw);
   let value: unknown;
   try {
-    value = await context.req.json();
+    value = JSON.parse(text);
   } catch (cause) {
     throw new NixdeployError("usage", "cannot read the request: its body is not JSON", { cause });
   }
@@ -42,6 +41,18 @@ export async function readBody<Schema extends z.ZodType>(
   throw new NixdeployError("usage", "cannot read the request: its body has another shape", {
     details: parsed.error.issues.map((issue) => `${issue.path.join(".") || "body"}: ${issue.message}`),
   });
+}
+
+/** Counts what comes, since a body need not say its length. */
+async function readText(request: Request): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let total = 0;
+  for await (const chunk of request.body ?? []) {
+    total += chunk.length;
+    if (total > JSON_BYTES_MAX) throw new NixdeployError("usage", "cannot read the request: its body is too large");
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
 }
 
 /**

@@ -5,6 +5,7 @@ import { NixdeployError } from "../../errors.ts";
 import { drawId, parseTokenId } from "../../names.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import { formatToken, parseToken, secretSha256, type TokenKind } from "../../token.ts";
+import { TOKENS_TOPIC } from "../authentication.ts";
 import { mayDo } from "../authorization.ts";
 import { tokenToDto } from "../convert.ts";
 import { findToken, insertToken, listTokens, revokeToken, type TokenRow } from "../database/tokens.ts";
@@ -13,12 +14,19 @@ import type { Services } from "../services.ts";
 import { createRouter, findTargetWorkspace, readBody, visibleWorkspaces } from "./context.ts";
 
 const SECRET_BYTES = 32;
+/** 100 years: later moments have no four-digit year. */
+const LIFETIME_MS_MAX = 100 * 365 * 24 * 60 * 60 * 1000;
 
 export function createTokenRoutes(services: Services) {
   const routes = createRouter();
   routes.post("/tokens", async (context) => {
     const request = await readBody(context, createTokenSchema);
     const workspace = await findTargetWorkspace(services, context, { name: request.workspace, right: "administrate" });
+    if ((request.expiresInMs ?? 0) > LIFETIME_MS_MAX) {
+      throw new NixdeployError("usage", "cannot make the token: it would expire after more than 100 years", {
+        hint: "Leave the expiry out for a token that does not expire.",
+      });
+    }
     const { row, token } = makeToken(services, {
       kind: request.kind,
       workspaceId: workspace.id,
@@ -50,6 +58,7 @@ export function createTokenRoutes(services: Services) {
       throw notFound(`the token ${context.req.param("id")}`);
     }
     await revokeToken(services.database, { id: row.id, atMs: services.clock.nowMs() });
+    services.bus.publish(TOKENS_TOPIC);
     services.log.info("token revoked", { id: row.id, kind: row.kind });
     return context.body(null, 204);
   });
