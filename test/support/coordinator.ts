@@ -110,6 +110,8 @@ export async function createTestCoordinator(options: TestCoordinatorOptions = {}
       await current[Symbol.asyncDispose]();
       await temporary[Symbol.asyncDispose]();
       const bugs = logged.filter(({ level }) => level === "error");
+      // Printed too, since an error on the way out hides the one that a failed test threw.
+      for (const bug of bugs) console.error(bug);
       if (bugs.length > 0) throw new Error(`the coordinator logged errors: ${JSON.stringify(bugs)}`);
     },
   };

@@ -37,6 +37,7 @@ export function createManualClock(startMs = Date.UTC(2026, 0, 1)): ManualClock {
     },
     async advance(durationMs) {
       const untilMs = elapsedMs + durationMs;
+      await letOthersWork();
       for (let due = nextDue(untilMs); due !== undefined; due = nextDue(untilMs)) {
         elapsedMs = Math.max(elapsedMs, due.dueMs);
         sleepers.delete(due);
@@ -48,7 +49,7 @@ export function createManualClock(startMs = Date.UTC(2026, 0, 1)): ManualClock {
   };
 }
 
-/** A few turns of the event loop: enough for what was woken to go to sleep again. */
+/** A few turns of the event loop: enough for whoever is awake to go to sleep. */
 async function letOthersWork(): Promise<void> {
   for (let turn = 0; turn < 10; turn += 1) await new Promise<void>((resolve) => setImmediate(resolve));
 }
