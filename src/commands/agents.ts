@@ -21,7 +21,7 @@ export const command = defineNixdeployCommand({
   async run({ args, context }) {
     await using coordinator = await openAdministration(context, args.dataDir);
     const agents = await coordinator.listAgents(args.workspace, context.signal);
-    await printResult(context, { json: agents, text: formatAgents(agents) });
+    await printResult(context, { json: { agents }, text: formatAgents(agents) });
     if (agents.length === 0) context.log.info("no agents yet: they register at their first contact (nixdeploy agent)");
   },
 });

@@ -5,6 +5,7 @@ import { followDeployments } from "../client/follow.ts";
 import { toFollowFailure } from "../client/follow-failure.ts";
 import { cleanLogText, formatDeploymentLine, formatLogLine } from "../client/follow-text.ts";
 import { findLogTarget, type LogTarget } from "../client/log-target.ts";
+import { isTerminal } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import type { CommandContext } from "./context.ts";
@@ -52,7 +53,12 @@ async function printLog(
     for (const line of page.lines) await print(deployment.agent, line);
     after = page.next;
   }
-  context.log.info(formatDeploymentLine(deployment));
+  await printState(context, deployment);
+}
+
+/** The last line of a log, for people. */
+async function printState(context: CommandContext, deployment: DeploymentDto): Promise<void> {
+  if (!context.json) await context.stdout.write(`${formatDeploymentLine(deployment)}\n`);
 }
 
 async function follow(context: CommandContext, source: Source & { readonly target: LogTarget }): Promise<void> {
@@ -71,11 +77,14 @@ async function follow(context: CommandContext, source: Source & { readonly targe
     signal: context.signal,
     onNote: async (note) => {
       if (note.kind === "log") await print(note.agent, note.line);
-      if (note.kind === "state") context.log.info(formatDeploymentLine(note.deployment));
+      if (note.kind === "state" && !isTerminal(note.deployment.state)) {
+        context.log.info(formatDeploymentLine(note.deployment));
+      }
     },
     onContact: (contact) =>
       context.log.warn(contact === "lost" ? "lost the coordinator: trying again" : "the coordinator is there again"),
   });
+  for (const deployment of result.deployments) await printState(context, deployment);
   const failure = toFollowFailure(result, rolloutId);
   if (failure !== null) throw failure;
 }

@@ -56,7 +56,7 @@ export const command = defineNixdeployCommand({
     await using coordinator = await openCoordinator(context, "push");
     const sign = await loadSigner(context, args.signingKeyFile);
     const roots = await readPushPaths({ words: args.paths, readStdin: context.readStdin, cwd: process.cwd() });
-    const openStore = (jobSignal: AbortSignal) => connectDaemon({ signal: jobSignal });
+    const openStore = (jobSignal: AbortSignal) => connectDaemon({ signal: jobSignal, environment: context.env });
     await using store = await openStore(signal);
     const target = coordinator.uploadTarget(args.cache);
     const plan = await loadUploadPlan({ roots, store, target, signal });

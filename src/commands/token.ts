@@ -51,7 +51,7 @@ const list = defineNixdeployCommand({
     await using coordinator = await openAdministration(context, args.dataDir);
     const tokens = await coordinator.listTokens(context.signal);
     const header = ["id", "kind", "workspace", "created", "expires", "last used", "description"];
-    await printResult(context, { json: tokens, text: formatTable(header, tokens.map(formatRow)) });
+    await printResult(context, { json: { tokens }, text: formatTable(header, tokens.map(formatRow)) });
   },
 });
 

@@ -326,7 +326,7 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
 
   const serve = () =>
     options.socketPath === undefined
-      ? Bun.serve({ port, hostname: "127.0.0.1", idleTimeout: 0, fetch })
+      ? Bun.serve({ port, hostname: "127.0.0.1", idleTimeout: 0, development: false, fetch })
       : Bun.serve({ unix: options.socketPath, fetch });
   let server: Bun.Server<undefined> | null = null;
 

@@ -1,0 +1,195 @@
+/** `activate` against a coordinator that does as the test says: what is printed where, and the exit codes. */
+import { describe, expect, test } from "bun:test";
+import { writeFile } from "node:fs/promises";
+import { NixdeployError } from "../../src/errors.ts";
+import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
+import { FAKE_TOKEN, type FakeCoordinator, problem, startFakeCoordinator } from "../support/fake-coordinator.ts";
+import { rolloutResultSchema } from "../support/results.ts";
+import { type RunCommandOptions, type RunningCommand, startCommand } from "../support/run-command.ts";
+import { createTemporaryDirectory } from "../support/temporary-directory.ts";
+import { waitFor } from "../support/wait-for.ts";
+
+const SYSTEM = `/nix/store/${EXAMPLE_HASH_PART}-system`;
+
+function activate(fake: FakeCoordinator, words: readonly string[], options: RunCommandOptions = {}): RunningCommand {
+  const env = { NIXDEPLOY_URL: fake.url, NIXDEPLOY_ACTIVATE_TOKEN: FAKE_TOKEN, ...options.env };
+  return startCommand(["activate", ...words], { ...options, env });
+}
+
+async function startFleet(...agents: readonly string[]): Promise<FakeCoordinator> {
+  const fake = startFakeCoordinator();
+  for (const agent of agents) fake.addAgent(agent);
+  return fake;
+}
+
+const followed = (fake: FakeCoordinator) => waitFor("activate to follow", () => fake.followers > 0);
+
+describe("a rollout", () => {
+  test("is followed to its good end: lines on stderr, summary on stdout, 0", async () => {
+    await using fake = await startFleet("nuc");
+    const command = activate(fake, [`nuc=${SYSTEM}`]);
+    await followed(fake);
+    fake.setDeployment("nuc", { state: "fetching" });
+    fake.appendLog("nuc", "starting units");
+    fake.setDeployment("nuc", { state: "succeeded" });
+    const { exitCode, stdout, stderr } = await command.result;
+    expect(exitCode).toBe(0);
+    expect(stdout.replace(/ +/g, " ")).toBe("AGENT OUTCOME DURATION REASON\nnuc succeeded 12 s\n");
+    const lines = [`nuc: queued ${SYSTEM}`, "nuc: fetching", "nuc | starting units", "nuc: succeeded"];
+    expect(stderr.split("\n").slice(1, -1)).toEqual(lines);
+  });
+
+  test("with --json the rollout is on stdout, with the states at the end", async () => {
+    await using fake = await startFleet("nuc");
+    const command = activate(fake, ["--json", `nuc=${SYSTEM}`]);
+    await followed(fake);
+    fake.setDeployment("nuc", { state: "succeeded" });
+    const { exitCode, stdout } = await command.result;
+    expect(exitCode).toBe(0);
+    const { deployments } = rolloutResultSchema.parse(JSON.parse(stdout));
+    expect(deployments).toMatchObject([{ agent: "nuc", state: "succeeded", storePath: SYSTEM }]);
+  });
+
+  test("that fails for one agent ends with 1 and says for which and why", async () => {
+    await using fake = await startFleet("nuc", "tv");
+    const command = activate(fake, [`nuc=${SYSTEM}`, `tv=${SYSTEM}`]);
+    await followed(fake);
+    fake.setDeployment("nuc", { state: "succeeded" });
+    fake.setDeployment("tv", { state: "rolled-back", reason: "no proof in time" });
+    const { exitCode, stdout, stderr } = await command.result;
+    expect(exitCode).toBe(1);
+    expect(stdout).toContain("no proof in time");
+    expect(stderr).toContain("nixdeploy: cannot deploy to 1 of 2 agents\n  - tv: rolled back: no proof in time\n");
+  });
+
+  test("for an agent that is offline ends with 0 and says so", async () => {
+    await using fake = await startFleet();
+    fake.addAgent("away", "offline");
+    const { exitCode, stdout, stderr } = await activate(fake, [`away=${SYSTEM}`]).result;
+    expect(exitCode).toBe(0);
+    expect(stderr).toContain("away is offline: it takes this deployment when it returns");
+    expect(stdout).toContain("offline: takes it when it returns");
+  });
+
+  test("--async ends with 0 as soon as it is recorded", async () => {
+    await using fake = await startFleet("nuc");
+    const { exitCode, stdout, stderr } = await activate(fake, [`nuc=${SYSTEM}`, "--async"]).result;
+    const [rollout] = fake.rollouts;
+    expect([exitCode, stdout]).toEqual([0, `${rollout?.id}\n`]);
+    expect(stderr).toContain(`nixdeploy logs ${rollout?.id} --follow`);
+  });
+
+  test("that outlasts --timeout ends with 75 and goes on", async () => {
+    await using fake = await startFleet("nuc");
+    const { exitCode, stdout, stderr } = await activate(fake, [`nuc=${SYSTEM}`, "--timeout", "1s"]).result;
+    expect(exitCode).toBe(75);
+    expect(stdout).toContain("queued");
+    expect(stderr).toContain("the time is up; 1 deployment goes on, nothing is cancelled");
+    expect(stderr).toContain("--follow");
+  });
+
+  test("is left by Ctrl-C with 130 and goes on", async () => {
+    await using fake = await startFleet("nuc");
+    const controller = new AbortController();
+    const command = activate(fake, [`nuc=${SYSTEM}`], { signal: controller.signal });
+    await followed(fake);
+    controller.abort(new NixdeployError("interrupted", "interrupted"));
+    const { exitCode, stderr } = await command.result;
+    expect(exitCode).toBe(130);
+    expect(stderr).toContain(`hint: follow with: nixdeploy logs ${fake.rollouts[0]?.id} --follow`);
+  });
+
+  test("whose stream is cut goes on; a revoked token then ends it with 77", async () => {
+    await using fake = await startFleet("nuc");
+    const command = activate(fake, [`nuc=${SYSTEM}`]);
+    await followed(fake);
+    fake.cutStreams();
+    await waitFor("the second stream", () => fake.followers === 1);
+    fake.appendLog("nuc", "still here");
+    await waitFor("the line", () => command.stderr().includes("nuc | still here"));
+    fake.intercept = async () => problem(new NixdeployError("denied", "cannot log in: the token was revoked"));
+    fake.cutStreams();
+    const { exitCode, stderr } = await command.result;
+    expect(exitCode).toBe(77);
+    expect(stderr).toContain("the token was revoked");
+    expect(stderr).toContain("lost the connection to the coordinator");
+  });
+
+  test("shows progress on one line that changes, on a terminal", async () => {
+    await using fake = await startFleet("nuc");
+    const command = activate(fake, [`nuc=${SYSTEM}`], { isTerminal: true });
+    await followed(fake);
+    await waitFor("progress", () => {
+      fake.sendProgress("nuc", { paths: 1, pathsTotal: 4, bytes: 1_000_000, bytesTotal: 4_000_000 });
+      return command.stderr().includes("\r\u001b[Knuc: fetching 1 of 4 paths, 1.0 of 4.0 MB");
+    });
+    fake.setDeployment("nuc", { state: "succeeded" });
+    expect((await command.result).exitCode).toBe(0);
+  });
+});
+
+describe("the request", () => {
+  test("carries mode, description, CI facts and rollback scripts; only the chosen agents", async () => {
+    await using directory = await createTemporaryDirectory("activate");
+    await using fake = await startFleet("nuc", "tv");
+    const spec = { agents: { nuc: SYSTEM, tv: SYSTEM }, rollbackScript: { "x86_64-linux": SYSTEM }, extra: 1 };
+    await writeFile(directory.join("deploy.json"), JSON.stringify(spec));
+    const flags = ["--agent", "tv", "--mode", "boot", "--description", "new kernel", "--require-online", "--async"];
+    const env = { GITHUB_REPOSITORY: "acme/fleet", GITHUB_SHA: "abc" };
+    const { exitCode, stderr } = await activate(fake, [directory.join("deploy.json"), ...flags], { env }).result;
+    expect(exitCode).toBe(0);
+    expect(stderr).toContain("warn: ");
+    expect(stderr).toContain('"extra" is not known to this version');
+    const expected: unknown = {
+      agents: { tv: SYSTEM },
+      rollbackScript: { "x86_64-linux": SYSTEM },
+      mode: "boot",
+      description: "new kernel",
+      requireOnline: true,
+      origin: { repository: "acme/fleet", commit: "abc" },
+    };
+    expect(fake.rolloutRequests as unknown).toEqual([expected]);
+  });
+});
+
+describe("refused before anything starts", () => {
+  test("a spec with unknown agents: all of them, 1", async () => {
+    await using fake = await startFleet("nuc");
+    const { exitCode, stderr } = await activate(fake, [`nuc=${SYSTEM}`, `tv=${SYSTEM}`, `pi=${SYSTEM}`]).result;
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain("  - agent tv: no such agent");
+    expect(stderr).toContain("  - agent pi: no such agent");
+    expect(fake.rollouts).toEqual([]);
+  });
+
+  test.each([
+    ["no spec", [], 2, "SPEC|NAME=PATH is missing"],
+    ["a spec that is not there", ["./nothing.json"], 2, "no such file"],
+    ["a spec that neither store nor cache has", [SYSTEM], 1, "neither the local store nor the cache has it"],
+    ["an agent that the spec lacks", ["nuc=/nix/store/0-x"], 2, "is no store path"],
+    ["an unknown name", [`nuc=${SYSTEM}`, "--agent", "tv"], 2, 'the spec has no agent "tv"'],
+    ["a wrong mode", [`nuc=${SYSTEM}`, "--mode", "reboot"], 2, "--mode is one of"],
+    ["an empty timeout", [`nuc=${SYSTEM}`, "--timeout", "0s"], 2, "--timeout"],
+  ] as const)("%s", async (_what, words, exitCode, text) => {
+    await using fake = await startFleet("nuc");
+    const result = await activate(fake, words).result;
+    expect([result.exitCode, result.stdout]).toEqual([exitCode, ""]);
+    expect(result.stderr).toContain(text);
+    expect(fake.rollouts).toEqual([]);
+  });
+
+  test("without a coordinator: 75", async () => {
+    await using fake = await startFleet("nuc");
+    await fake.stop();
+    const { exitCode, stderr } = await activate(fake, [`nuc=${SYSTEM}`]).result;
+    expect(exitCode).toBe(75);
+    expect(stderr).toContain("the connection was refused");
+  });
+
+  test("without a token, or a URL: 2, naming the variables", async () => {
+    const noToken = await startCommand(["activate", `nuc=${SYSTEM}`, "--url", "http://127.0.0.1:1"]).result;
+    expect([noToken.exitCode, noToken.stderr]).toEqual([2, expect.stringContaining("NIXDEPLOY_ACTIVATE_TOKEN")]);
+    const noUrl = await startCommand(["activate", `nuc=${SYSTEM}`]).result;
+    expect([noUrl.exitCode, noUrl.stderr]).toEqual([2, expect.stringContaining("NIXDEPLOY_URL")]);
+  });
+});

@@ -1,0 +1,81 @@
+/**
+ * Runs a command line in this process as `main.ts` does, with streams that are kept: for tests of commands that need
+ * no process of their own.
+ */
+import type { CommandContext, OutputStream } from "../../src/commands/context.ts";
+import { describeFailure, formatFailure } from "../../src/commands/format-failure.ts";
+import { resolveRequest } from "../../src/commands/root.ts";
+import { createLogger } from "../../src/log.ts";
+import { type Random, systemClock, systemRandom } from "../../src/runtime.ts";
+
+export type RunCommandOptions = {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly stdin?: string;
+  readonly signal?: AbortSignal;
+  readonly isTerminal?: boolean;
+};
+
+export type CommandResult = { readonly exitCode: number; readonly stdout: string; readonly stderr: string };
+
+export type RunningCommand = {
+  readonly result: Promise<CommandResult>;
+  /** What has been printed so far. */
+  stdout(): string;
+  stderr(): string;
+};
+
+/** Waits between two tries are a hundredth of what they may be. */
+export const impatientRandom: Random = { bytes: systemRandom.bytes, fraction: () => 0.01 };
+
+export function startCommand(words: readonly string[], options: RunCommandOptions = {}): RunningCommand {
+  const signal = options.signal ?? new AbortController().signal;
+  const isTerminal = options.isTerminal ?? false;
+  let stdout = "";
+  let stderr = "";
+  const collect = (append: (text: string) => void): OutputStream => ({
+    isTerminal,
+    write: async (text) => append(text),
+  });
+  const run = async (): Promise<CommandResult> => {
+    let exitCode = 0;
+    try {
+      const request = await resolveRequest({ words, version: "0.0.0" });
+      if (request.kind !== "run") throw new Error(`nothing to run: ${words.join(" ")}`);
+      const { json, url, verbose, logFormat } = request.common;
+      const context: CommandContext = {
+        signal,
+        stdout: collect((text) => {
+          stdout += text;
+        }),
+        stderr: collect((text) => {
+          stderr += text;
+        }),
+        readStdin: () => new Blob([options.stdin ?? ""]).stream(),
+        log: createLogger({
+          verbose,
+          format: logFormat,
+          write: (line) => {
+            stderr += `${line}\n`;
+          },
+        }),
+        env: options.env ?? {},
+        clock: systemClock,
+        random: impatientRandom,
+        json,
+        urlFlag: url,
+        verbose,
+      };
+      await request.run(context);
+    } catch (error) {
+      const failure = describeFailure(error, signal);
+      stderr += formatFailure(failure, "0.0.0");
+      exitCode = failure.exitCode;
+    }
+    return { exitCode, stdout, stderr };
+  };
+  return { result: run(), stdout: () => stdout, stderr: () => stderr };
+}
+
+export function runCommand(words: readonly string[], options: RunCommandOptions = {}): Promise<CommandResult> {
+  return startCommand(words, options).result;
+}
