@@ -36,17 +36,17 @@ export async function updateDeployment(
   await database.updateTable("deployments").set(change).where("id", "=", id).execute();
 }
 
-/** The deployments of a rollout, in the order of their creation. */
+/** The deployments of a rollout, by the names of their agents. */
 export async function loadRolloutDeployments(
   database: CoordinatorDatabase,
   rolloutId: RolloutId,
 ): Promise<readonly DeploymentRow[]> {
   return await database
     .selectFrom("deployments")
-    .selectAll()
+    .innerJoin("agents", "agents.id", "deployments.agent_id")
+    .selectAll("deployments")
     .where("rollout_id", "=", rolloutId)
-    .orderBy("created_ms")
-    .orderBy("id")
+    .orderBy("agents.name")
     .limit(ROLLOUT_DEPLOYMENTS_MAX)
     .execute();
 }
