@@ -6,7 +6,7 @@
  * {@link LOG_BYTES_MAX} is not kept, which the journal says. Trouble with the disk never stops an activation: log lines
  * are lost then, while a phase or an outcome that cannot be written is an error for the caller.
  */
-import { NixdeployError } from "../errors.ts";
+import { describeError, NixdeployError } from "../errors.ts";
 import { LOG_LINE_CHARACTERS_MAX, type Offer, REPORT_ENTRIES_MAX, type ReportEntry } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
 import type { ChangeSignal } from "./change-signal.ts";
@@ -17,6 +17,8 @@ export const LOG_BYTES_MAX = 64 * 1024 * 1024;
 
 const FLUSH_INTERVAL_MS = 100;
 const BUFFER_BYTES_MAX = 512 * 1024;
+/** After a failed write, before log lines ask for another. */
+const RETRY_INTERVAL_MS = 1_000;
 const REPORT_BYTES_MAX = 1024 * 1024;
 
 export type PhaseEntry = Extract<ReportEntry, { type: "phase" }>;
@@ -37,7 +39,10 @@ export type Journal = {
   log(stream: LogStream, text: string): Promise<void>;
   /** Durable on return. @throws NixdeployError("host") when it cannot be written */
   phase(entry: Pick<PhaseEntry, "phase" | "previousPath">): Promise<void>;
-  /** Durable on return; nothing may be added afterwards. @throws NixdeployError("host") when it cannot be written */
+  /**
+   * Durable on return; nothing may be added afterwards.
+   * @throws NixdeployError("host") when it cannot be written; then call it again with the same entry, later
+   */
   finish(entry: Omit<OutcomeEntry, "type" | "n" | "atMs">): Promise<void>;
   /** Durable entries behind a place, as many as fit into one report. */
   read(from: Cursor): Promise<{ readonly entries: readonly ReportEntry[]; readonly next: Cursor }>;
@@ -67,16 +72,21 @@ export function createJournal(options: JournalOptions): Journal {
   let acknowledged = options.acknowledged;
   let logBytes = file.end.offset;
   let linesLost = 0;
+  /** An outcome that the disk has not taken yet. */
+  let unwritten: OutcomeEntry | null = null;
 
   const log = async (stream: LogStream, text: string) => {
     if (logBytes > logBytesMax) {
-      if (linesLost === 0) writer.add({ type: "log", stream: "agent", text: describeLimit(logBytesMax) });
+      if (linesLost === 0) writer.addLast(describeLimit(logBytesMax));
       linesLost += 1;
       return;
     }
     const size = writer.add({ type: "log", stream, text: cutLine(text) });
-    if (size === null) linesLost += 1;
-    else logBytes += size;
+    if (size === null) {
+      linesLost += 1;
+      return;
+    }
+    logBytes += size;
     await writer.whenRoom();
   };
 
@@ -94,15 +104,18 @@ export function createJournal(options: JournalOptions): Journal {
     },
     log,
     async phase(entry) {
-      phases.push(await writer.addDurably({ type: "phase", ...entry }));
+      const numbered = writer.number({ type: "phase", ...entry });
+      await writer.flushOrFail();
+      phases.push(numbered);
     },
     async finish(entry) {
       if (outcome !== null) throw new Error("cannot finish a journal twice");
-      if (linesLost > 0) {
-        writer.add({ type: "log", stream: "agent", text: `${linesLost} lines of output were not kept` });
-        linesLost = 0;
+      if (unwritten === null) {
+        if (linesLost > 0) writer.addLast(`${linesLost} lines of output were not kept`);
+        unwritten = writer.number({ type: "outcome", ...entry });
       }
-      outcome = await writer.addDurably({ type: "outcome", ...entry });
+      await writer.flushOrFail();
+      outcome = unwritten;
       changes.changed();
     },
     read: (from) => file.read(from, { entriesMax: REPORT_ENTRIES_MAX, bytesMax: REPORT_BYTES_MAX }),
@@ -133,13 +146,20 @@ function createWriter(file: JournalFile, clock: Clock, changes: ChangeSignal) {
   let gatheredBytes = 0;
   let writing: Promise<void> | null = null;
   let timer: Promise<void> | null = null;
+  let failedAtMs: number | null = null;
   const closing = new AbortController();
 
   const writeGathered = async () => {
     const lines = gathered.join("");
     const count = gathered.length;
     if (count === 0) return;
-    await file.append(lines, count);
+    try {
+      await file.append(lines, count);
+      failedAtMs = null;
+    } catch (error) {
+      failedAtMs = clock.monotonicMs();
+      throw error;
+    }
     // What came meanwhile stays.
     gathered = gathered.slice(count);
     gatheredBytes -= Buffer.byteLength(lines);
@@ -166,34 +186,39 @@ function createWriter(file: JournalFile, clock: Clock, changes: ChangeSignal) {
         timer = null;
       });
   };
-  const number = <Entry extends Unnumbered<ReportEntry>>(entry: Entry) => {
+  const gather = <Entry extends Unnumbered<ReportEntry>>(entry: Entry) => {
     const numbered = { n: lastNumber + 1, atMs: clock.nowMs(), ...entry };
     const line = `${JSON.stringify(numbered)}\n`;
+    const bytes = Buffer.byteLength(line);
     lastNumber += 1;
     gathered.push(line);
-    const bytes = Buffer.byteLength(line);
     gatheredBytes += bytes;
     return { numbered, bytes };
   };
   return {
+    /** Gathers an entry; `flushOrFail` makes it durable. */
+    number: <Entry extends Unnumbered<PhaseEntry | OutcomeEntry>>(entry: Entry) => gather(entry).numbered,
     /** @returns the bytes it takes, or null when it was dropped because the disk takes nothing */
     add(entry: Unnumbered<LogEntry>): number | null {
       if (gatheredBytes > 2 * BUFFER_BYTES_MAX) return null;
-      const { bytes } = number(entry);
       flushLater();
-      return bytes;
+      return gather(entry).bytes;
     },
-    async addDurably<Entry extends Unnumbered<PhaseEntry | OutcomeEntry>>(entry: Entry) {
-      const { numbered } = number(entry);
+    /** A line of ours that is never dropped. */
+    addLast(text: string): void {
+      gather({ type: "log", stream: "agent", text });
+      flushLater();
+    },
+    async flushOrFail(): Promise<void> {
       try {
         await flush();
       } catch (cause) {
-        throw new NixdeployError("host", `cannot write the deployment's journal: ${String(cause)}`, { cause });
+        throw new NixdeployError("host", `cannot write the deployment's journal: ${describeError(cause)}`, { cause });
       }
-      return numbered;
     },
     async whenRoom(): Promise<void> {
-      if (gatheredBytes <= BUFFER_BYTES_MAX) return;
+      const isTooEarly = failedAtMs !== null && clock.monotonicMs() - failedAtMs < RETRY_INTERVAL_MS;
+      if (gatheredBytes <= BUFFER_BYTES_MAX || isTooEarly) return;
       await flush().catch(() => {
         // The disk refuses: lines beyond the buffer are dropped and counted.
       });

@@ -44,7 +44,7 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
     logger,
     machine,
     dial: createWebSocketDialer(readNetworkSettings(environment)),
-    connectDaemon: ({ signal }) => connectDaemon({ signal, clock }),
+    connectDaemon: ({ signal }) => connectDaemon({ signal, clock, environment }),
     openCache: (welcome, credential) =>
       createCoordinatorCache({
         coordinatorUrl: config.coordinatorUrl,
