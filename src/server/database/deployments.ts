@@ -98,15 +98,16 @@ export async function loadLatestDeployments(
   return latest;
 }
 
-/** @returns how many deployments there are in each of the given states, all workspaces together */
+/** @returns how many deployments of these workspaces are in one of these states */
 export async function countDeployments(
   database: CoordinatorDatabase,
-  states: DeploymentRow["state"][],
+  query: { readonly workspaceIds: readonly string[]; readonly states: readonly DeploymentRow["state"][] },
 ): Promise<number> {
   const row = await database
     .selectFrom("deployments")
     .select(({ fn }) => fn.countAll<number>().as("count"))
-    .where("state", "in", states)
+    .where("workspace_id", "in", query.workspaceIds)
+    .where("state", "in", query.states)
     .executeTakeFirstOrThrow();
   return row.count;
 }

@@ -26,14 +26,15 @@ export function createAgentRoutes(services: Services) {
     for (const agent of await listAgents(services.database, null)) {
       if (workspaces.has(agent.workspace_id)) counts[contactOf(services, agent)] += 1;
     }
+    const workspaceIds = [...workspaces.keys()];
     const status: StatusDto = {
       version: services.version,
       url: services.publicUrl(),
       startedAt: new Date(services.startedMs).toISOString(),
       workspaces: [...workspaces.values()],
       agents: counts,
-      deploymentsRunning: await countDeployments(services.database, RUNNING_STATES),
-      deploymentsQueued: await countDeployments(services.database, ["queued"]),
+      deploymentsRunning: await countDeployments(services.database, { workspaceIds, states: RUNNING_STATES }),
+      deploymentsQueued: await countDeployments(services.database, { workspaceIds, states: ["queued"] }),
     };
     return context.json(status);
   });
