@@ -12,6 +12,7 @@ import type { RolloutId } from "../names.ts";
 import type { FollowResult } from "./follow.ts";
 import { decideCutShort, standingOf } from "./follow-state.ts";
 import { formatDeploymentLine } from "./follow-text.ts";
+import { formatCount } from "./format-quantity.ts";
 
 /** @returns null when the rollout is done */
 export function toFollowFailure({ end, deployments }: FollowResult, rolloutId: RolloutId): NixdeployError | null {
@@ -35,14 +36,15 @@ export function toFollowFailure({ end, deployments }: FollowResult, rolloutId: R
 
 /** The command that takes the following up again. */
 export function hintToFollow(rolloutId: RolloutId): string {
-  return `follow with: nixdeploy logs ${rolloutId} --follow`;
+  return `Follow with: nixdeploy logs ${rolloutId} --follow`;
 }
 
 type Cut = { readonly why: string; readonly cause: unknown };
 
 function describeCutShort(deployments: readonly DeploymentDto[], rolloutId: RolloutId, cut: Cut): NixdeployError {
   const rest = `${cut.why}; ${describeGoingOn(deployments)}`;
-  if (decideCutShort(deployments) === 1) return describeBad(deployments, `${rest}; ${hintToFollow(rolloutId)}`);
+  if (decideCutShort(deployments) === 1)
+    return describeBad(deployments, `Not all have ended: ${rest}. ${hintToFollow(rolloutId)}`);
   return new NixdeployError("unreachable", `cannot follow to the end: ${rest}`, {
     hint: hintToFollow(rolloutId),
     cause: cut.cause,
@@ -63,7 +65,5 @@ function describeGoingOn(deployments: readonly DeploymentDto[]): string {
     const standing = standingOf(state, contact);
     return standing === "running" || standing === "parked";
   }).length;
-  return count === 1
-    ? "1 deployment goes on, nothing is cancelled"
-    : `${count} deployments go on, nothing is cancelled`;
+  return `${formatCount(count, "deployment")} ${count === 1 ? "goes" : "go"} on, nothing is cancelled`;
 }

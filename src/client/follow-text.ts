@@ -4,6 +4,7 @@
 import type { DeploymentDto, FollowEvent, LogLine } from "../api.ts";
 import type { DeploymentState } from "../deployment.ts";
 import { standingOf } from "./follow-state.ts";
+import { formatBytes } from "./format-quantity.ts";
 
 const WORDS: Readonly<Record<DeploymentState, string>> = {
   queued: "queued",
@@ -37,10 +38,10 @@ export function formatLogLine(agent: string, line: LogLine): string {
   return `${agent} | ${cleanLogText(line.text)}`;
 }
 
-/** `nuc: fetching 12 of 40 paths, 3.1 of 20.0 MB` */
+/** `nuc: fetching 12 of 40 paths, 3.1 MB of 20.0 MB` */
 export function formatProgress(progress: Extract<FollowEvent, { event: "progress" }>["data"]): string {
   const { agent, paths, pathsTotal, bytes, bytesTotal } = progress;
-  return `${agent}: fetching ${paths} of ${pathsTotal} paths, ${formatMegabytes(bytes)} of ${formatMegabytes(bytesTotal)} MB`;
+  return `${agent}: fetching ${paths} of ${pathsTotal} paths, ${formatBytes(bytes)} of ${formatBytes(bytesTotal)}`;
 }
 
 export type SummaryRow = {
@@ -81,8 +82,4 @@ function formatElapsed(from: string, to: string | null): string {
   if (seconds < 60) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
   return minutes < 60 ? `${minutes} min ${seconds % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-function formatMegabytes(bytes: number): string {
-  return (bytes / 1_000_000).toFixed(1);
 }

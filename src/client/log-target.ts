@@ -20,7 +20,7 @@ export async function findLogTarget(client: Client, text: string, signal: AbortS
   const found = (await findById(client, text, signal)) ?? (await findByAgent(client, text, signal));
   if (found !== null) return found;
   throw new NixdeployError("not-found", `cannot show the log of ${JSON.stringify(text)}: no deployment or agent`, {
-    hint: "give the id of a deployment or rollout, or the name of an agent that something was deployed to (nixdeploy agents)",
+    hint: "Give the id of a deployment or rollout, or the name of an agent that something was deployed to (`nixdeploy agents`).",
   });
 }
 

@@ -19,7 +19,7 @@ export async function readPushPaths({ words, readStdin, cwd }: ReadPushPathsOpti
   const given = words.length > 0 ? words : await readWords(readStdin());
   if (given.length === 0) {
     throw new NixdeployError("usage", "cannot push: no path was given, neither as an argument nor on standard input", {
-      hint: "for example: nixdeploy push ./result",
+      hint: "For example: nixdeploy push ./result",
     });
   }
   const paths = new Set<StorePath>();

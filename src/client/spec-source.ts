@@ -64,7 +64,7 @@ async function readLocalFile(text: string, cwd: string): Promise<string | null> 
   const stats = await file.stat();
   if (stats.isDirectory()) {
     throw new NixdeployError("usage", `cannot read ${text}: it is a directory, not a deployment spec`, {
-      hint: `to deploy it to one agent, write NAME=${text}`,
+      hint: `To deploy it to one agent, write NAME=${text}.`,
     });
   }
   if (stats.size > FILE_BYTES_MAX) {
@@ -80,7 +80,7 @@ async function readFromCache(text: string, { cwd, cache, signal }: ReadSpecOptio
   const contents = await readFileFromCache(cache, storePath, signal);
   if (contents === null) {
     throw new NixdeployError("not-found", `cannot read ${storePath}: neither the local store nor the cache has it`, {
-      hint: `build it here, or bring it into the cache: nixdeploy push ${quoteWord(text)}`,
+      hint: `Build it here, or bring it into the cache: nixdeploy push ${quoteWord(text)}`,
     });
   }
   return parseSpec(new TextDecoder().decode(contents), storePath);

@@ -62,7 +62,7 @@ export function selectAgents(spec: DeploymentSpec, names: readonly string[]): De
   const unknown = [...new Set(names)].filter((name) => !known.has(name));
   if (unknown.length > 0) {
     throw new NixdeployError("usage", `the spec has no agent ${unknown.map(quoteExcerpt).join(", ")}`, {
-      hint: `it has: ${[...known].join(", ")}`,
+      hint: `It has: ${[...known].join(", ")}.`,
     });
   }
   return { ...spec, agents: new Map([...spec.agents].filter(([name]) => names.includes(name))) };
@@ -73,7 +73,7 @@ function parseJson(text: string, origin: string): unknown {
     return JSON.parse(text);
   } catch (error) {
     throw new NixdeployError("refused", `cannot read the deployment spec ${origin}: it is not JSON`, {
-      hint: `a spec looks like ${EXAMPLE}`,
+      hint: `A spec looks like ${EXAMPLE}.`,
       cause: error,
     });
   }
@@ -130,6 +130,6 @@ function describeType(value: unknown): string {
 function refuse(origin: string, faults: readonly string[]): NixdeployError {
   return new NixdeployError("refused", `cannot read the deployment spec ${origin}: it is not of the right form`, {
     details: faults,
-    hint: `a spec looks like ${EXAMPLE}`,
+    hint: `A spec looks like ${EXAMPLE}.`,
   });
 }

@@ -47,7 +47,7 @@ export async function requireStorePath(text: string, cwd: string): Promise<Store
       return resolved.storePath;
     case "outside":
       throw new NixdeployError("usage", `cannot use ${quoteExcerpt(text)}: it is not in the Nix store`, {
-        hint: "give a store path or a symlink to one, such as ./result",
+        hint: "Give a store path or a symlink to one, such as ./result.",
       });
     case "absent":
       throw describeAbsent(text);
@@ -60,8 +60,8 @@ export async function requireStorePath(text: string, cwd: string): Promise<Store
 export function describeAbsent(text: string): NixdeployError {
   return new NixdeployError("usage", `cannot use ${quoteExcerpt(text)}: there is no such file`, {
     hint: isCacheName(text)
-      ? `to name a cache, write --cache ${text}; else build first (\`nix build\` makes ./result)`
-      : "build it first: `nix build` makes ./result",
+      ? `To name a cache, write --cache ${text}; else build first (\`nix build\` makes ./result).`
+      : "Build it first: `nix build` makes ./result.",
   });
 }
 

@@ -98,7 +98,7 @@ export function probeSocket(path: string, signal: AbortSignal): Promise<boolean>
         if (["ENOENT", "ECONNREFUSED", "ENOTDIR"].includes(error.code ?? "")) return resolve(false);
         reject(
           new NixdeployError("host", `cannot use ${path}: ${describeError(error)}`, {
-            hint: "run this as the user that runs `nixdeploy serve`, or as root",
+            hint: "Run this as the user that runs `nixdeploy serve`, or as root.",
             cause: error,
           }),
         );

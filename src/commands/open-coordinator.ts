@@ -45,8 +45,8 @@ export async function openAdministration(
   if (context.urlFlag === null && (context.env["NIXDEPLOY_URL"] ?? "") === "") {
     throw new NixdeployError("usage", "cannot find the coordinator: neither its URL nor its data directory is given", {
       hint:
-        "set NIXDEPLOY_URL (or --url) and NIXDEPLOY_TOKEN; on the coordinator's own host --data-dir DIR is enough, " +
-        "for example --data-dir /var/lib/nixdeploy/server",
+        "Set NIXDEPLOY_URL (or --url) and NIXDEPLOY_TOKEN; on the coordinator's own host --data-dir DIR is enough, " +
+        "for example --data-dir /var/lib/nixdeploy/server.",
     });
   }
   return await openCoordinator(context, "general");
@@ -63,7 +63,7 @@ async function openDataDirectory(
   const socketPath = join(dataDir, "control.sock");
   if (!existsSync(dataDir)) {
     throw new NixdeployError("not-found", `cannot use the data directory ${dataDir}: there is none`, {
-      hint: "`nixdeploy serve` makes it at its first start",
+      hint: "`nixdeploy serve` makes it at its first start.",
     });
   }
   if (await probeSocket(socketPath, context.signal)) {

@@ -1,4 +1,5 @@
 /** How far a push is, in words: from the engine's events to the progress line. */
+import { formatBytes, formatCount } from "../client/format-quantity.ts";
 import type { UploadPlan } from "../nix/cache/upload/plan-upload.ts";
 import { planNars } from "../nix/cache/upload/plan-upload.ts";
 import type { UploadResult } from "../nix/cache/upload/upload.ts";
@@ -34,16 +35,14 @@ export function createPushProgress(
     printing = printing.then(write);
   };
   const describe = () =>
-    `${doneNars} of ${nars.length} files, ${formatMegabytes(readBytes)} of ${formatMegabytes(totalBytes)}, ` +
-    `${formatMegabytes(sentBytes)} sent`;
+    `${doneNars} of ${nars.length} NARs, ${formatBytes(readBytes)} of ${formatBytes(totalBytes)}, ` +
+    `${formatBytes(sentBytes)} sent`;
 
   return {
     async start() {
       if (missing.length === 0) return;
-      await line.say(
-        `pushing ${missing.length} paths (${formatMegabytes(totalBytes)}) into the cache ${push.cache}; ` +
-          `${there} are there already`,
-      );
+      const what = `${formatCount(missing.length, "path")} (${formatBytes(totalBytes)})`;
+      await line.say(`pushing ${what} into the cache ${push.cache}, ${there} there already`);
     },
     onEvent(event) {
       switch (event.kind) {
@@ -71,8 +70,8 @@ export function createPushProgress(
       await printing;
       await line.say(
         missing.length === 0
-          ? `nothing to do: all ${closure.length} paths are in the cache ${push.cache}`
-          : `pushed ${result.uploadedPaths} paths: ${formatMegabytes(result.uploadedBytes)} sent, ${there} were there already`,
+          ? `nothing to do: the cache ${push.cache} has all of it (${formatCount(closure.length, "path")})`
+          : `pushed ${formatCount(result.uploadedPaths, "path")}: ${formatBytes(result.uploadedBytes)} sent`,
       );
     },
     async clear() {
@@ -83,11 +82,6 @@ export function createPushProgress(
 }
 
 function describeUploaded({ info, fileSizeBytes }: Extract<UploadEvent, { kind: "uploaded" }>): string {
-  const sizes = `${formatMegabytes(info.narSizeBytes)}, ${formatMegabytes(fileSizeBytes)} compressed`;
+  const sizes = `${formatBytes(info.narSizeBytes)}, ${formatBytes(fileSizeBytes)} compressed`;
   return `${storePathBaseName(info.storePath)} (${sizes})`;
-}
-
-/** `3.1 MB` */
-export function formatMegabytes(bytes: number): string {
-  return `${(bytes / 1_000_000).toFixed(1)} MB`;
 }

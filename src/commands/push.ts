@@ -1,4 +1,5 @@
 /** `nixdeploy push`: brings closures from the local store into a cache. */
+import { formatBytes, formatCount } from "../client/format-quantity.ts";
 import { readPushPaths } from "../client/push-paths.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import { parseCacheName } from "../names.ts";
@@ -15,7 +16,7 @@ import { readKey, readSecretFile } from "./environment.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { printResult } from "./output.ts";
 import { createProgressLine } from "./progress-line.ts";
-import { createPushProgress, formatMegabytes } from "./push-progress.ts";
+import { createPushProgress } from "./push-progress.ts";
 
 export const command = defineNixdeployCommand({
   name: "push",
@@ -101,7 +102,7 @@ function parseSigningKey(text: string) {
     return parseSecretKey(text.trim());
   } catch (error) {
     throw new NixdeployError("usage", `cannot use the signing key: ${describeError(error)}`, {
-      hint: "it is one line NAME:BASE64, as `nix key generate-secret` or `nix-store --generate-binary-cache-key` makes it",
+      hint: "It is one line NAME:BASE64, as `nix key generate-secret` or `nix-store --generate-binary-cache-key` makes it.",
       cause: error,
     });
   }
@@ -117,7 +118,7 @@ async function printDryRun(
   const json = { paths: roots, missing, skipped, narBytes: sizeBytes };
   await printResult(context, { json, text: missing.join("\n") });
   context.log.info(
-    `would push ${missing.length} paths (${formatMegabytes(sizeBytes)} uncompressed); ${skipped} are there already`,
+    `would push ${formatCount(missing.length, "path")} (${formatBytes(sizeBytes)} uncompressed), ${skipped} there already`,
   );
 }
 

@@ -109,7 +109,8 @@ describe("an upload", () => {
           if (fault === "restart") fake.cache.forgetUploads();
           const answer = await next();
           if (fault === "restart") return answer;
-          return new Response(new ReadableStream({ start: (controller) => controller.error(new Error("cut")) }));
+          fake.cutConnections();
+          return answer;
         };
         expect(await upload(fake, store, root)).toMatchObject({ uploadedPaths: 2 });
         expect(fake.cache.paths.size).toBe(2);
@@ -162,7 +163,7 @@ describe("following", () => {
     const { result, notes, contacts } = await start(fake, client);
     fake.appendLog("nuc", "one", "two");
     await waitFor("two lines", () => lineNumbers(notes).length === 2);
-    fake.cutStreams();
+    fake.cutConnections();
     fake.appendLog("nuc", "three");
     fake.setDeployment("nuc", { state: "succeeded" });
     expect((await result).end).toEqual({ kind: "over", exitCode: 0 });
@@ -198,7 +199,7 @@ describe("following", () => {
     await using client = connect(fake);
     const { result } = await start(fake, client);
     fake.intercept = async () => problem(new NixdeployError("denied", "the token was revoked"));
-    fake.cutStreams();
+    fake.cutConnections();
     expect((await failureOf(result)).kind).toBe("denied");
   });
 

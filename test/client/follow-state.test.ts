@@ -136,7 +136,7 @@ describe("text", () => {
   test("formatProgress", () => {
     const { id, agent } = deployment();
     const progress = { deployment: id, agent, paths: 12, pathsTotal: 40, bytes: 3_100_000, bytesTotal: 20_000_000 };
-    expect(formatProgress(progress)).toBe("nuc: fetching 12 of 40 paths, 3.1 of 20.0 MB");
+    expect(formatProgress(progress)).toBe("nuc: fetching 12 of 40 paths, 3.1 MB of 20.0 MB");
   });
 
   test.each([

@@ -176,7 +176,7 @@ describe("toFollowFailure", () => {
 
   test("says how to go on, and why each bad one is bad", () => {
     const interrupted = toFollowFailure({ end: { kind: "interrupted" }, deployments: [running] }, rolloutId);
-    expect(interrupted?.hint).toBe("follow with: nixdeploy logs rrrrrrrrrrrrrrrr --follow");
+    expect(interrupted?.hint).toBe("Follow with: nixdeploy logs rrrrrrrrrrrrrrrr --follow");
     const timeout = toFollowFailure({ end: { kind: "timeout" }, deployments: [running, failed] }, rolloutId);
     expect(timeout?.details).toEqual(["nuc: failed: the disk is full"]);
     expect(timeout?.hint).toContain("the time is up; 1 deployment goes on");

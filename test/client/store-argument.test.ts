@@ -58,8 +58,8 @@ test("what leads elsewhere is told apart", async () => {
 test.each([
   ["file", "not in the Nix store", "./result"],
   ["mycache", "no such file", "--cache mycache"],
-  ["./nothing", "no such file", "build it first"],
-  ["result", "no such file", "build it first"],
+  ["./nothing", "no such file", "Build it first"],
+  ["result", "no such file", "Build it first"],
 ])("push %s is a usage error that says what is right", async (text, why, hint) => {
   await using directory = await createTemporaryDirectory("args");
   await writeFile(directory.join("file"), "x");
@@ -81,5 +81,5 @@ test("paths come from arguments, else from standard input, each once", async () 
   expect((await readPushPaths({ ...options, words: [] })).map(String)).toEqual([PATH, OTHER]);
   expect((await readPushPaths({ ...options, words: [OTHER] })).map(String)).toEqual([OTHER]);
   const error = await refusalOf(readPushPaths({ cwd: "/", words: [], readStdin: () => chunks(" \n") }));
-  expect([error.kind, error.hint]).toEqual(["usage", "for example: nixdeploy push ./result"]);
+  expect([error.kind, error.hint]).toEqual(["usage", "For example: nixdeploy push ./result"]);
 });

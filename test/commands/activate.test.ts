@@ -96,19 +96,19 @@ describe("a rollout", () => {
     controller.abort(new NixdeployError("interrupted", "interrupted"));
     const { exitCode, stderr } = await command.result;
     expect(exitCode).toBe(130);
-    expect(stderr).toContain(`hint: follow with: nixdeploy logs ${fake.rollouts[0]?.id} --follow`);
+    expect(stderr).toContain(`hint: Follow with: nixdeploy logs ${fake.rollouts[0]?.id} --follow`);
   });
 
   test("whose stream is cut goes on; a revoked token then ends it with 77", async () => {
     await using fake = await startFleet("nuc");
     const command = activate(fake, [`nuc=${SYSTEM}`]);
     await followed(fake);
-    fake.cutStreams();
+    fake.cutConnections();
     await waitFor("the second stream", () => fake.followers === 1);
     fake.appendLog("nuc", "still here");
     await waitFor("the line", () => command.stderr().includes("nuc | still here"));
     fake.intercept = async () => problem(new NixdeployError("denied", "cannot log in: the token was revoked"));
-    fake.cutStreams();
+    fake.cutConnections();
     const { exitCode, stderr } = await command.result;
     expect(exitCode).toBe(77);
     expect(stderr).toContain("the token was revoked");
@@ -121,7 +121,7 @@ describe("a rollout", () => {
     await followed(fake);
     await waitFor("progress", () => {
       fake.sendProgress("nuc", { paths: 1, pathsTotal: 4, bytes: 1_000_000, bytesTotal: 4_000_000 });
-      return command.stderr().includes("\r\u001b[Knuc: fetching 1 of 4 paths, 1.0 of 4.0 MB");
+      return command.stderr().includes("\r\u001b[Knuc: fetching 1 of 4 paths, 1.0 MB of 4.0 MB");
     });
     fake.setDeployment("nuc", { state: "succeeded" });
     expect((await command.result).exitCode).toBe(0);

@@ -55,7 +55,7 @@ test("a closure goes up whole, once, with what the store knows of it", async () 
 
   const second = await push(fake, [path, "--json"]);
   expect(JSON.parse(second.stdout)).toEqual({ paths: [path], uploaded: 0, skipped: 4, bytesUploaded: 0 });
-  expect(second.stderr).toContain("nothing to do: all 4 paths are in the cache default");
+  expect(second.stderr).toContain("nothing to do: the cache default has all of it (4 paths)");
 
   const next = await builder.build("app", { name: "tool", version: "2" });
   expect(JSON.parse((await push(fake, [next, "--json"])).stdout)).toMatchObject({ uploaded: 3, skipped: 1 });

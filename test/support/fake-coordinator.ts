@@ -65,8 +65,8 @@ export type FakeCoordinator = AsyncDisposable & {
   sendProgress(agent: string, progress: { paths: number; pathsTotal: number; bytes: number; bytesTotal: number }): void;
   /** Followers connected now. */
   readonly followers: number;
-  /** Ends every event stream in the middle, as a proxy or a killed process does. */
-  cutStreams(): void;
+  /** Breaks every connection at once, as a proxy or a killed process does; new ones are taken. */
+  cutConnections(): void;
   /** Refuses connections until `start`, on the same port. */
   stop(): Promise<void>;
   start(): void;
@@ -82,7 +82,7 @@ const AT_END = "2026-01-01T00:00:12.000Z";
 /** What the tests log in with. */
 export const FAKE_TOKEN = formatToken("admin", parseTokenId("0123456789abcdef"), new Uint8Array(32));
 
-type Follower = { readonly send: (text: string) => void; readonly cut: () => void };
+type Follower = { readonly send: (text: string) => void };
 type Handler = (request: Request, url: URL, match: RegExpExecArray) => Response | Promise<Response>;
 type Route = { readonly method: string; readonly path: RegExp; readonly handle: Handler };
 
@@ -126,7 +126,7 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
       start(controller) {
         const encoder = new TextEncoder();
         const send = (text: string) => controller.enqueue(encoder.encode(text));
-        follower = { send, cut: () => controller.error(new Error("cut")) };
+        follower = { send };
         send(": hello\n\n");
         events.slice(seen).forEach(({ about, event }, index) => {
           if (about.includes(topic)) send(formatEvent(seen + index + 1, event));
@@ -330,11 +330,11 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
       : Bun.serve({ unix: options.socketPath, fetch });
   let server: Bun.Server<undefined> | null = null;
 
-  const cutStreams = () => {
-    for (const follower of [...followers.keys()]) {
-      followers.delete(follower);
-      follower.cut();
-    }
+  const stop = async () => {
+    const stopped = server?.stop(true);
+    followers.clear();
+    server = null;
+    await stopped;
   };
 
   const fake: FakeCoordinator = {
@@ -378,12 +378,11 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
     get followers() {
       return followers.size;
     },
-    cutStreams,
-    async stop() {
-      cutStreams();
-      await server?.stop(true);
-      server = null;
+    cutConnections() {
+      void stop();
+      this.start();
     },
+    stop,
     start() {
       server = serve();
       port = server.port ?? 0;

@@ -142,7 +142,7 @@ describe("a push", () => {
     const error = await run(absent.slice(0, 1));
     expect(error.kind).toBe("not-found");
     expect(error.message).toContain("-one: it is not in the local Nix store");
-    expect(error.hint).toContain("build it first");
+    expect(error.hint).toContain("Build it first");
   });
 
   test("makes progress that adds up", async () => {

@@ -34,6 +34,6 @@ export async function* checkNar(
 
 function describeDamage(info: PathInfo, why: string): NixdeployError {
   return new NixdeployError("host", `cannot push ${info.storePath}: it is not what the Nix store recorded: ${why}`, {
-    hint: `the path was changed on disk; try: nix-store --repair-path ${info.storePath}`,
+    hint: `The path was changed on disk. Try: nix-store --repair-path ${info.storePath}`,
   });
 }

@@ -42,12 +42,12 @@ function describeAbsent(absent: readonly StorePath[], roots: readonly StorePath[
   if (absent.length > 1) {
     return new NixdeployError("not-found", "cannot push: some paths are not in the local Nix store", {
       details: absent,
-      hint: "build them first, or push from the machine that has them",
+      hint: "Build them first, or push from the machine that has them.",
     });
   }
   return new NixdeployError("not-found", `cannot push ${first}: it is not in the local Nix store`, {
     hint: roots.some((root) => root === first)
-      ? "build it first, or push from the machine that has it"
-      : "another path refers to it, so the store is damaged: run nix-store --verify",
+      ? "Build it first, or push from the machine that has it."
+      : "Another path refers to it, so the store is damaged: run `nix-store --verify`.",
   });
 }

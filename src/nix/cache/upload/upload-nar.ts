@@ -52,7 +52,7 @@ export async function uploadNar(options: UploadNarOptions): Promise<UploadedNar>
   throw new NixdeployError(
     "unreachable",
     `cannot push ${info.storePath}: the coordinator forgot the upload ${NAR_ATTEMPTS_MAX} times`,
-    { hint: "it seems to restart again and again; look at its log, then push again" },
+    { hint: "It seems to restart again and again: look at its log, then push again." },
   );
 }
 

@@ -118,6 +118,6 @@ function describeWrongAnswer(
   return new NixdeployError(
     "remote",
     `cannot upload to the cache: after ${end} bytes it claims to have ${answer.offset}, ${state}`,
-    { hint: "coordinator and client may be of different versions" },
+    { hint: "Do the versions of nixdeploy here and there fit together?" },
   );
 }
