@@ -80,7 +80,10 @@ export const command = defineNixdeployCommand({
       random: context.random,
       signal,
       onNote: (note) => printNote(line, note),
-      onContact: (contact) => context.log.warn(describeContact(contact)),
+      onContact: (contact) => {
+        void line.clear();
+        context.log.warn(describeContact(contact));
+      },
     }).finally(() => line.clear());
     await printSummary(context, rollout, result);
     const failure = toFollowFailure(result, rollout.id);

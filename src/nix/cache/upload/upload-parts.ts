@@ -51,7 +51,7 @@ export async function uploadParts(options: UploadPartsOptions): Promise<UploadPa
   let offset = 0;
   // A part goes out when the next one begins, because the last one has to know that it is.
   let held: Uint8Array | null = null;
-  for await (const chunk of gatherChunks(options.compressed, PART_BYTES)) {
+  for await (const chunk of gatherChunks(options.compressed, partBytesFor(options.narSizeBytes))) {
     if (held !== null) {
       const sent = await sendPart(options, { offset, body: held, fileHash: null });
       if (sent === "forgotten") return { kind: "forgotten" };
@@ -65,6 +65,11 @@ export async function uploadParts(options: UploadPartsOptions): Promise<UploadPa
   const sent = await sendPart(options, { offset, body, fileHash });
   if (sent === "forgotten") return { kind: "forgotten" };
   return { kind: "complete", fileHash, fileSizeBytes: offset + body.length };
+}
+
+/** A whole part, or as much as a NAR that is smaller can become at worst (zstd's `ZSTD_compressBound`). */
+function partBytesFor(narSizeBytes: number): number {
+  return Math.min(PART_BYTES, narSizeBytes + Math.ceil(narSizeBytes / 256) + 1_024);
 }
 
 type Piece = Pick<NarPart, "offset" | "body" | "fileHash">;
