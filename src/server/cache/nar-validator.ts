@@ -5,9 +5,10 @@
  */
 import { createHash } from "node:crypto";
 import { constants, createZstdDecompress } from "node:zlib";
-import { NixdeployError } from "../../errors.ts";
+import { describeError, NixdeployError } from "../../errors.ts";
 import { type FileHash, fileHashFromDigest, type NarHash, narHashFromDigest } from "../../nix/hash.ts";
 import { createNarReader } from "../../nix/nar/nar-reader.ts";
+import { createZstdFrames } from "./zstd-frames.ts";
 
 export type NarValidator = {
   /** @throws NixdeployError `refused` when the bytes cannot be the beginning of what was claimed */
@@ -29,11 +30,14 @@ export function createNarValidator(claim: { readonly narHash: NarHash; readonly 
     chunkSize: OUTPUT_CHUNK_BYTES,
     params: { [constants.ZSTD_d_windowLogMax]: ZSTD_WINDOW_LOG_MAX },
   });
+  const frames = createZstdFrames();
   let narBytes = 0;
   let failure: NixdeployError | null = null;
+  let wake: (() => void) | null = null;
   const ended = Promise.withResolvers<void>();
   const fail = (why: string, cause?: unknown) => {
     failure ??= new NixdeployError("refused", `cannot store the NAR: ${why}`, { cause });
+    wake?.();
     ended.resolve();
   };
   decompressor.on("data", (chunk: Uint8Array) => {
@@ -44,7 +48,7 @@ export function createNarValidator(claim: { readonly narHash: NarHash; readonly 
     try {
       if (reader.push(chunk) < chunk.length) fail("there are bytes after its end");
     } catch (error) {
-      fail(error instanceof Error ? error.message : String(error), error);
+      fail(describeError(error), error);
     }
   });
   decompressor.on("error", (error: Error) => fail(`it is not valid zstd with a window of at most 16 MiB`, error));
@@ -52,8 +56,14 @@ export function createNarValidator(claim: { readonly narHash: NarHash; readonly 
   return {
     async push(compressed) {
       fileHash.update(compressed);
+      try {
+        frames.push(compressed);
+      } catch (error) {
+        fail(`it is not valid zstd: ${describeError(error)}`, error);
+      }
+      if (failure !== null) throw failure;
       await new Promise<void>((resolve) => {
-        void ended.promise.then(resolve);
+        wake = resolve;
         decompressor.write(compressed, () => resolve());
       });
       if (failure !== null) throw failure;
@@ -62,6 +72,9 @@ export function createNarValidator(claim: { readonly narHash: NarHash; readonly 
       decompressor.end();
       await ended.promise;
       if (failure !== null) throw failure;
+      if (!frames.complete) {
+        throw new NixdeployError("refused", "cannot store the NAR: it is not valid zstd: its end is missing");
+      }
       if (!reader.ended || narBytes !== claim.narSizeBytes) {
         throw new NixdeployError(
           "refused",
