@@ -13,7 +13,11 @@ const CONTROL: Principal = { kind: "control" };
 
 export function createApp(services: Services) {
   const app = createRouter();
-  app.onError((error) => problemResponse(error, services.log));
+  app.onError((error, context) => {
+    // Nobody reads this answer. What was thrown is how the body broke off, and no fault of ours.
+    if (context.req.raw.signal.aborted) return formatProblem({ title: "The client hung up", status: 400 });
+    return problemResponse(error, services.log);
+  });
   app.notFound((context) =>
     formatProblem({ title: `There is nothing at ${new URL(context.req.url).pathname}`, status: 404 }),
   );

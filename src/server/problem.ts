@@ -9,7 +9,8 @@ export const PROBLEM_TYPE = "application/problem+json";
 export function problemResponse(error: unknown, log: Logger): Response {
   if (error instanceof NixdeployError) {
     const status = toHttpStatus(error.kind);
-    if (status >= 500) log.error("request failed", { reason: error.message });
+    if (error.kind === "unreachable") log.warn("request put off", { reason: error.message });
+    else if (status >= 500) log.error("request failed", { reason: error.message });
     return formatProblem({
       title: error.message,
       status,

@@ -106,7 +106,7 @@ export async function createTestCoordinator(options: TestCoordinatorOptions = {}
       current = await start();
     },
     async [Symbol.asyncDispose]() {
-      for (const { services } of killed) await services.database.destroy();
+      for (const dead of killed) await dead[Symbol.asyncDispose]();
       await current[Symbol.asyncDispose]();
       await temporary[Symbol.asyncDispose]();
       const bugs = logged.filter(({ level }) => level === "error");

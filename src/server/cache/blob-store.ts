@@ -2,7 +2,7 @@
  * Where NAR files live: one file per FileHash under `DATA_DIR/nars/`, written to a temporary file first, then
  * fsync → rename → fsync of the folder, so that a name never stands for half a file.
  */
-import { mkdir, open, readdir, rename, unlink } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import type { BunFile } from "bun";
 import { type FileHash, formatHashNix32 } from "../../nix/hash.ts";
@@ -50,7 +50,8 @@ export async function openBlobStore(directory: string): Promise<BlobStore> {
         },
         async abort() {
           await handle.close();
-          await unlink(path);
+          // It has another name when only the last step of a commit failed.
+          await rm(path, { force: true });
         },
       };
     },

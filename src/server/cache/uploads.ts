@@ -27,7 +27,10 @@ export type UploadAnswer =
   | { readonly kind: "wrong-offset"; readonly offset: number };
 
 export type Uploads = AsyncDisposable & {
-  /** @throws NixdeployError `refused` when the bytes are not what they claim to be; the upload is gone then */
+  /**
+   * @throws NixdeployError `refused` when the bytes are not what they claim to be, `host` when the disk fails (the
+   *   upload is gone then), `unreachable` when it may go on later; whatever the body throws when it breaks off
+   */
   put(part: UploadPart): Promise<UploadAnswer>;
 };
 
@@ -43,6 +46,8 @@ type Upload = {
 
 /** Uploads at once; each holds a file and a decompressor. */
 const UPLOADS_MAX = 256;
+/** A part whose sender says nothing for this long has broken off, though nobody told us. */
+const PART_SILENCE_MAX_MS = 60_000;
 /** An upload without a new part for this long makes room for others. */
 const UPLOAD_IDLE_MAX_MS = 15 * 60 * 1000;
 
@@ -51,7 +56,7 @@ export function createUploads(deps: { readonly blobs: BlobStore; readonly clock:
   let sequence = 0;
 
   const discard = async (key: string, upload: Upload) => {
-    uploads.delete(key);
+    if (uploads.get(key) === upload) uploads.delete(key);
     upload.validator.abort();
     await upload.writer.abort();
   };
@@ -65,7 +70,7 @@ export function createUploads(deps: { readonly blobs: BlobStore; readonly clock:
     }
     sequence += 1;
     const upload: Upload = {
-      writer: await deps.blobs.beginWrite(`${process.pid}-${sequence}`),
+      writer: await storing(() => deps.blobs.beginWrite(`${process.pid}-${sequence}`)),
       validator: createNarValidator(part),
       narHash: part.narHash,
       narSizeBytes: part.narSizeBytes,
@@ -93,10 +98,11 @@ export function createUploads(deps: { readonly blobs: BlobStore; readonly clock:
       if (upload.offset !== part.offset) return { kind: "wrong-offset", offset: upload.offset };
       upload.busy = true;
       try {
-        return await takePart(upload, part, () => uploads.delete(part.key));
+        const body = withoutSilence(part.body, deps.clock);
+        return await takePart(upload, { ...part, body }, () => uploads.delete(part.key));
       } catch (error) {
         // A body that broke off may be continued; bytes that are wrong may not.
-        if (error instanceof NixdeployError) await discard(part.key, upload);
+        if (error instanceof NixdeployError && error.kind !== "unreachable") await discard(part.key, upload);
         throw error;
       } finally {
         upload.busy = false;
@@ -112,7 +118,7 @@ export function createUploads(deps: { readonly blobs: BlobStore; readonly clock:
 async function takePart(upload: Upload, part: UploadPart, forget: () => void): Promise<UploadAnswer> {
   for await (const chunk of part.body) {
     await upload.validator.push(chunk);
-    await append(upload.writer, chunk);
+    await storing(() => upload.writer.append(chunk));
     upload.offset += chunk.length;
   }
   if (part.fileHash === null) return { kind: "more", offset: upload.offset };
@@ -120,14 +126,27 @@ async function takePart(upload: Upload, part: UploadPart, forget: () => void): P
   if (fileHash !== part.fileHash) {
     throw new NixdeployError("refused", "cannot store the NAR: the file's hash is not the one it claims");
   }
-  await upload.writer.commit(fileHash);
+  await storing(() => upload.writer.commit(fileHash));
   forget();
   return { kind: "complete", offset: upload.offset, fileHash };
 }
 
-async function append(writer: BlobWriter, chunk: Uint8Array): Promise<void> {
+async function* withoutSilence(body: AsyncIterable<Uint8Array>, clock: Clock): AsyncGenerator<Uint8Array> {
+  const chunks = body[Symbol.asyncIterator]();
+  for (;;) {
+    const answered = new AbortController();
+    const silence = clock.sleep(PART_SILENCE_MAX_MS, answered.signal).then((): never => {
+      throw new NixdeployError("unreachable", "cannot take this part: nothing more of it came for a minute");
+    });
+    const next = await Promise.race([chunks.next(), silence]).finally(() => answered.abort());
+    if (next.done === true) return;
+    yield next.value;
+  }
+}
+
+async function storing<Value>(write: () => Promise<Value>): Promise<Value> {
   try {
-    await writer.append(chunk);
+    return await write();
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "unknown error";
     throw new NixdeployError("host", `cannot store the NAR: writing failed (${code})`, {
