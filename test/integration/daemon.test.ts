@@ -318,7 +318,7 @@ describe("which way", () => {
   });
 
   test("without a socket it says so when only the socket was wanted", async () => {
-    const connecting = connectDaemon({ signal, via: "socket", socketPath: directory.join("no.sock") });
+    const connecting = connectDaemon({ signal, via: "socket", socketPath: directory.join("no.sock"), environment: {} });
     await expect(connecting).rejects.toThrow(/cannot use the Nix daemon at \S+: there is no such socket/);
   });
 
@@ -326,9 +326,12 @@ describe("which way", () => {
     const nixConf = "trusted-users = nobody\nallowed-users = nobody\n";
     await using machine = await createMachine({ name: "strict", directory: directory.join("strict"), nixConf });
     await using daemon = await startNixDaemon(machine);
-    const error = await connectDaemon({ signal, via: "socket", socketPath: daemon.hostSocketPath }).catch(
-      (reason: unknown) => reason,
-    );
+    const error = await connectDaemon({
+      signal,
+      via: "socket",
+      socketPath: daemon.hostSocketPath,
+      environment: {},
+    }).catch((reason: unknown) => reason);
     expect(String(error)).toContain("the daemon closed the connection");
     expect(error).toMatchObject({ kind: "host", hint: expect.stringContaining("allowed-users") });
   });

@@ -191,7 +191,12 @@ export async function playDaemonScene(scene: DaemonScene): Promise<void> {
   });
   const failures: unknown[] = [];
   try {
-    await using connection = await connectDaemon({ signal, via: "socket", socketPath: double.socketPath });
+    await using connection = await connectDaemon({
+      signal,
+      via: "socket",
+      socketPath: double.socketPath,
+      environment: {},
+    });
     await scene.client(connection);
   } catch (error) {
     failures.push(error);

@@ -25,8 +25,8 @@ export type ConnectDaemonOptions = {
   readonly socketPath?: string;
   readonly handshakeMaxMs?: number;
   readonly clock?: Clock;
-  /** Default: this process's. */
-  readonly environment?: NodeJS.ProcessEnv;
+  /** Where Nix's own variables and PATH are looked up. */
+  readonly environment: NodeJS.ProcessEnv;
 };
 
 /**
@@ -63,7 +63,7 @@ export function daemonSocketPath(environment: NodeJS.ProcessEnv): string {
 }
 
 async function openTransport(options: ConnectDaemonOptions): Promise<Transport> {
-  const { signal, via = "auto", environment = process.env } = options;
+  const { signal, via = "auto", environment } = options;
   const socketPath = options.socketPath ?? daemonSocketPath(environment);
   if (via !== "stdio") {
     try {

@@ -18,7 +18,7 @@ const signal = new AbortController().signal;
 async function refusalOf(script: (peer: DoublePeer) => Promise<void>, handshakeMaxMs = 5_000): Promise<NixdeployError> {
   await using double = await startDaemonDouble(script);
   const { socketPath } = double;
-  const error = await connectDaemon({ signal, via: "socket", socketPath, handshakeMaxMs }).then(
+  const error = await connectDaemon({ signal, via: "socket", socketPath, handshakeMaxMs, environment: {} }).then(
     () => null,
     (reason: unknown) => reason,
   );
@@ -40,7 +40,12 @@ describe("handshake", () => {
       await playHandshake(peer, { minor, trust });
       await peer.hungUp();
     });
-    await using connection = await connectDaemon({ signal, via: "socket", socketPath: double.socketPath });
+    await using connection = await connectDaemon({
+      signal,
+      via: "socket",
+      socketPath: double.socketPath,
+      environment: {},
+    });
     expect(connection.protocolVersion).toBe(protocolVersion);
     expect(connection.nixVersion).toBe(`2.${minor}.0`);
     expect(connection.trust).toBe(trusted as typeof connection.trust);
@@ -137,7 +142,12 @@ describe("handshake", () => {
       controller.abort(new Error("enough"));
       await peer.hungUp();
     });
-    const connecting = connectDaemon({ signal: controller.signal, via: "socket", socketPath: double.socketPath });
+    const connecting = connectDaemon({
+      signal: controller.signal,
+      via: "socket",
+      socketPath: double.socketPath,
+      environment: {},
+    });
     await expect(connecting).rejects.toThrow("enough");
   });
 });
