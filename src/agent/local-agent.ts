@@ -11,7 +11,7 @@ import type { Clock, Random } from "../runtime.ts";
 import { createActivator } from "./activation/run.ts";
 import { type AgentConfig, createAgent } from "./agent.ts";
 import { createGcRoots } from "./gc-roots.ts";
-import { createMachine } from "./machine.ts";
+import { createMachine, readTopNames } from "./machine.ts";
 import { runProgram } from "./process.ts";
 import { cleanEnvironment } from "./program-environment.ts";
 import { createWebSocketDialer } from "./websocket.ts";
@@ -60,6 +60,7 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
       run: runProgram,
       clock,
       environment: cleanEnvironment(environment),
+      readNames: readTopNames,
       readProfilePath: async () => (await machine.readState(null)).profilePath,
       readCurrentSystem: machine.readCurrentSystem,
     }),

@@ -1,12 +1,12 @@
 /** What the coordinator is told about this machine: who it is, and what really runs on it. Reads, changes nothing. */
-import { statfs } from "node:fs/promises";
+import { readdir, statfs } from "node:fs/promises";
 import { hostname } from "node:os";
 import type { DeploymentId } from "../names.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import { STORE_DIR } from "../nix/store-path.ts";
 import type { MachineState } from "../protocol.ts";
 import { readProfile, readStoreLink } from "./profile-link.ts";
-import { isMissing } from "./system-error.ts";
+import { hasCode, isMissing } from "./system-error.ts";
 
 export type Machine = {
   /** Nix's name of the platform, such as `x86_64-linux`. */
@@ -57,6 +57,16 @@ async function readStoreFreeBytes(): Promise<number | null> {
     return bavail * bsize;
   } catch (error) {
     if (isMissing(error)) return null;
+    throw error;
+  }
+}
+
+/** The names at the top of a store path; none when it is a file, or gone. */
+export async function readTopNames(path: StorePath): Promise<ReadonlySet<string>> {
+  try {
+    return new Set(await readdir(path));
+  } catch (error) {
+    if (isMissing(error) || hasCode(error, "ENOTDIR")) return new Set();
     throw error;
   }
 }

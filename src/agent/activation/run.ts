@@ -5,12 +5,10 @@
  * Every step may be done again: an agent that was killed in the middle begins from the first one. Proof, undo after a
  * lost contact, and reboots are not here yet.
  */
-import { readdir } from "node:fs/promises";
 import type { Mode } from "../../deployment.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import type { ProgramExit, RunProgram } from "../process.ts";
-import { hasCode, isMissing } from "../system-error.ts";
 import { detectSystemType, type SystemType } from "./detect.ts";
 import { describeExit, EXIT_LOCK_HELD, judgeSwitch } from "./judge.ts";
 import { planActivation, type Step } from "./plan.ts";
@@ -46,6 +44,8 @@ export type ActivatorDeps = {
   readonly run: RunProgram;
   readonly clock: Clock;
   readonly environment: Readonly<Record<string, string>>;
+  /** The names at the top of a store path; none when it is a file, or gone. */
+  readonly readNames: (path: StorePath) => Promise<ReadonlySet<string>>;
   readonly readProfilePath: () => Promise<StorePath | null>;
   readonly readCurrentSystem: () => Promise<StorePath | null>;
 };
@@ -60,8 +60,8 @@ const LOCK_RETRY_MS = 5_000;
 export function createActivator(deps: ActivatorDeps): Activator {
   return {
     async activate(request) {
-      const type = detectSystemType(await readNames(request.storePath));
-      const previousType = await readTypeOf(request.previousPath);
+      const type = detectSystemType(await deps.readNames(request.storePath));
+      const previousType = await readTypeOf(request.previousPath, deps);
       const plan = planActivation({ ...request, type, previousType, profilePath: deps.profilePath });
       if (plan.kind === "refused") {
         return failed(`cannot activate ${request.storePath}: ${plan.reason}`, null);
@@ -195,20 +195,11 @@ async function runLogged(program: Program, { deps, request }: Context): Promise<
   return exit;
 }
 
-async function readTypeOf(path: StorePath | null): Promise<SystemType | null> {
+async function readTypeOf(path: StorePath | null, { readNames }: ActivatorDeps): Promise<SystemType | null> {
   if (path === null) return null;
   const names = await readNames(path);
   // A path that is gone says nothing about the type.
   return names.size === 0 ? null : detectSystemType(names);
-}
-
-async function readNames(path: StorePath): Promise<ReadonlySet<string>> {
-  try {
-    return new Set(await readdir(path));
-  } catch (error) {
-    if (isMissing(error) || hasCode(error, "ENOTDIR")) return new Set();
-    throw error;
-  }
 }
 
 function describeSuccess({ storePath, mode }: ActivationRequest, type: SystemType): string {

@@ -1,0 +1,477 @@
+/** The whole agent in one process: a scripted coordinator, a cache over HTTP, a store in memory, a real state directory. */
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { chmod, readdir, readFile, stat } from "node:fs/promises";
+import type { ActivationRequest, ActivationResult } from "../../src/agent/activation/run.ts";
+import { type AgentConfig, createAgent } from "../../src/agent/agent.ts";
+import { NixdeployError } from "../../src/errors.ts";
+import { createHttpClient, type HttpClient } from "../../src/http.ts";
+import { createLogger } from "../../src/log.ts";
+import { parseAgentName } from "../../src/names.ts";
+import { createCoordinatorCache } from "../../src/nix/cache/download/coordinator-cache.ts";
+import { formatPublicKey, publicKeyOf, secretKeyFromSeed } from "../../src/nix/signing-key.ts";
+import type { StorePath } from "../../src/nix/store-path.ts";
+import type { AgentFrame, MachineState, ReportEntry } from "../../src/protocol.ts";
+import { type Clock, systemClock, systemRandom } from "../../src/runtime.ts";
+import { type FaultyCache, narInfoOf, planOf, startFaultyCache } from "../support/faulty-cache.ts";
+import { createMemoryDaemon, type MemoryDaemon } from "../support/memory-daemon.ts";
+import { createMemoryDialer, type MemoryPeer } from "../support/memory-socket.ts";
+import { createTemporaryDirectory, type TemporaryDirectory } from "../support/temporary-directory.ts";
+import { createTinyPath } from "../support/tiny-path.ts";
+import { waitFor } from "../support/wait-for.ts";
+import { offerOf } from "./offers.ts";
+import { takeHello, welcomeFrame } from "./scripted-coordinator.ts";
+
+const KEY = secretKeyFromSeed("cache-1", new Uint8Array(32).fill(1));
+const OTHER_KEY = secretKeyFromSeed("other-1", new Uint8Array(32).fill(2));
+const TRUSTED = formatPublicKey(publicKeyOf(KEY));
+const leaf = createTinyPath("leaf");
+const app = createTinyPath("app", { references: [leaf.storePath] });
+const script = createTinyPath("script");
+
+let directory: TemporaryDirectory;
+let cache: FaultyCache;
+let daemon: MemoryDaemon;
+let http: HttpClient;
+let peers: MemoryPeer[];
+let logged: string[];
+let profile: StorePath | null;
+let activations: ActivationRequest[];
+let activate: (request: ActivationRequest) => Promise<ActivationResult>;
+let roots: string[];
+
+beforeEach(async () => {
+  directory = await createTemporaryDirectory("agent");
+  cache = await startFaultyCache([leaf, app, script]);
+  cache.plan = planOf([leaf, app, script].map((path) => narInfoOf(path, KEY)));
+  daemon = createMemoryDaemon();
+  http = createHttpClient({ userAgent: "test", env: {}, clock: systemClock, random: systemRandom });
+  peers = [];
+  logged = [];
+  profile = null;
+  activations = [];
+  roots = [];
+  activate = async (request) => {
+    await request.log("out", "hello from the activation");
+    profile = request.storePath;
+    return { outcome: "succeeded", reason: "It is live.", exitCode: 0 };
+  };
+});
+
+afterEach(async () => {
+  await http[Symbol.asyncDispose]();
+  await cache[Symbol.asyncDispose]();
+  await directory[Symbol.asyncDispose]();
+});
+
+/** Reconnects at once; everything else takes its time. */
+const impatientClock: Clock = {
+  ...systemClock,
+  sleep: (durationMs, signal) => systemClock.sleep(durationMs <= 15_000 ? Math.min(durationMs, 5) : durationMs, signal),
+};
+
+type Running = { readonly stop: () => Promise<void>; readonly done: Promise<void> };
+
+function startAgent(changes: Partial<AgentConfig> = {}): Running {
+  const config: AgentConfig = {
+    name: parseAgentName("nuc"),
+    coordinatorUrl: cache.url,
+    profilePath: directory.join("profiles", "test"),
+    stateDirectory: directory.join("state"),
+    enrolmentToken: "the-token",
+    trustedPublicKeys: [],
+    version: "1.2.3",
+    ...changes,
+  };
+  const deps = { clock: impatientClock, random: systemRandom };
+  const agent = createAgent({
+    ...deps,
+    config,
+    logger: createLogger({ verbose: false, format: "text", write: (line) => logged.push(line) }),
+    dial: createMemoryDialer((peer) => peers.push(peer)),
+    connectDaemon: daemon.connect,
+    openCache: (welcome, credential) =>
+      createCoordinatorCache({
+        ...deps,
+        coordinatorUrl: cache.url,
+        cacheName: welcome.cache.name,
+        cachePath: welcome.cache.path,
+        credential,
+        http,
+      }),
+    activator: {
+      activate: async (request) => {
+        activations.push(request);
+        return await activate(request);
+      },
+    },
+    machine: {
+      system: "x86_64-linux",
+      hostName: "test",
+      readState: async (inFlight): Promise<MachineState> => ({
+        profilePath: profile,
+        generation: null,
+        currentPath: null,
+        bootedPath: null,
+        storeFreeBytes: 1e9,
+        inFlight,
+      }),
+      readCurrentSystem: async () => null,
+      readStoreFreeBytes: async () => 1e9,
+    },
+    gcRoots: {
+      keep: async ({ storePaths }) => {
+        for (const path of storePaths) expect(daemon.valid.has(path)).toBe(true);
+        roots.push(...storePaths);
+      },
+      dropOthers: async () => {},
+    },
+  });
+  const stop = new AbortController();
+  const done = agent.run(stop.signal);
+  done.catch(() => {
+    // Looked at by the tests that expect it.
+  });
+  return {
+    done,
+    stop: async () => {
+      stop.abort(new Error("stopped"));
+      await done;
+    },
+  };
+}
+
+/** The agent's next connection. */
+async function nextPeer(): Promise<MemoryPeer> {
+  return await waitFor("a connection", () => peers.shift());
+}
+
+async function admit(publicKeys: readonly string[] = [TRUSTED]): Promise<MemoryPeer> {
+  const peer = await nextPeer();
+  await takeHello(peer);
+  peer.send(welcomeFrame({ publicKeys: [...publicKeys] }));
+  return peer;
+}
+
+/** Takes reports, acknowledging each, until the outcome has come. */
+async function takeDeployment(peer: MemoryPeer): Promise<ReportEntry[]> {
+  const entries: ReportEntry[] = [];
+  while (entries.at(-1)?.type !== "outcome") {
+    const report = await peer.expect("report");
+    for (const entry of report.entries) if (entry.n === entries.length + 1) entries.push(entry);
+    peer.send({ kind: "acknowledge", deploymentId: report.deploymentId, through: entries.length });
+  }
+  return entries;
+}
+
+const offer = (changes: Parameters<typeof offerOf>[1] = {}) => offerOf("a", { storePath: app.storePath, ...changes });
+const outcomeOf = (entries: readonly ReportEntry[]) => {
+  const last = entries.at(-1);
+  if (last?.type !== "outcome") throw new Error("there is no outcome");
+  return last;
+};
+const deploymentFolders = () => readdir(directory.join("state", "deployments"));
+
+describe("login", () => {
+  test("sends the token at the first contact only, pins the keys, and says where it is connected", async () => {
+    const first = startAgent();
+    const peer = await nextPeer();
+    const hello = await takeHello(peer);
+    expect(hello).toMatchObject({
+      name: "nuc",
+      enrolmentToken: "the-token",
+      agentVersion: "1.2.3",
+      nixVersion: "2.8.0",
+    });
+    peer.send(welcomeFrame({ publicKeys: [TRUSTED] }));
+    await waitFor("the line", () => logged.includes(`connected to ${cache.url} as nuc (workspace default)`));
+    await first.stop();
+    expect((await stat(directory.join("state", "key"))).mode & 0o777).toBe(0o600);
+
+    const second = startAgent();
+    const again = await nextPeer();
+    expect(await takeHello(again)).not.toHaveProperty("enrolmentToken");
+    again.send({ kind: "refused", code: "not-enrolled", message: "who are you?" });
+    const third = await takeHello(await nextPeer());
+    expect(third).toMatchObject({ enrolmentToken: "the-token", publicKey: hello.publicKey });
+    await second.stop();
+  });
+
+  test("that is refused for its credential at the very first contact ends the agent", async () => {
+    for (const [token, code] of [
+      [null, "not-enrolled"],
+      ["the-token", "token-refused"],
+    ] as const) {
+      const agent = startAgent({ enrolmentToken: token });
+      const peer = await nextPeer();
+      await takeHello(peer);
+      peer.send({ kind: "refused", code, message: "no" });
+      const error = await agent.done.catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(NixdeployError);
+      expect(error).toMatchObject({ kind: "denied", message: expect.stringContaining("cannot log in as nuc: no") });
+    }
+  });
+
+  test("that is refused for another reason is tried again", async () => {
+    const agent = startAgent();
+    for (const code of ["name-taken", "other-name", "bad-signature", "version"] as const) {
+      const peer = await nextPeer();
+      await takeHello(peer);
+      peer.send({ kind: "refused", code, message: `because of ${code}` });
+      await waitFor("the line", () => logged.some((line) => line.includes(`because of ${code}`)));
+    }
+    await admit();
+    await agent.stop();
+  });
+
+  test("survives connections that end, are silent, or talk nonsense", async () => {
+    const agent = startAgent();
+    (await nextPeer()).close("maintenance");
+    (await nextPeer()).sendText("{");
+    (await nextPeer()).send({ kind: "pong" });
+    const peer = await nextPeer();
+    peer.sendText('{"kind":"song","verses":3}');
+    await takeHello(peer).catch(async () => undefined);
+    peer.send(welcomeFrame());
+    await waitFor("the welcome", () => logged.some((line) => line.startsWith("connected")));
+    expect(logged.join("\n")).toContain("it ended the connection (maintenance)");
+    await agent.stop();
+    expect(peer.isClosed).toBe(true);
+  });
+
+  test("with a key that others may read is refused before anything is sent", async () => {
+    const first = startAgent();
+    await admit();
+    await first.stop();
+    await chmod(directory.join("state", "key"), 0o640);
+    await expect(startAgent().done).rejects.toThrow("other users may read it");
+  });
+});
+
+test("a second agent on the profile, or on the state directory, is refused", async () => {
+  const agent = startAgent();
+  await nextPeer();
+  await expect(startAgent({ stateDirectory: directory.join("other") }).done).rejects.toThrow(
+    "another one keeps the profile",
+  );
+  await expect(startAgent({ profilePath: directory.join("other-profile") }).done).rejects.toThrow(
+    "uses the state directory",
+  );
+  await agent.stop();
+});
+
+describe("a deployment", () => {
+  test("is fetched, rooted, activated and reported, and its folder disappears", async () => {
+    const agent = startAgent();
+    const peer = await admit();
+    peer.send(offer({ mode: "boot" }));
+    const entries = await takeDeployment(peer);
+    expect(entries.map((entry) => (entry.type === "phase" ? entry.phase : entry.type))).toEqual([
+      "fetching",
+      "log",
+      "activating",
+      "log",
+      "outcome",
+    ]);
+    expect(outcomeOf(entries)).toMatchObject({
+      outcome: "succeeded",
+      reason: "It is live.",
+      previousPath: null,
+      exitCode: 0,
+      fetchedBytes: leaf.file.length + app.file.length,
+      phaseMs: { fetching: expect.any(Number), activating: expect.any(Number) },
+    });
+    expect(activations).toMatchObject([
+      { storePath: app.storePath, mode: "boot", previousPath: null, isResumed: false },
+    ]);
+    expect(roots).toEqual([app.storePath]);
+    await waitFor("the folder to go", async () => (await deploymentFolders()).length === 0);
+    await agent.stop();
+    expect(daemon.connections.open).toBe(0);
+  });
+
+  test("brings its rollback script along", async () => {
+    const agent = startAgent();
+    const peer = await admit();
+    peer.send(offer({ rollbackScript: script.storePath }));
+    await takeDeployment(peer);
+    expect(daemon.valid.has(script.storePath)).toBe(true);
+    expect(activations).toMatchObject([{ rollbackScript: script.storePath }]);
+    await agent.stop();
+  });
+
+  test("signed by a key that was not pinned is refused, whatever the coordinator says later", async () => {
+    const agent = startAgent();
+    (await admit()).close();
+    cache.plan = planOf([leaf, app].map((path) => narInfoOf(path, OTHER_KEY)));
+    const peer = await admit([formatPublicKey(publicKeyOf(OTHER_KEY))]);
+    peer.send(offer());
+    const outcome = outcomeOf(await takeDeployment(peer));
+    expect(outcome.outcome).toBe("failed");
+    expect(outcome.reason).toMatch(/none that is valid under the keys this device trusts \(cache-1\)/);
+    expect(logged.join("\n")).toContain("a cache key that this device has not pinned (other-1)");
+    expect([activations, daemon.valid.size]).toEqual([[], 0]);
+    await agent.stop();
+  });
+
+  test("is checked against the operator's keys when there are some, and nothing is pinned then", async () => {
+    const agent = startAgent({ trustedPublicKeys: [TRUSTED] });
+    const peer = await admit([formatPublicKey(publicKeyOf(OTHER_KEY))]);
+    peer.send(offer());
+    expect(outcomeOf(await takeDeployment(peer)).outcome).toBe("succeeded");
+    await agent.stop();
+    expect(await readFile(directory.join("state", "enrolment.json"), "utf8")).toContain('"pinnedPublicKeys": []');
+  });
+
+  test("cancelled while it fetches touches nothing", async () => {
+    const agent = startAgent();
+    const peer = await admit();
+    cache.decide = () => ({ status: 503 });
+    peer.send(offer());
+    await waitFor("a request", () => cache.requests.length > 0);
+    peer.send({ kind: "cancel", deploymentId: offer().deploymentId });
+    const outcome = outcomeOf(await takeDeployment(peer));
+    expect(outcome).toMatchObject({ outcome: "cancelled", reason: "Cancelled before anything was touched." });
+    expect(activations).toEqual([]);
+    await agent.stop();
+  });
+
+  test("that arrives while another is worked on comes next; the same again is no news", async () => {
+    const agent = startAgent();
+    const peer = await admit();
+    const begun = Promise.withResolvers<void>();
+    activate = async () => {
+      await begun.promise;
+      return { outcome: "succeeded", reason: "Done.", exitCode: 0 };
+    };
+    peer.send(offer());
+    await waitFor("the activation", () => activations.length === 1);
+    peer.send(offer());
+    peer.send(offerOf("b", { storePath: leaf.storePath }));
+    begun.resolve();
+    await takeDeployment(peer);
+    await takeDeployment(peer);
+    expect(activations.map((request) => request.storePath)).toEqual([app.storePath, leaf.storePath]);
+    await agent.stop();
+  });
+
+  test("whose activation throws is degraded: a human must look", async () => {
+    const agent = startAgent();
+    const peer = await admit();
+    activate = async () => {
+      throw new Error("EIO");
+    };
+    peer.send(offer());
+    expect(outcomeOf(await takeDeployment(peer))).toMatchObject({
+      outcome: "degraded",
+      reason: "The activation ended unexpectedly: EIO.",
+    });
+    await agent.stop();
+  });
+});
+
+describe("a restart", () => {
+  test("in the middle of a fetch goes on with it, without a new offer", async () => {
+    const first = startAgent();
+    const peer = await admit();
+    cache.decide = ({ path }) => (path.includes(narInfoOf(app, KEY).url) ? { status: 503 } : null);
+    peer.send(offer());
+    await waitFor("the leaf", () => daemon.valid.has(leaf.storePath));
+    await first.stop();
+    cache.decide = () => null;
+    const second = startAgent();
+    const again = await nextPeer();
+    expect((await takeHello(again)).state.inFlight).toBe(offer().deploymentId);
+    again.send(welcomeFrame({ publicKeys: [TRUSTED] }));
+    const entries = await takeDeployment(again);
+    expect(outcomeOf(entries)).toMatchObject({ outcome: "succeeded", fetchedBytes: app.file.length });
+    expect(entries.filter((entry) => entry.type === "phase" && entry.phase === "fetching").length).toBe(2);
+    await second.stop();
+  });
+
+  test("waits for an activation in progress; its outcome is delivered by the next start", async () => {
+    const first = startAgent();
+    const peer = await admit();
+    const end = Promise.withResolvers<void>();
+    activate = async () => {
+      await end.promise;
+      return { outcome: "succeeded", reason: "Done.", exitCode: 0 };
+    };
+    peer.send(offer());
+    await waitFor("the activation", () => activations.length === 1);
+    const stopping = first.stop();
+    await waitFor("the goodbye", () => peer.isClosed);
+    end.resolve();
+    await stopping;
+
+    const second = startAgent();
+    const again = await nextPeer();
+    expect((await takeHello(again)).state.inFlight).toBe(offer().deploymentId);
+    again.send(welcomeFrame({ publicKeys: [TRUSTED] }));
+    again.send(offer());
+    expect(outcomeOf(await takeDeployment(again)).reason).toBe("Done.");
+    expect(activations.length).toBe(1);
+    await second.stop();
+  });
+
+  test("after a kill in the middle of an activation activates again, with what was there before", async () => {
+    const before = leaf.storePath;
+    profile = before;
+    const first = startAgent();
+    const peer = await admit();
+    // The disk as a kill leaves it: the journal ends with the phase.
+    const stuck = Promise.withResolvers<never>();
+    activate = () => stuck.promise;
+    peer.send(offer());
+    await waitFor("the activation", () => activations.length === 1);
+    const { cp } = await import("node:fs/promises");
+    await cp(directory.join("state"), directory.join("copy"), { recursive: true });
+    profile = app.storePath;
+    activate = async () => ({ outcome: "succeeded", reason: "Done.", exitCode: 0 });
+    const second = startAgent({
+      stateDirectory: directory.join("copy"),
+      profilePath: directory.join("profiles", "copy"),
+    });
+    const again = await admit();
+    const entries = await takeDeployment(again);
+    expect(outcomeOf(entries)).toMatchObject({ outcome: "succeeded", previousPath: before });
+    expect(activations[1]).toMatchObject({ isResumed: true, previousPath: before });
+    await second.stop();
+    stuck.reject(new Error("over"));
+    await first.stop();
+  });
+
+  test("of the coordinator: everything unacknowledged is sent again, in order, once it is back", async () => {
+    const agent = startAgent();
+    const peer = await admit();
+    const end = Promise.withResolvers<void>();
+    activate = async (request) => {
+      for (let index = 0; index < 5_000; index += 1) await request.log("out", `line ${index}`);
+      await end.promise;
+      return { outcome: "succeeded", reason: "Done.", exitCode: 0 };
+    };
+    peer.send(offer());
+    // One report is acknowledged, what follows is lost with the connection.
+    const first = await peer.expect("report");
+    peer.send({ kind: "acknowledge", deploymentId: first.deploymentId, through: first.entries.length });
+    await peer.expect("report");
+    peer.close();
+    end.resolve();
+    const again = await admit();
+    const report = await again.expect("report");
+    expect(report.entries[0]?.n).toBe(first.entries.length + 1);
+    const texts: string[] = [];
+    let through = first.entries.length;
+    const take = (frame: Extract<AgentFrame, { kind: "report" }>) => {
+      for (const entry of frame.entries) {
+        expect(entry.n).toBe(through + 1);
+        through = entry.n;
+        texts.push(entry.type === "log" ? entry.text : entry.type);
+      }
+      again.send({ kind: "acknowledge", deploymentId: frame.deploymentId, through });
+    };
+    take(report);
+    while (texts.at(-1) !== "outcome") take(await again.expect("report"));
+    expect(texts.slice(-2)).toEqual(["line 4999", "outcome"]);
+    await agent.stop();
+  });
+});
