@@ -51,9 +51,11 @@ async function* follow(services: Services, following: Following): AsyncGenerator
   const sentContact = new Map<DeploymentId, string>();
   const sentProgress = new Map<DeploymentId, number>();
   for (;;) {
+    // In this order a row is never older than the events taken, and its log never shorter than the row.
+    const changed = await takeEvents(services, following.rolloutId, cursor);
     const rows = await loadFollowed(services, following);
     yield* newLogs(services, following, cursor);
-    yield* changedDeployments(services, { rows, cursor, sentContact, rolloutId: following.rolloutId });
+    yield* changedDeployments(services, { rows, changed, cursor, sentContact });
     yield* changedProgress(services, rows, sentProgress);
     if (rows.every((row) => isTerminal(row.state))) {
       yield formatEvent({ event: "end", data: {} }, cursor);
@@ -86,34 +88,36 @@ async function* newLogs(services: Services, following: Following, cursor: Cursor
   }
 }
 
+/** Moves the cursor behind the newest event. @returns the deployments that have changed since */
+async function takeEvents(
+  services: Services,
+  rolloutId: RolloutId,
+  cursor: Cursor,
+): Promise<ReadonlySet<DeploymentId>> {
+  const changed = new Set<DeploymentId>();
+  for (;;) {
+    const events = await loadEvents(services.database, { rolloutId, afterId: cursor.eventId, limit: BATCH });
+    for (const event of events) {
+      changed.add(event.deployment_id);
+      cursor.eventId = event.id;
+    }
+    if (events.length < BATCH) return changed;
+  }
+}
+
 /** The first time round every deployment, later those with new events or another contact. */
 async function* changedDeployments(
   services: Services,
   now: {
     readonly rows: readonly DeploymentRow[];
+    readonly changed: ReadonlySet<DeploymentId>;
     readonly cursor: Cursor;
     readonly sentContact: Map<DeploymentId, string>;
-    readonly rolloutId: RolloutId;
   },
 ): AsyncGenerator<string> {
-  const changed = new Set<DeploymentId>();
-  for (;;) {
-    const events = await loadEvents(services.database, {
-      rolloutId: now.rolloutId,
-      afterId: now.cursor.eventId,
-      limit: BATCH,
-    });
-    for (const event of events) {
-      changed.add(event.deployment_id);
-      now.cursor.eventId = event.id;
-    }
-    if (events.length < BATCH) break;
-  }
   for (const row of now.rows) {
-    const fresh = await findDeployment(services.database, row.id);
-    if (fresh === null) continue;
-    const dto = await deploymentToDto(services, fresh);
-    if (!changed.has(row.id) && now.sentContact.get(row.id) === dto.contact) continue;
+    const dto = await deploymentToDto(services, row);
+    if (!now.changed.has(row.id) && now.sentContact.get(row.id) === dto.contact) continue;
     now.sentContact.set(row.id, dto.contact);
     yield formatEvent({ event: "deployment", data: dto }, now.cursor);
   }
