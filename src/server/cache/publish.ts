@@ -4,7 +4,8 @@
  */
 import type { z } from "zod";
 import type { publishRequestSchema } from "../../api.ts";
-import { NixdeployError } from "../../errors.ts";
+import { describeError, NixdeployError } from "../../errors.ts";
+import { formatNarInfo, parseNarInfo } from "../../nix/narinfo.ts";
 import type { PathInfo } from "../../nix/path-info.ts";
 import { signPathInfo } from "../../nix/signature.ts";
 import { parseSecretKey, type SecretKey } from "../../nix/signing-key.ts";
@@ -30,11 +31,12 @@ export async function publishPaths(
   const wanted = new Set(await findMissingPaths(deps.database, { cacheId: cache.id, hashParts }));
   const fresh = request.paths.filter((path) => wanted.has(storePathHash(path.storePath)));
   const faults = [
+    ...findUnwritable(fresh),
     ...(await findNarFaults(deps.database, cache, fresh)),
     ...(await findDangling(deps.database, cache, fresh)),
   ];
   if (faults.length > 0) {
-    throw new NixdeployError("refused", `cannot publish ${fresh.length} paths: their NARs or references are not here`, {
+    throw new NixdeployError("refused", `cannot publish ${fresh.length} paths: not all of them are whole`, {
       details: faults.slice(0, FAULTS_SHOWN_MAX),
       hint: "Push the whole closure again; what is here already is skipped.",
     });
@@ -42,6 +44,18 @@ export async function publishPaths(
   const rows = await signPaths(fresh, { cache, nowMs: deps.clock.nowMs() });
   await deps.database.transaction().execute((transaction) => insertPaths(transaction, rows));
   return rows.length;
+}
+
+/** What no narinfo can say, such as a signature with a line break: found by writing one and reading it back. */
+function findUnwritable(paths: readonly PublishedPath[]): readonly string[] {
+  return paths.flatMap((path) => {
+    try {
+      parseNarInfo(formatNarInfo({ ...path, url: "nar/file", compression: "zstd", fileSizeBytes: null }));
+      return [];
+    } catch (error) {
+      return [`${path.storePath}: ${describeError(error)}`];
+    }
+  });
 }
 
 async function findNarFaults(
