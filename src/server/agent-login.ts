@@ -88,7 +88,12 @@ async function register(
 ): Promise<LoginResult> {
   const { hello, workspaceId } = admission;
   return await deps.database.transaction().execute(async (transaction): Promise<LoginResult> => {
-    if ((await findAgentByName(transaction, { workspaceId, name: hello.name })) !== null) return nameTaken(hello.name);
+    const known = await findAgentByName(transaction, { workspaceId, name: hello.name });
+    if (known !== null) {
+      // The same agent, that broke off and came again while its first login was under way.
+      const isSame = Buffer.from(known.public_key).equals(admission.publicKey);
+      return isSame ? { kind: "admitted", agent: known } : nameTaken(hello.name);
+    }
     const nowMs = deps.clock.nowMs();
     const agent: AgentRow = {
       id: parseAgentId(drawId(deps.random)),

@@ -43,15 +43,18 @@ export type AgentSession = {
   open(): void;
   /** Takes a frame; frames are worked off in order, however quickly they come. */
   receive(text: string): Promise<void>;
-  /** The connection is gone, for whatever reason. */
+  /** The connection is gone, for whatever reason, or is given up. Resolves when all of its frames are worked off. */
   closed(): Promise<void>;
 };
 
 const CLOSE_POLICY = 1008;
 const CLOSE_NORMAL = 1000;
+const CLOSE_INTERNAL_ERROR = 1011;
 const NONCE_BYTES = 32;
 /** Frames that wait while one is worked on; an agent has one or two reports in flight. */
 const PENDING_FRAMES_MAX = 64;
+/** Whoever connects proves who it is within this time. */
+const LOGIN_MAX_MS = 30_000;
 
 type SessionState =
   | { readonly kind: "challenged"; readonly nonce: string }
@@ -63,10 +66,10 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
     kind: "challenged",
     nonce: Buffer.from(deps.random.bytes(NONCE_BYTES)).toString("base64"),
   };
-  let queue: Promise<void> = Promise.resolve();
-  let pendingFrames = 0;
+  let closing: Promise<void> | null = null;
 
   const { send, refuse } = createOutgoing(socket);
+  const loginDeadline = createDeadline(deps.clock, LOGIN_MAX_MS, () => refuse("too-slow", "no hello came in time"));
 
   const handleHello = async (frame: Extract<AgentFrame, { kind: "hello" }>, nonce: string) => {
     const result = await login(deps, { hello: frame, nonce });
@@ -84,6 +87,7 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
     };
     send(await welcomeFrame(deps, agent));
     state = { kind: "live", agent, live };
+    await loginDeadline.stop();
     deps.registry.enter(live);
     deps.log.info("agent connected", { name: agent.name, version: agent.agent_version });
     await deps.dispatcher.welcome(agent.id, frame.state.inFlight);
@@ -104,10 +108,29 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
     if (decoded.frame.kind !== "hello") return refuse("not-logged-in", "the first frame must be a hello");
     await handleHello(decoded.frame, state.nonce);
   };
+  const frames = createFrameQueue({
+    handle: handleFrame,
+    onFull: () => refuse("too-fast", "too many frames wait for an answer"),
+    onError(error) {
+      deps.log.error("cannot handle an agent's frame", { reason: String(error) });
+      socket.close(CLOSE_INTERNAL_ERROR, "internal error");
+    },
+  });
+  const end = async () => {
+    await loginDeadline.stop();
+    await frames.idle();
+    if (state.kind === "live" && deps.registry.leave(state.live)) {
+      await saveAgentState(deps.database, state.agent.id, { last_seen_ms: deps.clock.nowMs() });
+      await deps.dispatcher.contactLost(state.agent.id);
+      deps.log.info("agent disconnected", { name: state.agent.name });
+    }
+    state = { kind: "closed" };
+  };
 
   return {
     open() {
       if (state.kind !== "challenged") return;
+      loginDeadline.start();
       send({
         kind: "challenge",
         protocolVersions: { min: PROTOCOL_VERSION, max: PROTOCOL_VERSION },
@@ -115,31 +138,53 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
         nonce: state.nonce,
       });
     },
-    receive(text) {
-      if (pendingFrames >= PENDING_FRAMES_MAX) {
-        refuse("too-fast", "too many frames wait for an answer");
+    receive: frames.push,
+    closed() {
+      closing ??= end();
+      return closing;
+    },
+  };
+}
+
+/** Frames one after the other, and not too many of them. */
+function createFrameQueue(on: {
+  readonly handle: (text: string) => Promise<void>;
+  readonly onFull: () => void;
+  readonly onError: (error: unknown) => void;
+}) {
+  let queue: Promise<void> = Promise.resolve();
+  let pending = 0;
+  return {
+    idle: () => queue,
+    push(text: string): Promise<void> {
+      if (pending >= PENDING_FRAMES_MAX) {
+        on.onFull();
         return queue;
       }
-      pendingFrames += 1;
+      pending += 1;
       queue = queue
-        .then(() => handleFrame(text))
-        .catch((error: unknown) => {
-          deps.log.error("cannot handle an agent's frame", { reason: String(error) });
-          socket.close(1011, "internal error");
-        })
+        .then(() => on.handle(text))
+        .catch(on.onError)
         .finally(() => {
-          pendingFrames -= 1;
+          pending -= 1;
         });
       return queue;
     },
-    async closed() {
-      await queue;
-      if (state.kind === "live" && deps.registry.leave(state.live)) {
-        await saveAgentState(deps.database, state.agent.id, { last_seen_ms: deps.clock.nowMs() });
-        await deps.dispatcher.contactLost(state.agent.id);
-        deps.log.info("agent disconnected", { name: state.agent.name });
-      }
-      state = { kind: "closed" };
+  };
+}
+
+/** Calls back once unless it is stopped in time. */
+function createDeadline(clock: Clock, durationMs: number, onLate: () => void) {
+  const stopped = new AbortController();
+  let waiting: Promise<void> = Promise.resolve();
+  return {
+    start() {
+      // A sleep ends early only by being stopped.
+      waiting = clock.sleep(durationMs, stopped.signal).then(onLate, () => {});
+    },
+    async stop() {
+      stopped.abort();
+      await waiting;
     },
   };
 }

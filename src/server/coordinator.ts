@@ -66,12 +66,18 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     publicUrl: deps.publicUrl,
   };
   const app = createApp(services);
+  const sessions = new Set<AgentSession>();
   return {
     services,
     cacheFileRoutes: createCacheFileRoutes(services, deps.blobs),
     fetch: async (request, from) => await app.fetch(request, from),
-    openAgentSession: (socket) => createAgentSession(services, socket),
+    openAgentSession(socket) {
+      const session = createAgentSession(services, socket);
+      sessions.add(session);
+      return { ...session, closed: () => session.closed().finally(() => sessions.delete(session)) };
+    },
     async [Symbol.asyncDispose]() {
+      for (const session of sessions) await session.closed();
       await services.uploads[Symbol.asyncDispose]();
       await database.destroy();
     },
