@@ -14,6 +14,7 @@ import type { DaemonConnection } from "../nix/daemon/connection.ts";
 import type { SignatureVerifier } from "../nix/signature.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import type { Welcome } from "../protocol.ts";
+import { formatBytes, formatCount } from "../quantity.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { ActivationResult, Activator } from "./activation/run.ts";
 import type { Contact } from "./contact.ts";
@@ -120,8 +121,8 @@ async function fetchOne(
     verifier: trust.verifier,
     trustedKeyNames: trust.keyNames,
     onPlanned: ({ pathsTotal, missingPaths, missingBytes }) => {
-      const size = `${(missingBytes / 1e6).toFixed(1)} MB`;
-      void say(options, `${what.storePath}: ${missingPaths} of ${pathsTotal} paths to fetch (${size})`);
+      const amount = `${missingPaths} of ${formatCount(pathsTotal, "path")} to fetch, ${formatBytes(missingBytes)}`;
+      void say(options, `${what.storePath}: ${missingPaths === 0 ? "all of it is here already" : amount}`);
     },
     onProgress: (progress) => contact.send({ kind: "progress", deploymentId, ...progress }),
   });

@@ -9,10 +9,10 @@
 import type { DeploymentDto } from "../api.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { RolloutId } from "../names.ts";
+import { formatCount } from "../quantity.ts";
 import type { FollowResult } from "./follow.ts";
 import { decideCutShort, standingOf } from "./follow-state.ts";
 import { formatDeploymentLine } from "./follow-text.ts";
-import { formatCount } from "./format-quantity.ts";
 
 /** @returns null when the rollout is done */
 export function toFollowFailure({ end, deployments }: FollowResult, rolloutId: RolloutId): NixdeployError | null {

@@ -3,8 +3,8 @@
  */
 import type { DeploymentDto, FollowEvent, LogLine } from "../api.ts";
 import type { DeploymentState } from "../deployment.ts";
+import { formatBytes } from "../quantity.ts";
 import { standingOf } from "./follow-state.ts";
-import { formatBytes } from "./format-quantity.ts";
 
 const WORDS: Readonly<Record<DeploymentState, string>> = {
   queued: "queued",

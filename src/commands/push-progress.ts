@@ -1,10 +1,11 @@
 /** How far a push is, in words: from the engine's events to the progress line. */
-import { formatBytes, formatCount } from "../client/format-quantity.ts";
+
 import type { UploadPlan } from "../nix/cache/upload/plan-upload.ts";
 import { planNars } from "../nix/cache/upload/plan-upload.ts";
 import type { UploadResult } from "../nix/cache/upload/upload.ts";
 import type { UploadEvent } from "../nix/cache/upload/upload-nar.ts";
 import { storePathBaseName } from "../nix/store-path.ts";
+import { formatBytes, formatCount } from "../quantity.ts";
 import type { ProgressLine } from "./progress-line.ts";
 
 /** NARs from this size on have a line of their own. */

@@ -1,5 +1,5 @@
 /** `nixdeploy push`: brings closures from the local store into a cache. */
-import { formatBytes, formatCount } from "../client/format-quantity.ts";
+
 import { readPushPaths } from "../client/push-paths.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import { parseCacheName } from "../names.ts";
@@ -10,6 +10,7 @@ import type { PathInfo } from "../nix/path-info.ts";
 import { signPathInfo } from "../nix/signature.ts";
 import { parseSecretKey } from "../nix/signing-key.ts";
 import type { StorePath } from "../nix/store-path.ts";
+import { formatBytes, formatCount } from "../quantity.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import type { CommandContext } from "./context.ts";
 import { readKey, readSecretFile } from "./environment.ts";

@@ -27,6 +27,12 @@ export function createApp(services: Services) {
       `nixdeploy ${services.version} coordinator\n\nAgents, pushes and deployments are served here: see \`nixdeploy --help\`.\n`,
     ),
   );
+  // What the URLs in our answers lead to, until there is a dashboard to show it.
+  for (const kind of ["rollouts", "deployments"]) {
+    app.get(`/${kind}/:id`, (context) =>
+      context.text(`To see this one: nixdeploy logs ${context.req.param("id").replaceAll(/[^0-9a-z]/g, "")}\n`),
+    );
+  }
   const api = createRouter();
   api.use(async (context, next) => {
     const principal = context.env.control

@@ -298,7 +298,7 @@ describe("a cache that lies or is damaged", () => {
 describe("the device", () => {
   test("a full disk is noticed before the first byte, with what it needs and has", async () => {
     const error = await failureOf(fetchApp({ readStoreFreeBytes: async () => 50_000 }));
-    expect(error.message).toMatch(/the disk is full: it needs 0\.1 MB, the store has 0\.1 MB free/);
+    expect(error.message).toMatch(/the disk is full: it needs 121\.5 kB, the store has 50\.0 kB free/);
     expect(cache.requests.length).toBe(0);
   });
 

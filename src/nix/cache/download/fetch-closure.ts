@@ -8,6 +8,7 @@
  * be missed (Nix's own race 1, and race 2 of daemons before 2.35: hence the last question, and its repetition).
  */
 import { NixdeployError } from "../../../errors.ts";
+import { formatBytes } from "../../../quantity.ts";
 import type { Clock, Random } from "../../../runtime.ts";
 import type { DaemonConnection } from "../../daemon/connection.ts";
 import type { NarInfo } from "../../narinfo.ts";
@@ -92,7 +93,7 @@ async function checkSpace(missing: readonly NarInfo[], options: FetchClosureOpti
   if (freeBytes >= neededBytes) return;
   throw new NixdeployError(
     "host",
-    `cannot fetch ${options.storePath}: the disk is full: it needs ${formatMegabytes(neededBytes)}, the store has ${formatMegabytes(freeBytes)} free`,
+    `cannot fetch ${options.storePath}: the disk is full: it needs ${formatBytes(neededBytes)}, the store has ${formatBytes(freeBytes)} free`,
     { hint: "Free some space on the device, for example with nix-collect-garbage --delete-older-than 30d." },
   );
 }
@@ -113,8 +114,4 @@ function vanishing(storePath: StorePath, missing: readonly NarInfo[]): Nixdeploy
     `cannot fetch ${storePath}: ${missing.length} imported paths are not valid, such as ${first?.storePath}`,
     { hint: "A garbage collection may be running: try again when it is done." },
   );
-}
-
-function formatMegabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(1)} MB`;
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { formatBytes, formatCount } from "../../src/client/format-quantity.ts";
+import { formatBytes, formatCount } from "../src/quantity.ts";
 
 test.each([
   [0, "0 B"],
