@@ -77,6 +77,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   using _profile = lock(`${config.profilePath}.nixdeploy-lock`, `keeps the profile ${config.profilePath}`);
   using _state = lock(join(config.stateDirectory, "lock"), `uses the state directory ${config.stateDirectory}`);
   const identity = await loadIdentity({ ...config, random: deps.random });
+  logger.info(`agent ${config.name} keeps ${config.profilePath}; its key is ${identity.fingerprint}`);
   const enrolment = await readEnrolment(config.stateDirectory);
   await using store = await openDeploymentStore({ ...config, clock });
   const contact = createContact();

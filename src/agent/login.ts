@@ -65,6 +65,8 @@ export type FrameReader = {
 export async function login(options: LoginOptions): Promise<LoginResult> {
   const url = websocketUrl(options.coordinatorUrl);
   const { signal } = options;
+  // Before the coordinator begins to wait for the hello: a Nix daemon may take its time to answer.
+  const facts = await options.readFacts();
   const socket = await options.dial({
     url,
     handshakeMaxMs: DIAL_MAX_MS,
@@ -80,7 +82,7 @@ export async function login(options: LoginOptions): Promise<LoginResult> {
       socket.close();
       return { kind: "refused", refusal: versionRefusal(challenge) };
     }
-    sendFrame(socket, await composeHello(options, challenge.nonce));
+    sendFrame(socket, composeHello(options, { nonce: challenge.nonce, facts }));
     const answer = await expectFrame(options, frames, socket);
     if (answer.kind === "refused") {
       socket.close();
@@ -108,8 +110,10 @@ export function sendFrame(socket: MessageSocket, frame: AgentFrameInput): void {
   socket.send(JSON.stringify(frame));
 }
 
-async function composeHello(options: LoginOptions, nonce: string): Promise<AgentFrameInput> {
-  const { name, identity, enrolmentToken } = options;
+function composeHello(
+  { name, identity, enrolmentToken }: LoginOptions,
+  { nonce, facts }: { readonly nonce: string; readonly facts: HelloFacts },
+): AgentFrameInput {
   return {
     kind: "hello",
     protocolVersion: PROTOCOL_VERSION,
@@ -117,7 +121,7 @@ async function composeHello(options: LoginOptions, nonce: string): Promise<Agent
     publicKey: identity.publicKey,
     signature: identity.signLogin({ nonce, name }),
     ...(enrolmentToken === null ? {} : { enrolmentToken }),
-    ...(await options.readFacts()),
+    ...facts,
   };
 }
 

@@ -86,7 +86,7 @@ function notTrusted(
   const more = options.count > 1 ? ` (and ${options.count - 1} more like it)` : "";
   return new NixdeployError(
     "remote",
-    `cannot accept ${info.storePath}${more}: it has ${has}, none that is valid under the keys this device trusts (${options.trustedKeyNames.join(", ")})`,
+    `cannot accept ${info.storePath}${more}: it has ${has}, none that is valid under the keys this device trusts (${options.trustedKeyNames.join(", ") || "none"})`,
     { hint: "Give the agent the right key with --trusted-public-key, or push the path again with the key it trusts." },
   );
 }
