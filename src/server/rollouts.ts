@@ -101,9 +101,11 @@ async function checkRequest(
     scripts.set(system, parsePath(`rollbackScript for ${system}`, text));
   }
   const assignments: Assignment[] = [];
+  const paths = new Set(scripts.values());
   for (const [name, text] of Object.entries(request.agents)) {
     const storePath = parsePath(`agent ${name}`, text);
     const agent = byName.get(name);
+    paths.add(storePath);
     if (agent === undefined) faults.push(describeUnknownAgent(name, workspace));
     else if (request.requireOnline === true && deps.registry.find(agent.id) === null) {
       faults.push(`agent ${name}: it is not online, and --require-online was given`);
@@ -112,7 +114,6 @@ async function checkRequest(
     assignments.push({ agent, storePath, rollbackScript: scripts.get(agent.system) ?? null });
   }
   if (Object.keys(request.agents).length === 0) faults.push("the spec names no agent");
-  const paths = new Set([...assignments.map(({ storePath }) => storePath), ...scripts.values()]);
   faults.push(...(await describeAbsentPaths(deps.database, paths, workspace)));
   return { assignments, faults };
 }

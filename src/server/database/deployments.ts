@@ -20,7 +20,10 @@ export async function findRollout(database: CoordinatorDatabase, id: RolloutId):
   return (await database.selectFrom("rollouts").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
 }
 
-export async function insertDeployment(database: CoordinatorDatabase, row: DeploymentRow): Promise<void> {
+export async function insertDeployment(
+  database: CoordinatorDatabase,
+  row: Insertable<Schema["deployments"]>,
+): Promise<void> {
   await database.insertInto("deployments").values(row).execute();
 }
 
@@ -74,15 +77,19 @@ export async function listOffered(database: CoordinatorDatabase): Promise<readon
     .execute();
 }
 
-/** Newest first. */
+/** Newest first, of some agents or of all agents of some workspaces. */
 export async function listDeployments(
   database: CoordinatorDatabase,
-  query: { readonly workspaceId: string | null; readonly agentId: AgentId | null; readonly limit: number },
+  query: ({ readonly agentIds: readonly AgentId[] } | { readonly workspaceIds: readonly string[] }) & {
+    readonly limit: number;
+  },
 ): Promise<readonly DeploymentRow[]> {
-  let rows = database.selectFrom("deployments").selectAll();
-  if (query.workspaceId !== null) rows = rows.where("workspace_id", "=", query.workspaceId);
-  if (query.agentId !== null) rows = rows.where("agent_id", "=", query.agentId);
-  return await rows.orderBy("created_ms", "desc").orderBy("id", "desc").limit(query.limit).execute();
+  const all = database.selectFrom("deployments").selectAll();
+  const rows =
+    "agentIds" in query
+      ? all.where("agent_id", "in", query.agentIds)
+      : all.where("workspace_id", "in", query.workspaceIds);
+  return await rows.orderBy("number", "desc").limit(query.limit).execute();
 }
 
 /** The latest deployment of each agent. */
@@ -92,7 +99,7 @@ export async function loadLatestDeployments(
 ): Promise<ReadonlyMap<AgentId, DeploymentRow>> {
   const latest = new Map<AgentId, DeploymentRow>();
   for (const agentId of agentIds) {
-    const [row] = await listDeployments(database, { workspaceId: null, agentId, limit: 1 });
+    const [row] = await listDeployments(database, { agentIds: [agentId], limit: 1 });
     if (row !== undefined) latest.set(agentId, row);
   }
   return latest;

@@ -97,7 +97,8 @@ export const migrations: readonly Migration[] = [
         "origin text not null",
       ]),
       strictTable("deployments", [
-        "id text not null primary key",
+        "number integer not null primary key autoincrement",
+        "id text not null unique",
         "rollout_id text not null references rollouts (id)",
         "workspace_id text not null references workspaces (id)",
         "agent_id text not null references agents (id)",
@@ -121,8 +122,8 @@ export const migrations: readonly Migration[] = [
       "create unique index deployments_one_queued on deployments (agent_id) where state = 'queued'",
       `create unique index deployments_one_running on deployments (agent_id) where state in ${RUNNING}`,
       "create index deployments_by_rollout on deployments (rollout_id)",
-      "create index deployments_by_agent on deployments (agent_id, created_ms)",
-      "create index deployments_by_time on deployments (workspace_id, created_ms)",
+      "create index deployments_by_agent on deployments (agent_id, number)",
+      "create index deployments_by_workspace on deployments (workspace_id, number)",
       strictTable("deployment_events", [
         "id integer not null primary key autoincrement",
         "deployment_id text not null references deployments (id)",

@@ -90,6 +90,8 @@ export type Schema = {
     origin: string;
   };
   deployments: {
+    /** Counts up in the order of creation; clocks may stand still or go back. */
+    number: Generated<number>;
     id: DeploymentId;
     rollout_id: RolloutId;
     workspace_id: string;

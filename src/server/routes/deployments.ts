@@ -2,10 +2,10 @@
 
 import { createRolloutSchema, type DeploymentDto } from "../../api.ts";
 import { NixdeployError } from "../../errors.ts";
-import { parseAgentName, parseDeploymentId, parseRolloutId } from "../../names.ts";
+import { type AgentId, parseAgentName, parseDeploymentId, parseRolloutId } from "../../names.ts";
 import { mayDo, type Right } from "../authorization.ts";
 import { deploymentToDto, rolloutToDto } from "../convert.ts";
-import { type AgentRow, findAgentByName } from "../database/agents.ts";
+import { findAgentByName } from "../database/agents.ts";
 import {
   type DeploymentRow,
   findDeployment,
@@ -52,15 +52,16 @@ export function createDeploymentRoutes(services: Services) {
     const workspaces = await visibleWorkspaces(services, context, "watch");
     const limit = readCount(context, { name: "limit", fallback: 50, max: LIST_LIMIT_MAX });
     const agentName = context.req.query("agent");
+    const workspaceIds = [...workspaces.keys()];
+    const rows = await listDeployments(services.database, {
+      ...(agentName === undefined
+        ? { workspaceIds }
+        : { agentIds: await findAgentIds(services, { workspaceIds, agentName }) }),
+      limit,
+    });
     const deployments: DeploymentDto[] = [];
-    for (const workspaceId of workspaces.keys()) {
-      const agent = agentName === undefined ? null : await findNamedAgent(services, { workspaceId, agentName });
-      if (agent === undefined) continue;
-      const rows = await listDeployments(services.database, { workspaceId, agentId: agent?.id ?? null, limit });
-      for (const row of rows) deployments.push(await deploymentToDto(services, row));
-    }
-    deployments.sort((a, b) => (a.createdAt < b.createdAt ? 1 : -1));
-    return context.json({ deployments: deployments.slice(0, limit) });
+    for (const row of rows) deployments.push(await deploymentToDto(services, row));
+    return context.json({ deployments });
   });
   routes.get("/deployments/:id", async (context) => {
     return context.json(await deploymentToDto(services, await findTargetDeployment(services, context, "watch")));
@@ -79,13 +80,18 @@ export function createDeploymentRoutes(services: Services) {
   return routes;
 }
 
-/** @returns undefined when this workspace has no agent of that name */
-async function findNamedAgent(
+/** The agents of this name, at most one in each workspace. */
+async function findAgentIds(
   services: Services,
-  query: { readonly workspaceId: string; readonly agentName: string },
-): Promise<AgentRow | undefined> {
+  query: { readonly workspaceIds: readonly string[]; readonly agentName: string },
+): Promise<readonly AgentId[]> {
   const name = readId(() => parseAgentName(query.agentName));
-  return (await findAgentByName(services.database, { workspaceId: query.workspaceId, name })) ?? undefined;
+  const found: AgentId[] = [];
+  for (const workspaceId of query.workspaceIds) {
+    const agent = await findAgentByName(services.database, { workspaceId, name });
+    if (agent !== null) found.push(agent.id);
+  }
+  return found;
 }
 
 async function findTargetRollout(services: Services, context: RouteContext, right: Right): Promise<RolloutRow> {
