@@ -23,7 +23,7 @@ type BuildOptions = { readonly outfile: string; readonly target: Bun.Build.Compi
 async function compile(folder: string, target: BuildOptions["target"]): Promise<string> {
   const outfile = join(folder, "nixdeploy");
   const result = await Bun.build({
-    entrypoints: [join(ROOT, "src/main.ts")],
+    entrypoints: [join(ROOT, "src/start.ts")],
     compile: { outfile, autoloadDotenv: false, autoloadBunfig: false, ...(target === null ? {} : { target }) },
     minify: true,
     bytecode: true,

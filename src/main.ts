@@ -1,5 +1,5 @@
 /**
- * The program. The only file that sets the exit code, handles signals and prints errors.
+ * The program, behind start.ts. The only file that sets the exit code, handles signals and prints errors.
  *
  * The first SIGINT or SIGTERM aborts the command's signal: a command that then returns ended well (`serve` and `agent`
  * do), one that throws ends with 130. The second one leaves at once. A reader of stdout that goes away (`| head`) stops
@@ -127,8 +127,4 @@ async function reportFailure({ error, common, signal, stderr }: FailureReport): 
     await stderr.write(formatFailure(failure, NIXDEPLOY_VERSION) + causes.map((text) => `cause: ${text}\n`).join(""));
   }
   return failure.exitCode;
-}
-
-if (import.meta.main) {
-  await main();
 }

@@ -16,6 +16,7 @@ const TEST_FILE_LINES_MAX = 600;
 
 /** The parts of src/, most particular first: a file belongs to the first whose prefix its path has. */
 const PARTS: readonly { readonly name: string; readonly prefix: string; readonly mayImport: readonly string[] }[] = [
+  { name: "start", prefix: "src/start.ts", mayImport: ["main", "contracts"] },
   { name: "main", prefix: "src/main.ts", mayImport: ["commands", "contracts"] },
   {
     name: "commands",
