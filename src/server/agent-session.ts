@@ -9,7 +9,7 @@ import { type AgentFrame, type CoordinatorFrameInput, decodeAgentFrame, PROTOCOL
 import type { Clock, Random } from "../runtime.ts";
 import { login } from "./agent-login.ts";
 import type { AgentRegistry, LiveAgent } from "./agent-registry.ts";
-import type { Authenticator } from "./authentication.ts";
+import { type Authenticator, READ_CREDENTIAL_LIFETIME_MS } from "./authentication.ts";
 import type { Bus } from "./bus.ts";
 import { type AgentRow, saveAgentState } from "./database/agents.ts";
 import { findDeployment } from "./database/deployments.ts";
@@ -53,6 +53,8 @@ const CLOSE_INTERNAL_ERROR = 1011;
 const NONCE_BYTES = 32;
 /** Frames that wait while one is worked on; an agent has one or two reports in flight. */
 const PENDING_FRAMES_MAX = 64;
+/** Each agent draws its time between these parts of the credential's life, so that a fleet does not return at once. */
+const RENEWAL = { earliest: 0.5, latest: 0.75 };
 /** Whoever connects proves who it is within this time. */
 const LOGIN_MAX_MS = 30_000;
 
@@ -70,6 +72,9 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
 
   const { send, refuse } = createOutgoing(socket);
   const loginDeadline = createDeadline(deps.clock, LOGIN_MAX_MS, () => refuse("too-slow", "no hello came in time"));
+  const renewal = createDeadline(deps.clock, drawRenewalMs(deps.random), () =>
+    socket.close(CLOSE_NORMAL, "log in again: the credential wants renewal"),
+  );
 
   const handleHello = async (frame: Extract<AgentFrame, { kind: "hello" }>, nonce: string) => {
     const result = await login(deps, { hello: frame, nonce });
@@ -88,6 +93,7 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
     send(await welcomeFrame(deps, agent));
     state = { kind: "live", agent, live };
     await loginDeadline.stop();
+    renewal.start();
     deps.registry.enter(live);
     deps.log.info("agent connected", { name: agent.name, version: agent.agent_version });
     await deps.dispatcher.welcome(agent.id, frame.state.inFlight);
@@ -118,6 +124,7 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
   });
   const end = async () => {
     await loginDeadline.stop();
+    await renewal.stop();
     await frames.idle();
     if (state.kind === "live" && deps.registry.leave(state.live)) {
       await saveAgentState(deps.database, state.agent.id, { last_seen_ms: deps.clock.nowMs() });
@@ -131,16 +138,13 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
     open() {
       if (state.kind !== "challenged") return;
       loginDeadline.start();
-      send({
-        kind: "challenge",
-        protocolVersions: { min: PROTOCOL_VERSION, max: PROTOCOL_VERSION },
-        coordinatorVersion: deps.version,
-        nonce: state.nonce,
-      });
+      send(challengeFrame(deps, state.nonce));
     },
     receive: frames.push,
     closed() {
-      closing ??= end();
+      closing ??= end().catch((error: unknown) => {
+        deps.log.error("cannot record that an agent left", { reason: String(error) });
+      });
       return closing;
     },
   };
@@ -173,6 +177,11 @@ function createFrameQueue(on: {
   };
 }
 
+function drawRenewalMs(random: Random): number {
+  const part = RENEWAL.earliest + random.fraction() * (RENEWAL.latest - RENEWAL.earliest);
+  return Math.round(part * READ_CREDENTIAL_LIFETIME_MS);
+}
+
 /** Calls back once unless it is stopped in time. */
 function createDeadline(clock: Clock, durationMs: number, onLate: () => void) {
   const stopped = new AbortController();
@@ -198,6 +207,15 @@ function createOutgoing(socket: AgentSocket) {
     socket.close(CLOSE_POLICY, message.slice(0, 100));
   };
   return { send, refuse };
+}
+
+function challengeFrame(deps: AgentSessionDeps, nonce: string): CoordinatorFrameInput {
+  return {
+    kind: "challenge",
+    protocolVersions: { min: PROTOCOL_VERSION, max: PROTOCOL_VERSION },
+    coordinatorVersion: deps.version,
+    nonce,
+  };
 }
 
 async function welcomeFrame(deps: AgentSessionDeps, agent: AgentRow): Promise<CoordinatorFrameInput> {

@@ -46,7 +46,7 @@ export type AuthenticatorDeps = {
 export const TOKENS_TOPIC = "tokens";
 
 const READ_CREDENTIAL = /^nda_([0-9a-z]{16})_([0-9a-z]{1,11})_([\w-]{43})$/;
-const READ_CREDENTIAL_LIFETIME_MS = 24 * 60 * 60 * 1000;
+export const READ_CREDENTIAL_LIFETIME_MS = 24 * 60 * 60 * 1000;
 /** A token's last use is written at most this often. */
 const TOUCH_INTERVAL_MS = 60_000;
 

@@ -246,6 +246,18 @@ describe("frames out of turn", () => {
   });
 });
 
+test("an agent that stays for days is sent to log in again before its credential expires", async () => {
+  await using server = await createTestCoordinator();
+  const agent = await server.connectAgent("nuc");
+  const token = agent.framesOf("welcome")[0]?.readCredential ?? "";
+  for (let hours = 0; hours < 24 && agent.closed === null; hours += 1) {
+    expect((await server.fetch("caches/default", { token })).status).toBe(200);
+    await server.clock.advance(3_600_000);
+  }
+  expect(agent.closed).toEqual({ code: 1000, reason: "log in again: the credential wants renewal" });
+  expect((await server.fetch("caches/default", { token })).status).toBe(200);
+});
+
 describe("a second connection of the same agent", () => {
   test("replaces the first", async () => {
     await using server = await createTestCoordinator();

@@ -18,7 +18,7 @@ export function createManualClock(startMs = Date.UTC(2026, 0, 1)): ManualClock {
   const nextDue = (untilMs: number) =>
     [...sleepers].filter(({ dueMs }) => dueMs <= untilMs).sort((a, b) => a.dueMs - b.dueMs)[0];
   return {
-    nowMs: () => startMs + elapsedMs,
+    nowMs: () => Math.floor(startMs + elapsedMs),
     monotonicMs: () => elapsedMs,
     get sleepers() {
       return sleepers.size;
