@@ -56,7 +56,9 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
         const running = await findRunning(transaction, agentId);
         return running === null ? null : await takeBack(transaction, running, deps);
       });
-      if (row !== null) deps.bus.publish(rolloutTopic(row.rollout_id));
+      if (row === null) return;
+      deps.registry.progress.delete(row.id);
+      deps.bus.publish(rolloutTopic(row.rollout_id));
     },
     async recover() {
       await deps.database.transaction().execute(async (transaction) => {

@@ -28,7 +28,9 @@ const PROGRESS_INTERVAL_MS = 500;
 const BATCH = 200;
 
 export function followRollout(services: Services, following: Following): Response {
-  const events = follow(services, following);
+  const hungUp = new AbortController();
+  const signal = AbortSignal.any([following.request.signal, hungUp.signal]);
+  const events = follow(services, { ...following, signal });
   const encoder = new TextEncoder();
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
@@ -37,6 +39,7 @@ export function followRollout(services: Services, following: Following): Respons
       else controller.enqueue(encoder.encode(next.value));
     },
     async cancel() {
+      hungUp.abort();
       await events.return();
     },
   });
@@ -45,7 +48,10 @@ export function followRollout(services: Services, following: Following): Respons
   });
 }
 
-async function* follow(services: Services, following: Following): AsyncGenerator<string, void, undefined> {
+async function* follow(
+  services: Services,
+  following: Following & { readonly signal: AbortSignal },
+): AsyncGenerator<string, void, undefined> {
   using subscription = services.bus.subscribe(rolloutTopic(following.rolloutId), TOKENS_TOPIC);
   const cursor = parseCursor(following.request.headers.get("last-event-id"));
   const sentContact = new Map<DeploymentId, string>();
@@ -62,8 +68,8 @@ async function* follow(services: Services, following: Following): AsyncGenerator
       return;
     }
     yield ": still here\n\n";
-    await nextChange(services, { subscription, rows, signal: following.request.signal });
-    if (!(await stillAllowed(services, following.request))) return;
+    await nextChange(services, { subscription, rows, signal: following.signal });
+    if (following.signal.aborted || !(await stillAllowed(services, following.request))) return;
   }
 }
 
@@ -140,7 +146,7 @@ async function* changedProgress(
   }
 }
 
-/** Waits for a signal, the moment an agent counts as offline, or the next heartbeat, whichever is first. */
+/** Waits for a signal, the moment an agent counts as offline, the next heartbeat, or the follower to hang up. */
 async function nextChange(
   services: Services,
   wait: { readonly subscription: Subscription; readonly rows: readonly DeploymentRow[]; readonly signal: AbortSignal },
@@ -148,10 +154,13 @@ async function nextChange(
   const deadline = new AbortController();
   const signal = AbortSignal.any([wait.signal, deadline.signal]);
   const waitMs = await untilNextLook(services, wait.rows);
-  await Promise.race([wait.subscription.changed(signal), services.clock.sleep(waitMs, signal)]).finally(() =>
-    deadline.abort(),
-  );
-  wait.signal.throwIfAborted();
+  try {
+    await Promise.race([wait.subscription.changed(signal), services.clock.sleep(waitMs, signal)]);
+  } catch (error) {
+    if (!wait.signal.aborted) throw error;
+  } finally {
+    deadline.abort();
+  }
 }
 
 async function untilNextLook(services: Services, rows: readonly DeploymentRow[]): Promise<number> {
