@@ -53,7 +53,9 @@ async function provideBinary(signal: AbortSignal): Promise<void> {
 
 async function provideNix(): Promise<void> {
   const { ensureNix } = await import("../test/support/nix.ts");
+  const { ensureNixOf, NIX_SUITES } = await import("../test/support/nix-versions.ts");
   await ensureNix();
+  await Promise.all(NIX_SUITES.map(ensureNixOf));
 }
 
 async function runTestGroup(group: TestGroup, signal: AbortSignal): Promise<GroupResult> {

@@ -13,6 +13,7 @@
 import { readdirSync, readlinkSync } from "node:fs";
 import { lstat, mkdir, readlink, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { becomeUser, homeOf, type MachineUser, planOpenWay, prepareUsers } from "./machine-users.ts";
 import { ensureNix, NIX_CONF, type Nix } from "./nix.ts";
 import {
   baseEnvironment,
@@ -34,6 +35,8 @@ export type MachineOptions = {
   readonly nixConf?: string;
   /** Default: `ensureNix()`. */
   readonly nix?: Nix;
+  /** People who are not root, known to the machine alone; default none. See `CommandOptions.user`. */
+  readonly users?: readonly MachineUser[];
 };
 
 export type CommandOptions = {
@@ -41,14 +44,21 @@ export type CommandOptions = {
   readonly env?: Readonly<Record<string, string>>;
   /** Working directory inside; default "/". */
   readonly cwd?: string;
+  /** The name of one of the machine's users, who has no rights but his own and a home of his own. Default: root. */
+  readonly user?: string;
 };
+
+/** `CommandOptions`, taken apart. */
+type Inside = { readonly [K in keyof CommandOptions]?: CommandOptions[K] | undefined };
 
 export type Machine = AsyncDisposable & {
   readonly name: string;
   readonly directory: string;
   readonly nix: Nix;
-  /** What every command inside gets, and nothing else: PATH, HOME, NIX_CONF_DIR, XDG directories, all its own. */
+  /** What every command of root inside gets, and nothing else: PATH, HOME, NIX_CONF_DIR, XDG directories, its own. */
   readonly environment: Readonly<Record<string, string>>;
+  /** The same for a user of the machine. */
+  environmentOf(user: string): Readonly<Record<string, string>>;
   /** Runs to the end; a non-zero exit code is a result. Default time limit 60 s. */
   exec(command: readonly string[], options?: CommandOptions & Omit<RunOptions, "cwd">): Promise<RunResult>;
   /** Like `exec`, but throws with the output unless the exit code is 0; returns stdout without the last newline. */
@@ -68,10 +78,26 @@ export type Machine = AsyncDisposable & {
 /** Folder of the machine's directory → where it is mounted inside. */
 const MOUNTS = { nix: "/nix", boot: "/boot", "var-lib-nixdeploy": "/var/lib/nixdeploy", run: "/run" } as const;
 
-/** $1 directory, $2 host name, then pairs of source and target. Ends, killing what is left, when its input ends. */
+/**
+ * $1 directory, $2 host name, $3 folders to cover, $4 folders to keep open below those, $5 pairs of source (in the
+ * directory) and target; one a line, no spaces in any. Ends, killing what is left, when its input ends.
+ */
 const HOLDER = `
 set -eu
-directory=$1; hostname "$2"; shift 2
+directory=$1; hostname "$2"; covered=$3; kept=$4; mounts=$5
+if [ -n "$covered" ]; then
+  set -- $kept
+  exec 3<"$1" 4<"$2" 5<"$3"
+  for folder in $covered; do mount --no-mtab -t tmpfs -o mode=755 none "$folder"; done
+  mkdir -p "$@"
+  descriptor=3
+  for folder; do
+    mount --no-mtab --no-canonicalize --bind "/proc/self/fd/$descriptor" "$folder"
+    descriptor=$((descriptor + 1))
+  done
+  exec 3<&- 4<&- 5<&-
+fi
+set -- $mounts
 while [ $# -gt 0 ]; do mount --no-mtab --bind "$directory/$1" "$2"; shift 2; done
 trap '' INT TERM HUP
 echo ready
@@ -92,22 +118,29 @@ done
  * @throws Error if not root, or if a mount fails
  */
 export async function createMachine(options: MachineOptions): Promise<Machine> {
-  const { name, directory } = options;
+  const { name, directory, users = [] } = options;
   if (process.getuid?.() !== 0) {
     throw new Error(`cannot make machine ${name}: mount namespaces over /nix need root, run this as root`);
   }
   const nix = options.nix ?? (await ensureNix());
   await prepareDirectory(directory, NIX_CONF + (options.nixConf ?? ""));
-  const holder = await startHolder(directory, name);
-  const environment = describeEnvironment(directory, nix);
+  await prepareUsers(directory, users);
+  const holder = await startHolder(options);
+  const environment = describeEnvironment({ home: join(directory, "home"), user: "root", directory, nix });
+  const environmentOf = (user: string) => describeEnvironment({ home: homeOf(user, directory), user, directory, nix });
   const namespace = readlinkSync(`/proc/${holder.pid}/ns/uts`);
 
-  const enter = (command: readonly string[], cwd = "/") => [
+  const enter = (command: readonly string[], { cwd = "/", user }: Inside) => [
     "nsenter",
     // With --root, because entering a mount namespace alone would leave the chroot that we may be in.
     ...["--target", String(holder.pid), "--mount", "--uts", "--root", `--wdns=${cwd}`, "--"],
+    ...(user === undefined ? [] : becomeUser(users, user)),
     ...command,
   ];
+  const environmentFor = ({ user, env }: Inside) => ({
+    ...(user === undefined ? environment : environmentOf(user)),
+    ...env,
+  });
   const hostPath = (path: string) => join(`/proc/${holder.pid}/root`, path);
   const processes = () => findProcesses(namespace).filter((id) => id !== holder.pid);
   const killAll = async () => {
@@ -117,17 +150,18 @@ export async function createMachine(options: MachineOptions): Promise<Machine> {
       return left.length === 0;
     });
   };
-  const exec: Machine["exec"] = (command, { cwd, env, ...rest } = {}) =>
-    runProcess(enter(command, cwd), { ...rest, env: { ...environment, ...env } });
+  const exec: Machine["exec"] = (command, { cwd, user, env, ...rest } = {}) =>
+    runProcess(enter(command, { cwd, user }), { ...rest, env: environmentFor({ user, env }) });
 
   return {
     name,
     directory,
     nix,
     environment,
+    environmentOf,
     exec,
     run: async (command, runOptions) => checkResult([`[${name}]`, ...command], await exec(command, runOptions)),
-    spawn: (command, { cwd, env } = {}) => spawnProcess(enter(command, cwd), { env: { ...environment, ...env } }),
+    spawn: (command, inside = {}) => spawnProcess(enter(command, inside), { env: environmentFor(inside) }),
     hostPath,
     link: (path) => followLinks(path, hostPath),
     processes,
@@ -150,10 +184,15 @@ async function prepareDirectory(directory: string, nixConf: string): Promise<voi
   for (const mountPoint of Object.values(MOUNTS)) await mkdir(mountPoint, { recursive: true });
 }
 
-async function startHolder(directory: string, name: string): Promise<Bun.Subprocess<"pipe", "pipe", "pipe">> {
-  const mounts = [...Object.entries(MOUNTS).flat(), "os-release", "/etc/os-release"];
-  const command = ["unshare", "--mount", "--uts", "--propagation", "private"];
-  const holder = Bun.spawn([...command, "/bin/sh", "-c", HOLDER, "holder", directory, name, ...mounts], {
+async function startHolder(options: MachineOptions): Promise<Bun.Subprocess<"pipe", "pipe", "pipe">> {
+  const { name, directory, users = [] } = options;
+  const hasUsers = users.length > 0;
+  const files = hasUsers ? ["passwd", "/etc/passwd", "group", "/etc/group"] : [];
+  const mounts = [...Object.entries(MOUNTS).flat(), "os-release", "/etc/os-release", ...files];
+  const way = hasUsers ? await planOpenWay(directory) : { covered: [], kept: [] };
+  const lists = [way.covered, way.kept, mounts].map((list) => list.join("\n"));
+  const command = ["unshare", "--mount", "--uts", "--propagation", "private", "/bin/sh", "-c", HOLDER, "holder"];
+  const holder = Bun.spawn([...command, directory, name, ...lists], {
     env: baseEnvironment(),
     stdin: "pipe",
     stdout: "pipe",
@@ -166,12 +205,17 @@ async function startHolder(directory: string, name: string): Promise<Bun.Subproc
   return holder;
 }
 
-function describeEnvironment(directory: string, nix: Nix): Record<string, string> {
-  const home = join(directory, "home");
+function describeEnvironment(options: {
+  readonly home: string;
+  readonly user: string;
+  readonly directory: string;
+  readonly nix: Nix;
+}): Record<string, string> {
+  const { home, user, directory, nix } = options;
   return {
     PATH: `${nix.binDirectory}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
     HOME: home,
-    USER: "root",
+    USER: user,
     NIX_CONF_DIR: join(directory, "etc-nix"),
     XDG_CACHE_HOME: join(home, ".cache"),
     XDG_CONFIG_HOME: join(home, ".config"),

@@ -91,7 +91,8 @@ async function installNix(): Promise<void> {
   await runChecked(install, { env, timeoutMs: 180_000 });
 }
 
-async function describeNix(binDirectory: string): Promise<Nix> {
+/** @throws Error when the Nix there does not run */
+export async function describeNix(binDirectory: string): Promise<Nix> {
   // Without a store: even this command would make the host's /nix/store.
   const text = await runChecked([join(binDirectory, "nix-store"), "--version"], { env: { NIX_REMOTE: "dummy://" } });
   const version = /(\d+\.\d+\S*)$/.exec(text)?.[1];
