@@ -30,6 +30,16 @@ const OWNER_ONLY = 0o600;
 /** What may wait for a slow agent before its connection is given up; it resumes where it was acknowledged. */
 const BACKPRESSURE_BYTES_MAX = 8 * 1024 * 1024;
 const CLOSE_GOING_AWAY = 1001;
+/**
+ * Uploads, downloads and followers take as long as they take; websockets have a limit of their own below. A bare object,
+ * because Bun heeds this for Unix sockets too (10 s without it) but its types do not know.
+ */
+const NO_IDLE_TIMEOUT: object = { idleTimeout: 0 };
+/** By default Bun answers what it cannot send with a page that shows our source. */
+const ANSWERS_TO_FAILURES = {
+  development: false,
+  error: () => formatProblem({ title: "The coordinator failed to answer", status: 500 }),
+} as const;
 
 /** @throws NixdeployError `host` when the port or the socket cannot be had */
 export function listen(coordinator: Coordinator, options: ListenOptions): Listener {
@@ -39,9 +49,11 @@ export function listen(coordinator: Coordinator, options: ListenOptions): Listen
       hostname: options.hostname,
       port: options.port,
       ...(options.tls === null ? {} : { tls: { ...options.tls } }),
-      // Uploads and downloads take as long as they take; websockets have a limit of their own below.
-      idleTimeout: 0,
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+      // In production Bun shares a port that is taken, and nobody would be told.
+      reusePort: false,
+      ...NO_IDLE_TIMEOUT,
+      ...ANSWERS_TO_FAILURES,
       routes: coordinator.cacheFileRoutes,
       fetch: async (request, bun) => {
         if (new URL(request.url).pathname === AGENT_CONNECT_PATH) return upgrade(request, bun);
@@ -54,6 +66,8 @@ export function listen(coordinator: Coordinator, options: ListenOptions): Listen
   const control = bind(options.controlSocket, () =>
     Bun.serve({
       unix: options.controlSocket,
+      ...NO_IDLE_TIMEOUT,
+      ...ANSWERS_TO_FAILURES,
       fetch: async (request) => await coordinator.fetch(request, { control: true }),
     }),
   );

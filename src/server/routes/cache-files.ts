@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import type { BunRequest } from "bun";
 import { parseCacheName } from "../../names.ts";
 import { formatCacheInfo } from "../../nix/cache-info.ts";
-import { parseFileHash } from "../../nix/hash.ts";
+import { formatHashNix32, parseFileHash } from "../../nix/hash.ts";
 import { parseStorePathHash, STORE_DIR } from "../../nix/store-path.ts";
 import { mayDo } from "../authorization.ts";
 import type { BlobStore } from "../cache/blob-store.ts";
@@ -43,33 +43,32 @@ export function createCacheFileRoutes(services: Services, blobs: BlobStore) {
     "/cache/:cache/:file": guarded(async (request, cache) => {
       const { file } = request.params;
       if (file === "nix-cache-info") return cacheInfo();
-      const hashPart = NARINFO_FILE.exec(file)?.[1];
-      const text =
-        hashPart === undefined
-          ? null
-          : await services.narInfos.find({ cacheId: cache.id, hashPart: parseStorePathHash(hashPart) });
+      const hashPart = parseName(NARINFO_FILE, file, parseStorePathHash);
+      const text = hashPart === null ? null : await services.narInfos.find({ cacheId: cache.id, hashPart });
       return text === null ? absent() : narInfo(request, cache, text);
     }),
     "/cache/:cache/nar/:file": guarded(async (request, cache) => {
-      const name = NAR_FILE.exec(request.params.file)?.[1];
-      if (name === undefined) return absent();
-      const fileHash = parseFileHash(`sha256:${name}`);
+      const fileHash = parseName(NAR_FILE, request.params.file, (name) => parseFileHash(`sha256:${name}`));
+      if (fileHash === null) return absent();
       if ((await findNar(services.database, { cacheId: cache.id, fileHash })) === null) return absent();
       const headers = {
         "content-type": "application/x-nix-nar",
         "cache-control": `${visibility(cache)}, max-age=${NAR_MAX_AGE_S}, immutable`,
         "accept-ranges": "bytes",
-        etag: `"${name}"`,
+        etag: `"${formatHashNix32(fileHash)}"`,
       };
       if (matchesEtag(request, headers.etag)) return new Response(null, { status: 304, headers });
-      return new Response(blobs.open(fileHash), { headers });
+      const file = blobs.open(fileHash);
+      if (await file.exists()) return new Response(file, { headers });
+      services.log.error("a NAR file is missing", { cache: cache.name, fileHash });
+      return absent();
     }),
   };
 }
 
 /** @returns null when the request has no credential that may read this cache and the cache is not public */
 async function findReadableCache(services: Services, request: CacheFileRequest): Promise<CacheRow | null> {
-  const cache = await findCache(services.database, parseName(request.params.cache));
+  const cache = await findCache(services.database, readCacheName(request.params.cache));
   if (cache?.is_public === 1) return cache;
   const principal = await services.authenticator.authenticate(request.headers.get("authorization"));
   if (principal === null) return null;
@@ -79,7 +78,19 @@ async function findReadableCache(services: Services, request: CacheFileRequest):
   return cache;
 }
 
-function parseName(text: string) {
+/** The part of a file's name that the pattern captures, parsed; null when there is no such thing. */
+function parseName<Value>(pattern: RegExp, file: string, parse: (text: string) => Value): Value | null {
+  const text = pattern.exec(file)?.[1];
+  if (text === undefined) return null;
+  try {
+    return parse(text);
+  } catch {
+    // A name that nothing can have is the name of nothing.
+    return null;
+  }
+}
+
+function readCacheName(text: string) {
   try {
     return parseCacheName(text);
   } catch {
@@ -110,9 +121,10 @@ function absent(): Response {
   });
 }
 
+/** If-None-Match compares weakly (RFC 9110 §13.1.2): a proxy that compresses marks our tags as weak. */
 function matchesEtag(request: Request, etag: string): boolean {
-  const wanted = request.headers.get("if-none-match");
-  return wanted?.split(",").some((candidate) => candidate.trim() === etag) ?? false;
+  const known = (request.headers.get("if-none-match") ?? "").split(",").map((tag) => tag.trim().replace(/^W\//, ""));
+  return known.includes(etag) || known.includes("*");
 }
 
 /** A shared proxy must not keep what only its requester may read. */
