@@ -3,7 +3,7 @@
  * (consola's own reporters write info to stdout). A terminal gets plain lines, everything else too:
  * `--log-format json` gives one JSON object per line.
  */
-import { createConsola, type LogObject } from "consola";
+import { createConsola, type LogObject } from "consola/core";
 
 export type LogFields = Readonly<Record<string, string | number | boolean | null>>;
 

@@ -6,7 +6,6 @@
  * waits while we are busy with it, and there is a deadline. What it leaves running may keep the pipe: output after its
  * end is read for a moment only.
  */
-import { execa } from "execa";
 import { describeError } from "../errors.ts";
 import { LOG_LINE_CHARACTERS_MAX } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
@@ -38,6 +37,8 @@ const LEFTOVER_OUTPUT_MS = 1_000;
 /** Runs a program to its end. Never throws: not being able to start it is a result too. */
 export async function runProgram(options: RunProgramOptions): Promise<ProgramExit> {
   const { clock } = options;
+  // Loaded at the first activation: it would take 2 MB of an agent that waits.
+  const { execa } = await import("execa");
   const child = execa(options.command, [...options.args], {
     env: options.environment,
     extendEnv: false,

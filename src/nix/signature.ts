@@ -1,14 +1,22 @@
 /**
  * Ed25519 signatures: of store paths in Nix's form, and of plain messages.
  *
- * Two implementations on purpose: @noble/ed25519 signs and derives keys (seldom, small audited code), node:crypto
- * verifies (35 times faster: a closure of 3,000 paths takes a fraction of a second). The tests let each check the other.
+ * Two implementations on purpose: @noble/ed25519 signs store paths (small audited code), node:crypto verifies (35 times
+ * faster: a closure of 3,000 paths takes a fraction of a second) and serves messages and keys, because an agent signs a
+ * message at each login, and noble's table of points would stay in its memory. The tests let each check the other.
  * Content-addressed paths need no signature; whether to trust them is decided elsewhere.
  * Source: RFC 8032; Nix `src/libutil/signature/`.
  */
 import { Buffer } from "node:buffer";
-import { createHash, createPublicKey, type KeyObject, verify as verifyEd25519 } from "node:crypto";
-import { getPublicKey, hashes, sign } from "@noble/ed25519";
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  type KeyObject,
+  sign as signEd25519,
+  verify as verifyEd25519,
+} from "node:crypto";
+import { hashes, sign as signByNoble } from "@noble/ed25519";
 import { decodeBase64, encodeBase64 } from "./base64.ts";
 import { formatFingerprint } from "./fingerprint.ts";
 import { NixParseError } from "./parse-error.ts";
@@ -16,9 +24,12 @@ import type { PathInfo } from "./path-info.ts";
 import type { PublicKey, SecretKey } from "./signing-key.ts";
 
 const PUBLIC_KEY_LENGTH = 32;
+const SEED_LENGTH = 32;
 const SIGNATURE_LENGTH = 64;
 /** DER of SubjectPublicKeyInfo for Ed25519 up to the raw key (RFC 8410). */
 const SPKI_PREFIX = Buffer.from("302a300506032b6570032100", "hex");
+/** DER of PrivateKeyInfo for Ed25519 up to the seed (RFC 8410). */
+const PKCS8_PREFIX = Buffer.from("302e020100300506032b657004220420", "hex");
 
 hashes.sha512 = (message) => new Uint8Array(createHash("sha512").update(message).digest());
 
@@ -52,13 +63,13 @@ export function createSignatureVerifier(keys: readonly PublicKey[]): SignatureVe
 
 /** `name:base64`, ready for `Sig:`. */
 export function signPathInfo(info: PathInfo, secretKey: SecretKey): string {
-  const signature = signMessage(secretKey.seed, Buffer.from(formatFingerprint(info)));
+  const signature = signByNoble(Buffer.from(formatFingerprint(info)), secretKey.seed);
   return `${secretKey.name}:${encodeBase64(signature)}`;
 }
 
 /** 64 bytes; the same for the same message. @throws when `seed` has not 32 bytes */
 export function signMessage(seed: Uint8Array, message: Uint8Array): Uint8Array {
-  return sign(message, seed);
+  return new Uint8Array(signEd25519(null, message, importSeed(seed)));
 }
 
 /** Never throws: keys and signatures of a wrong length verify nothing. */
@@ -71,7 +82,13 @@ export function verifyMessage(publicKey: Uint8Array, message: Uint8Array, signat
 
 /** 32 bytes. @throws when `seed` has not 32 bytes */
 export function publicKeyFromSeed(seed: Uint8Array): Uint8Array {
-  return getPublicKey(seed);
+  const spki = createPublicKey(importSeed(seed)).export({ format: "der", type: "spki" });
+  return new Uint8Array(spki.subarray(SPKI_PREFIX.length));
+}
+
+function importSeed(seed: Uint8Array): KeyObject {
+  if (seed.length !== SEED_LENGTH) throw new RangeError(`a seed of ${seed.length} bytes`);
+  return createPrivateKey({ key: Buffer.concat([PKCS8_PREFIX, seed]), format: "der", type: "pkcs8" });
 }
 
 function importPublicKey(bytes: Uint8Array): KeyObject {
