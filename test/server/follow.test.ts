@@ -19,7 +19,7 @@ const TWO = createTinyPath("two");
 
 async function createServer(database: "memory" | "file" = "memory"): Promise<TestCoordinator> {
   const server = await createTestCoordinator({ database });
-  await server.push(ONE, TWO);
+  await server.publishUnseen(ONE, TWO);
   return server;
 }
 

@@ -19,7 +19,7 @@ const THREE = createTinyPath("three");
 
 async function createServer(database: "memory" | "file" = "memory"): Promise<TestCoordinator> {
   const server = await createTestCoordinator({ database });
-  await server.push(ONE, TWO, THREE);
+  await server.publishUnseen(ONE, TWO, THREE);
   return server;
 }
 
