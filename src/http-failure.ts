@@ -7,14 +7,28 @@
 import { type Problem, problemSchema } from "./api.ts";
 import { type ErrorKind, NixdeployError, type NixdeployErrorOptions } from "./errors.ts";
 
-/** Whether the same request may succeed a little later. */
-export class HttpFailure extends NixdeployError {
-  readonly isTransient: boolean;
+type HttpFailureOptions = NixdeployErrorOptions & { readonly isTransient: boolean; readonly isForeign?: boolean };
 
-  constructor(kind: ErrorKind, message: string, options: NixdeployErrorOptions & { readonly isTransient: boolean }) {
+export class HttpFailure extends NixdeployError {
+  /** Whether the same request may succeed a little later. */
+  readonly isTransient: boolean;
+  /** It was no coordinator that answered, but something that stands before it and may step aside again. */
+  readonly isForeign: boolean;
+
+  constructor(kind: ErrorKind, message: string, options: HttpFailureOptions) {
     super(kind, message, options);
     this.isTransient = options.isTransient;
+    this.isForeign = options.isForeign ?? false;
   }
+}
+
+/** The other side, as messages name it. */
+export type Peer = { readonly source: string; readonly isThroughProxy: boolean };
+
+/** @param proxy its address; never shown with the login that it may contain */
+export function nameSource(address: string, proxy: string | null): Peer {
+  if (proxy === null) return { source: address, isThroughProxy: false };
+  return { source: `${address} through the proxy ${new URL(proxy).origin}`, isThroughProxy: true };
 }
 
 const STATUS_KINDS: Readonly<Record<number, ErrorKind>> = {
@@ -60,8 +74,14 @@ export function failureOfAnswer(answer: Answer, source: string): HttpFailure {
   }
   const target = status >= 300 && status < 400 ? URL.parse(answer.location ?? "") : null;
   if (target !== null) {
-    const hint = `Is ${target.origin} the coordinator's address?`;
+    const hint = `Is ${guessAddress(target)} the coordinator's address?`;
     return new HttpFailure("remote", `cannot use ${source}: it redirects to ${target.origin}`, { isTransient, hint });
+  }
+  if (status === 413) {
+    return new HttpFailure("remote", `cannot use ${source}: it answered ${describeAnswer(answer)}, too large`, {
+      isTransient,
+      hint: "A proxy in front of the coordinator must take uploads of 32 MiB (nginx: client_max_body_size 32m).",
+    });
   }
   if (kind === "unreachable" || kind === "denied") {
     return new HttpFailure(kind, `cannot use ${source}: it answered ${describeAnswer(answer)}`, {
@@ -74,10 +94,24 @@ export function failureOfAnswer(answer: Answer, source: string): HttpFailure {
 
 /** For an answer that should be JSON of ours and is not. */
 export function notACoordinator(answer: Answer, source: string): HttpFailure {
-  return new HttpFailure("remote", `cannot use ${source}: it answered ${describeAnswer(answer)}`, {
+  const isPage = isWebPage(answer.contentType);
+  const what = `${describeAnswer(answer)}${isPage ? ", a web page" : ""}`;
+  return new HttpFailure("remote", `cannot use ${source}: it answered ${what}`, {
     isTransient: false,
-    hint: "Is it a nixdeploy coordinator? Check NIXDEPLOY_URL or --url.",
+    isForeign: answer.status !== 404,
+    hint: `Is it a nixdeploy coordinator? ${isPage ? "A network that wants a login answers so, too; else check" : "Check"} NIXDEPLOY_URL or --url.`,
   });
+}
+
+/** A coordinator sends none where one of its own answers is expected. */
+export function isWebPage(contentType: string): boolean {
+  return /^\s*(text\/html|application\/xhtml\+xml)\b/i.test(contentType);
+}
+
+/** Where an API call is redirected to, without the call's own path: what the coordinator's address should have been. */
+export function guessAddress({ origin, pathname }: URL): string {
+  const base = /^(.*?)\/(?:api\/v1|cache)\//.exec(pathname)?.[1] ?? "";
+  return `${origin}${base}`;
 }
 
 function parseProblem({ contentType, text }: Answer): Problem | null {
@@ -112,7 +146,7 @@ const REASONS: readonly { readonly codes: RegExp; readonly reason: string; reado
 const CERTIFICATE_CODES = /^(CERT_.*|.*_CERT|.*_CERT_.*|UNABLE_TO_.*|ERR_TLS_CERT_ALTNAME_INVALID|INVALID_CA)$/;
 
 /** For a request that got no answer, or not all of it. @param error what the HTTP library threw */
-export function failureOfConnection(error: unknown, source: string): HttpFailure {
+export function failureOfConnection(error: unknown, { source, isThroughProxy }: Peer): HttpFailure {
   const code = codeOf(error);
   if (CERTIFICATE_CODES.test(code)) {
     return new HttpFailure("unreachable", `cannot reach ${source}: its certificate is not trusted (${code})`, {
@@ -121,13 +155,38 @@ export function failureOfConnection(error: unknown, source: string): HttpFailure
       cause: error,
     });
   }
+  const proxyStatus = isThroughProxy ? statusOfProxy(error) : null;
+  if (proxyStatus !== null) {
+    return new HttpFailure("unreachable", `cannot reach ${source}: the proxy answered with status ${proxyStatus}`, {
+      isTransient: proxyStatus >= 500,
+      hint: hintForProxy(proxyStatus),
+      cause: error,
+    });
+  }
   const known = REASONS.find(({ codes }) => codes.test(code));
   const reason = known?.reason ?? (code === "" ? "the connection failed" : `the connection failed (${code})`);
+  const hint = isThroughProxy ? HINT_PROXY : known?.hint;
   return new HttpFailure("unreachable", `cannot reach ${source}: ${reason}`, {
     isTransient: true,
     cause: error,
-    ...(known?.hint === undefined ? {} : { hint: known.hint }),
+    ...(hint === undefined ? {} : { hint }),
   });
+}
+
+export const HINT_PROXY = "Check HTTPS_PROXY and HTTP_PROXY; NO_PROXY lists what is reached directly.";
+
+export function hintForProxy(status: number): string {
+  if (status !== 407) return `It may not allow that, or not get there itself. ${HINT_PROXY}`;
+  return "The proxy wants a login: put it into its address, as in http://USER:PASSWORD@proxy.example:3128.";
+}
+
+/** undici, fetch and the websocket each have words of their own for a proxy that opens no tunnel. */
+const PROXY_STATUS = /^(?=.*\b(?:proxy|tunnel)).*?\b([1-5]\d\d)\b/i;
+
+/** With what status a proxy refused to pass the connection on; null when it was something else. */
+export function statusOfProxy(error: unknown): number | null {
+  const status = error instanceof Error ? PROXY_STATUS.exec(error.message)?.[1] : undefined;
+  return status === undefined ? null : Number(status);
 }
 
 export function silentFailure(source: string, durationMs: number): HttpFailure {

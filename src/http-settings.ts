@@ -12,7 +12,7 @@ import { describeError, NixdeployError } from "./errors.ts";
 type Environment = Readonly<Record<string, string | undefined>>;
 
 export type NetworkSettings = {
-  /** The proxy's address for this URL; null: directly. */
+  /** The proxy's address for this URL; null: directly. @throws NixdeployError "host" when it is no address of an HTTP proxy */
   readonly findProxy: (url: URL) => string | null;
   /** A PEM bundle; null: the built-in authorities. */
   readonly authorities: string | null;
@@ -29,15 +29,21 @@ export function readNetworkSettings(env: Environment): NetworkSettings {
   return {
     findProxy: (url) => {
       const proxy = url.protocol === "https:" || url.protocol === "wss:" ? secure : plain;
-      return proxy === null || exceptions.some((entry) => matchesException(url, entry)) ? null : withScheme(proxy);
+      return proxy === null || exceptions.some((entry) => matchesException(url, entry)) ? null : parseProxy(proxy);
     },
     authorities: readAuthorities(env),
   };
 }
 
-/** `proxy.example:3128` is written as often as `http://proxy.example:3128`. */
-function withScheme(proxy: string): string {
-  return proxy.includes("://") ? proxy : `http://${proxy}`;
+/** `proxy.example:3128` is written as often as `http://proxy.example:3128`. No message repeats it: it may hold a login. */
+function parseProxy(text: string): string {
+  const proxy = text.includes("://") ? text : `http://${text}`;
+  const url = URL.parse(proxy);
+  if (url?.protocol === "http:" || url?.protocol === "https:") return proxy;
+  const what = url === null ? "it is no address" : `${url.protocol}// proxies are not known here`;
+  throw new NixdeployError("host", `cannot use the proxy that the environment names: ${what}`, {
+    hint: "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY take http://HOST:PORT or https://HOST:PORT.",
+  });
 }
 
 function matchesException(url: URL, entry: string): boolean {

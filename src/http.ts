@@ -8,6 +8,7 @@
  * Does not follow redirects of API calls (the token would go along), and does not judge the status of a body: its
  * reader knows what a 404 of a cache means. No error text holds a header, a query or a token.
  */
+import { Readable } from "node:stream";
 import { Agent, type Dispatcher, ProxyAgent, request as requestByUndici } from "undici-real";
 import type { z } from "zod";
 import { type BackoffLimits, fullJitterMs } from "./backoff.ts";
@@ -16,17 +17,29 @@ import type { ServerSentEvent } from "./event-stream.ts";
 import { parseAnswer, readAnswerText } from "./http-answer.ts";
 import type { BodyAnswer, BodyRequest } from "./http-body.ts";
 import { type EventStreamRequest, readEventStream } from "./http-events.ts";
-import { type Answer, failureOfAnswer, failureOfConnection, HttpFailure, silentFailure } from "./http-failure.ts";
+import {
+  type Answer,
+  failureOfAnswer,
+  failureOfConnection,
+  HttpFailure,
+  nameSource,
+  type Peer,
+  silentFailure,
+} from "./http-failure.ts";
 import { type NetworkSettings, readNetworkSettings } from "./http-settings.ts";
+import { createSilenceLimit, type SilenceLimit } from "./http-silence.ts";
 import { type Logger, silentLogger } from "./log.ts";
 import type { Clock, Random } from "./runtime.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
-const CALL_TIMEOUT_MS = 30_000;
-/** For one part of an upload: 32 MiB over a line of half a megabit. */
-const PUT_TIMEOUT_MS = 10 * 60_000;
+/** The silences after which a call is given up; a table in the README has them all. */
+const CALL_SILENCE_MAX_MS = 30_000;
+/** For a part of an upload: a few MB may wait in the system's buffers when the last byte has left our hands. */
+const PUT_SILENCE_MAX_MS = 2 * 60_000;
 /** From the request to the headers of a body. */
-const HEADERS_TIMEOUT_MS = 30_000;
+const HEADERS_SILENCE_MAX_MS = 30_000;
+/** A body is handed to the system in such pieces: each one that is taken is progress. */
+const SLICE_BYTES = 64 * 1024;
 const ATTEMPTS_MAX = 4;
 const BACKOFF: BackoffLimits = { baseMs: 250, maxMs: 4_000 };
 const REDIRECTS_MAX = 5;
@@ -50,8 +63,8 @@ type Call<T> = {
   /** Answers with these statuses are returned like the 2xx ones. */
   readonly acceptStatuses?: readonly number[];
   readonly signal: AbortSignal;
-  /** For one try, from connecting to the last byte. */
-  readonly timeoutMs?: number;
+  /** For one try: how long nothing may move, of the request or of its answer. Default 30 s, for `putBody` 2 minutes. */
+  readonly silenceMaxMs?: number;
 };
 
 export type JsonRequest<T> = Call<T> & {
@@ -86,12 +99,12 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
     requestJson: (request) => requestJson(parts, request),
     putBody: ({ body, ...call }) => {
       const headers = { "content-type": "application/octet-stream" };
-      return exchange(parts, { timeoutMs: PUT_TIMEOUT_MS, ...call, method: "PUT", headers, body });
+      return exchange(parts, { silenceMaxMs: PUT_SILENCE_MAX_MS, ...call, method: "PUT", headers, body });
     },
     openBody: (request) => openBody(parts, request),
     openEventStream: (request) => {
-      const source = describeSource(parts, request.url);
-      return readEventStream({ request, source, clock: options.clock, open: (body) => openBody(parts, body) });
+      const source = describePeer(parts, request.url).source;
+      return readEventStream({ request, source, open: (body) => openBody(parts, body) });
     },
     [Symbol.asyncDispose]: () => connections.close(),
   };
@@ -156,81 +169,108 @@ type Outgoing<T> = Call<T> & {
 
 /** One try of one call. */
 async function exchange<T>(parts: Parts, call: Outgoing<T>): Promise<JsonAnswer<T>> {
-  const { signal, timeoutMs = CALL_TIMEOUT_MS } = call;
-  const source = describeSource(parts, call.url);
-  const deadline = AbortSignal.timeout(timeoutMs);
+  const { signal, silenceMaxMs = CALL_SILENCE_MAX_MS } = call;
+  const peer = describePeer(parts, call.url);
+  using limit = limitSilence(parts, peer, silenceMaxMs);
   let answer: Answer;
   try {
-    answer = await send(parts, call, AbortSignal.any([signal, deadline]));
+    answer = await send(parts, call, limit);
   } catch (error) {
     signal.throwIfAborted();
-    if (error instanceof NixdeployError) {
-      throw error;
-    }
-    throw deadline.aborted ? silentFailure(source, timeoutMs) : failureOfConnection(error, source);
+    limit.signal.throwIfAborted();
+    throw error instanceof NixdeployError ? error : failureOfConnection(error, peer);
   }
   const isAccepted = Math.floor(answer.status / 100) === 2 || call.acceptStatuses?.includes(answer.status) === true;
   if (!isAccepted) {
-    throw failureOfAnswer(answer, source);
+    throw failureOfAnswer(answer, peer.source);
   }
-  return { status: answer.status, answer: parseAnswer(answer, call.schema, source) };
+  return { status: answer.status, answer: parseAnswer(answer, call.schema, peer.source) };
 }
 
-async function send<T>(parts: Parts, call: Outgoing<T>, signal: AbortSignal): Promise<Answer> {
+async function send<T>(parts: Parts, call: Outgoing<T>, limit: SilenceLimit): Promise<Answer> {
   const url = new URL(call.url);
   const { statusCode, headers, body } = await requestByUndici(url, {
     dispatcher: parts.connections.poolFor(url),
     method: call.method,
-    headers: { ...createHeaders(parts, call.token), accept: "application/json", ...call.headers },
-    body: call.body,
-    signal,
+    headers: {
+      ...createHeaders(parts, call.token),
+      accept: "application/json",
+      ...call.headers,
+      ...(call.body === null ? {} : { "content-length": String(Buffer.byteLength(call.body)) }),
+    },
+    body: call.body === null ? null : toSlices(Buffer.from(call.body), limit),
+    signal: AbortSignal.any([call.signal, limit.signal]),
   });
-  const text = await readAnswerText(body, describeSource(parts, call.url));
+  limit.progressed();
+  const text = await readAnswerText(limit.watch(body), describePeer(parts, call.url).source);
   const header = (value: string | string[] | undefined) => (Array.isArray(value) ? value[0] : value) ?? null;
   const contentType = header(headers["content-type"]) ?? "";
   return { status: statusCode, contentType, location: header(headers["location"]), text };
+}
+
+/** A small body as it is, a large one in pieces, so that one sees it move. */
+function toSlices(bytes: Buffer, limit: SilenceLimit): Buffer | Readable {
+  if (bytes.length <= SLICE_BYTES) return bytes;
+  function* slice() {
+    for (let from = 0; from < bytes.length; from += SLICE_BYTES) {
+      limit.progressed();
+      yield bytes.subarray(from, from + SLICE_BYTES);
+    }
+  }
+  return Readable.from(slice(), { objectMode: true, highWaterMark: 1 });
+}
+
+function limitSilence({ options }: Parts, peer: Peer, silenceMaxMs: number): SilenceLimit {
+  const reason = () => silentFailure(peer.source, silenceMaxMs);
+  return createSilenceLimit({ clock: options.clock, silenceMaxMs, reason });
 }
 
 function createHeaders({ options }: Parts, token: string | undefined): Record<string, string> {
   return { "user-agent": options.userAgent, ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) };
 }
 
-function describeSource({ options }: Parts, url: string): string {
-  return options.socketPath ?? new URL(url).origin;
+/** How messages name the other side. */
+function describePeer({ options, settings }: Parts, url: string): Peer {
+  if (options.socketPath !== undefined) return { source: options.socketPath, isThroughProxy: false };
+  const target = new URL(url);
+  return nameSource(target.origin, settings.findProxy(target));
 }
 
 async function openBody(parts: Parts, request: BodyRequest): Promise<BodyAnswer> {
-  const { signal } = request;
-  const source = describeSource(parts, request.url);
+  const { signal, silenceMaxMs } = request;
+  const peer = describePeer(parts, request.url);
   const stop = new AbortController();
-  const headersArrived = new AbortController();
-  parts.options.clock.sleep(HEADERS_TIMEOUT_MS, headersArrived.signal).then(
-    () => stop.abort(silentFailure(source, HEADERS_TIMEOUT_MS)),
-    // The headers arrived in time.
-    () => {},
-  );
+  using headers = limitSilence(parts, peer, HEADERS_SILENCE_MAX_MS);
   const fail = (error: unknown): never => {
     signal.throwIfAborted();
-    throw stop.signal.reason instanceof NixdeployError ? stop.signal.reason : failureOfConnection(error, source);
+    headers.signal.throwIfAborted();
+    throw error instanceof NixdeployError ? error : failureOfConnection(error, peer);
   };
   try {
-    const response = await fetchFollowing(parts, request, AbortSignal.any([signal, stop.signal]));
+    const signals = AbortSignal.any([signal, stop.signal, headers.signal]);
+    const response = await fetchFollowing(parts, request, signals);
+    const limit = silenceMaxMs === undefined ? null : limitSilence(parts, peer, silenceMaxMs);
     return {
       status: response.status,
       headers: response.headers,
-      body: readBody(response, fail),
-      [Symbol.asyncDispose]: async () => stop.abort(new Error("the answer was disposed of")),
+      body: readBody(response, limit, fail),
+      async [Symbol.asyncDispose]() {
+        limit?.[Symbol.dispose]();
+        stop.abort(new Error("the answer was disposed of"));
+      },
     };
   } catch (error) {
-    return error instanceof NixdeployError ? Promise.reject(error) : fail(error);
-  } finally {
-    headersArrived.abort();
+    return fail(error);
   }
 }
 
-async function* readBody(response: Response, fail: (error: unknown) => never): AsyncGenerator<Uint8Array> {
+async function* readBody(
+  { body }: Response,
+  limit: SilenceLimit | null,
+  fail: (error: unknown) => never,
+): AsyncGenerator<Uint8Array> {
   try {
-    yield* response.body ?? [];
+    if (body !== null) yield* limit === null ? body : limit.watch(body);
   } catch (error) {
     fail(error);
   }
@@ -265,7 +305,7 @@ async function fetchFollowing(parts: Parts, request: BodyRequest, signal: AbortS
     await response.body?.cancel();
     if (redirects === REDIRECTS_MAX || (url.protocol === "https:" && target.protocol !== "https:")) {
       const why = redirects === REDIRECTS_MAX ? "it redirects too often" : "it redirects from https to http";
-      throw new NixdeployError("remote", `cannot use ${describeSource(parts, request.url)}: ${why}`);
+      throw new NixdeployError("remote", `cannot use ${describePeer(parts, request.url).source}: ${why}`);
     }
     url = target;
   }

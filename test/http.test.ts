@@ -8,6 +8,7 @@ import { NixdeployError } from "../src/errors.ts";
 import { createHttpClient, type HttpClientOptions } from "../src/http.ts";
 import { type Clock, systemClock, systemRandom } from "../src/runtime.ts";
 import { startConnectProxy } from "./support/connect-proxy.ts";
+import { createManualClock } from "./support/manual-clock.ts";
 
 const TOKEN = "nd_admin_0123456789abcdef_secretsecret";
 const TLS = join(import.meta.dir, "fixtures/tls");
@@ -18,10 +19,12 @@ function createClient(options: Partial<HttpClientOptions> = {}) {
   return createHttpClient({ userAgent: "test/1", env: {}, clock: systemClock, random: systemRandom, ...options });
 }
 
-/** Does not wait, but notes how long it should have. */
+/** Does not wait between two tries, but notes how long it should have. Deadlines, which are longer, stay. */
 function createImpatientClock(): Clock & { readonly waits: number[] } {
   const waits: number[] = [];
-  return { ...systemClock, waits, sleep: async (durationMs) => void waits.push(durationMs) };
+  const sleep: Clock["sleep"] = async (durationMs, signal) =>
+    durationMs > 5_000 ? await systemClock.sleep(durationMs, signal) : void waits.push(durationMs);
+  return { ...systemClock, waits, sleep };
 }
 
 function serve(handle: (request: Request) => Response | Promise<Response>) {
@@ -207,7 +210,7 @@ describe("no answer", () => {
   test("an answer that does not come in time", async () => {
     await using server = serve(() => new Promise(() => {}));
     await using http = createClient();
-    const call = { method: "POST", url: server.url, schema: ANSWER, timeoutMs: 100, signal: never } as const;
+    const call = { method: "POST", url: server.url, schema: ANSWER, silenceMaxMs: 100, signal: never } as const;
     expect(await failureOf(http.requestJson(call))).toMatchObject({
       kind: "unreachable",
       message: `cannot reach ${server.url.slice(0, -1)}: nothing came for 1 s`,
@@ -216,9 +219,14 @@ describe("no answer", () => {
 
   test("headers of a body that do not come in time", async () => {
     await using server = serve(() => new Promise(() => {}));
-    await using http = createClient({ clock: createImpatientClock() });
-    const error = await failureOf(http.openBody({ url: server.url, signal: never }));
-    expect(error).toMatchObject({ kind: "unreachable", message: expect.stringContaining("nothing came for 30 s") });
+    const clock = createManualClock();
+    await using http = createClient({ clock });
+    const failure = failureOf(http.openBody({ url: server.url, signal: never }));
+    await clock.advance(30_000);
+    expect(await failure).toMatchObject({
+      kind: "unreachable",
+      message: expect.stringContaining("nothing came for 30 s"),
+    });
   });
 
   test("an abort throws its reason", async () => {

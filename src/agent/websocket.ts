@@ -4,6 +4,7 @@
  */
 import { WebSocket } from "ws";
 import { describeError, NixdeployError } from "../errors.ts";
+import { guessAddress, hintForProxy, nameSource, statusOfProxy } from "../http-failure.ts";
 import type { NetworkSettings } from "../http-settings.ts";
 import { createMessageQueue } from "./message-queue.ts";
 import type { DialMessageSocket, DialOptions, MessageSocket } from "./message-socket.ts";
@@ -17,6 +18,7 @@ export function createWebSocketDialer(settings: NetworkSettings): DialMessageSoc
     options.signal.throwIfAborted();
     const ca = settings.authorities;
     const proxy = settings.findProxy(new URL(options.url));
+    const { source } = nameSource(options.url, proxy);
     const socket = new WebSocket(options.url, {
       handshakeTimeout: options.handshakeMaxMs,
       maxPayload: options.messageBytesMax,
@@ -25,7 +27,7 @@ export function createWebSocketDialer(settings: NetworkSettings): DialMessageSoc
       ...(proxy === null ? {} : { proxy }),
     });
     const messages = wrap(socket, options.signal);
-    await opened(socket, options);
+    await opened(socket, { ...options, source });
     return messages;
   };
 }
@@ -64,45 +66,64 @@ function wrap(socket: WebSocket, signal: AbortSignal): MessageSocket {
   };
 }
 
-function opened(socket: WebSocket, { url, signal }: DialOptions): Promise<void> {
+type Dialing = Pick<DialOptions, "signal"> & {
+  /** How messages name the other side. */
+  readonly source: string;
+};
+
+function opened(socket: WebSocket, { source, signal }: Dialing): Promise<void> {
   return new Promise((resolve, reject) => {
     const fail = (error: unknown) => {
       socket.terminate();
       reject(signal.aborted ? signal.reason : error);
     };
     socket.once("open", () => resolve());
-    socket.once("error", (error) => fail(explainFailure(url, error)));
-    socket.once("close", (code) => fail(explainFailure(url, new Error(`closed with code ${code}`))));
-    socket.once("unexpected-response", (_request, response) => fail(explainAnswer(url, response.statusCode ?? 0)));
+    socket.once("error", (error) => fail(explainFailure(source, error)));
+    socket.once("close", (code) => fail(explainFailure(source, new Error(`closed with code ${code}`))));
+    socket.once("unexpected-response", (_request, { statusCode = 0, headers }) =>
+      fail(explainAnswer(source, { status: statusCode, location: headers.location ?? "" })),
+    );
   });
 }
 
 const CERTIFICATE_TROUBLE = /CERT|SELF_SIGNED|UNABLE_TO_|ERR_TLS|ERR_SSL|certificate/i;
 
-function explainFailure(url: string, error: unknown): NixdeployError {
+function explainFailure(source: string, error: unknown): NixdeployError {
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const text = `${code} ${describeError(error)}`;
+  const proxyStatus = statusOfProxy(error);
+  if (proxyStatus !== null) {
+    const hint = hintForProxy(proxyStatus);
+    return unreachable(source, `the proxy answered with status ${proxyStatus}`, { hint, cause: error });
+  }
   if (CERTIFICATE_TROUBLE.test(text)) {
-    return unreachable(url, `its TLS certificate is not accepted (${describeError(error)})`, {
-      hint: "Let SSL_CERT_FILE name the certificate authority, if it is your own.",
+    return unreachable(source, `its TLS certificate is not accepted (${describeError(error)})`, {
+      hint: "Let SSL_CERT_FILE or NIX_SSL_CERT_FILE name the certificate authority, if it is your own.",
       cause: error,
     });
   }
-  if (/ECONNREFUSED/.test(text)) return unreachable(url, "nothing listens there", { cause: error });
+  if (/ECONNREFUSED/.test(text)) return unreachable(source, "nothing listens there", { cause: error });
   if (/ENOTFOUND|EAI_|getaddrinfo|resolve/i.test(text)) {
-    return unreachable(url, "its host name is not known", { hint: "Check the URL, and DNS.", cause: error });
+    return unreachable(source, "its host name is not known", { hint: "Check the URL, and DNS.", cause: error });
   }
-  return unreachable(url, describeError(error), { cause: error });
+  return unreachable(source, describeError(error), { cause: error });
 }
 
-function explainAnswer(url: string, status: number): NixdeployError {
+type Refusal = { readonly status: number; readonly location: string };
+
+function explainAnswer(source: string, { status, location }: Refusal): NixdeployError {
+  const target = status >= 300 && status < 400 ? URL.parse(location) : null;
+  if (target !== null) {
+    const hint = `Is ${guessAddress(target)} the coordinator's address?`;
+    return unreachable(source, `it redirects to ${target.origin}`, { hint });
+  }
   const hint =
     status >= 500
       ? "The coordinator, or a proxy before it, is in trouble; it is tried again."
-      : "Is this the URL of a nixdeploy coordinator? A proxy before it must pass websockets on, without a login of its own.";
-  return unreachable(url, `it answered with status ${status} instead of a websocket`, { hint });
+      : "Is it a nixdeploy coordinator? A proxy before it must pass websockets on, without a login of its own.";
+  return unreachable(source, `it answered with status ${status} instead of a websocket`, { hint });
 }
 
-function unreachable(url: string, why: string, options: { hint?: string; cause?: unknown }): NixdeployError {
-  return new NixdeployError("unreachable", `cannot connect to ${url}: ${why}`, options);
+function unreachable(source: string, why: string, options: { hint?: string; cause?: unknown }): NixdeployError {
+  return new NixdeployError("unreachable", `cannot connect to ${source}: ${why}`, options);
 }

@@ -59,6 +59,7 @@ export function createHttpTransport(options: HttpTransportOptions): HttpTranspor
 }
 
 const CONFLICT = 409;
+const FILE_SILENCE_MAX_MS = 60_000;
 const NOT_FOUND = 404;
 
 /** The calls of a coordinator that takes requests in this process. */
@@ -97,7 +98,7 @@ export function probeSocket(path: string, signal: AbortSignal): Promise<boolean>
       settle(() => {
         if (["ENOENT", "ECONNREFUSED", "ENOTDIR"].includes(error.code ?? "")) return resolve(false);
         reject(
-          new NixdeployError("host", `cannot use ${path}: ${describeError(error)}`, {
+          new NixdeployError("host", `cannot connect to ${path}: ${describeError(error)}`, {
             hint: "Run this as the user that runs `nixdeploy serve`, or as root.",
             cause: error,
           }),
@@ -111,7 +112,7 @@ async function readFile(
   http: HttpClient,
   { bytesMax, ...request }: FileOptions & { readonly url: string; readonly token: string | undefined },
 ): Promise<Uint8Array | null> {
-  await using answer = await http.openBody(request);
+  await using answer = await http.openBody({ silenceMaxMs: FILE_SILENCE_MAX_MS, ...request });
   const source = new URL(request.url).origin;
   if (answer.status === NOT_FOUND) return null;
   if (answer.status !== 200) {

@@ -87,9 +87,9 @@ describe("what cannot be reached", () => {
   const answering = (status: number) => Bun.serve({ port: 0, fetch: () => new Response("no", { status }) });
 
   for (const [status, hint] of [
-    [401, /Is this the URL of a nixdeploy coordinator/],
-    [404, /Is this the URL of a nixdeploy coordinator/],
-    [200, /Is this the URL of a nixdeploy coordinator/],
+    [401, /Is it a nixdeploy coordinator/],
+    [404, /Is it a nixdeploy coordinator/],
+    [200, /Is it a nixdeploy coordinator/],
     [502, /tried again/],
   ] as const) {
     test(`answers ${status}`, async () => {

@@ -6,6 +6,7 @@ import { planAnswerSchema } from "../../../api.ts";
 import { NixdeployError } from "../../../errors.ts";
 import type { HttpClient } from "../../../http.ts";
 import type { BodyAnswer } from "../../../http-body.ts";
+import { HttpFailure, isWebPage } from "../../../http-failure.ts";
 import type { CacheName } from "../../../names.ts";
 import type { Clock, Random } from "../../../runtime.ts";
 import { type NarInfo, parseNarInfo } from "../../narinfo.ts";
@@ -16,7 +17,7 @@ import { resolveNarUrl } from "./nar-url.ts";
 import { createPatience, DENIED_MAX_MS } from "./patience.ts";
 
 /** A coordinator that has to read 3,000 narinfos answers in well under a second; this is for slow lines. */
-const PLAN_TIMEOUT_MS = 2 * 60_000;
+const PLAN_SILENCE_MAX_MS = 2 * 60_000;
 
 export type CoordinatorCacheOptions = {
   /** Without a slash at its end. */
@@ -56,14 +57,15 @@ async function plan(
         body: { storePath },
         schema: planAnswerSchema,
         isIdempotent: true,
-        timeoutMs: PLAN_TIMEOUT_MS,
+        silenceMaxMs: PLAN_SILENCE_MAX_MS,
         signal,
       });
       return answer.narInfos.map(readNarInfo);
     } catch (error) {
       signal.throwIfAborted();
       if (!(error instanceof NixdeployError)) throw error;
-      const mayHeal = error.kind === "unreachable" ? patience : error.kind === "denied" ? deniedPatience : null;
+      const isAway = error.kind === "unreachable" || (error instanceof HttpFailure && error.isForeign);
+      const mayHeal = isAway ? patience : error.kind === "denied" ? deniedPatience : null;
       if (mayHeal === null || !(await mayHeal.pause())) throw error;
     }
   }
@@ -98,6 +100,10 @@ async function openNar(
 function readAnswer(answer: BodyAnswer, asked: number): NarAnswer {
   const { status, headers } = answer;
   const etag = headers.get("etag");
+  // We are logged in at a coordinator: whoever answers so stands between it and us, and may step aside again.
+  if ((isWebPage(headers.get("content-type") ?? "") && status !== 404) || status === 407) {
+    return { kind: "try-later", reason: `something before the cache answered with status ${status}` };
+  }
   if (status === 200) {
     return {
       kind: "body",
