@@ -57,12 +57,25 @@ export async function runConnection(options: ConnectionOptions): Promise<never> 
     signal.throwIfAborted();
     if (end.kind === "again") continue;
     if (end.kind === "give-up") throw new NixdeployError("denied", end.message, { hint: end.hint });
-    if (end.wasConnected && clock.monotonicMs() - startedAtMs >= STABLE_AFTER_MS) attempt = 0;
+    const lastedMs = end.wasConnected ? clock.monotonicMs() - startedAtMs : 0;
+    attempt = planAttempt(attempt, lastedMs);
     const waitMs = fullJitterMs(attempt, random.fraction(), RECONNECT);
     attempt += 1;
     complain(end.message, memory, logger);
     await clock.sleep(waitMs, signal);
   }
+}
+
+/**
+ * The first wait after a connection, as a power of two. One that lasted starts over. One that something cuts after a
+ * few seconds, again and again, is taken up soon enough to be there most of the time. All others make waits grow. Pure.
+ * @param attempt how many waits there were since the last success
+ * @param lastedMs 0 when there was no connection
+ */
+export function planAttempt(attempt: number, lastedMs: number): number {
+  if (lastedMs >= STABLE_AFTER_MS) return 0;
+  const halfOfIt = Math.floor(Math.log2(lastedMs / RECONNECT.baseMs)) - 1;
+  return lastedMs < RECONNECT.baseMs ? attempt : Math.min(attempt, Math.max(0, halfOfIt));
 }
 
 type Memory = {

@@ -102,16 +102,21 @@ type KeepAliveOptions = SessionOptions & {
 
 async function keepAlive(options: KeepAliveOptions): Promise<never> {
   const { clock, reporter, heard } = options;
+  let nowMs = clock.monotonicMs();
+  let pingAtMs = nowMs + PING_INTERVAL_MS;
   for (;;) {
-    await clock.sleep(PING_INTERVAL_MS, options.signal);
-    const nowMs = clock.monotonicMs();
+    const tiredAtMs = Math.min(heard.atMs, reporter.waitingSinceMs ?? nowMs) + PEER_SILENCE_MAX_MS;
+    await clock.sleep(Math.max(0, Math.min(pingAtMs, tiredAtMs) - nowMs), options.signal);
+    nowMs = clock.monotonicMs();
     if (nowMs - heard.atMs >= PEER_SILENCE_MAX_MS) {
       throw new NixdeployError("unreachable", `the coordinator was silent for ${PEER_SILENCE_MAX_MS / 1_000} s`);
     }
     if (reporter.waitingSinceMs !== null && nowMs - reporter.waitingSinceMs >= PEER_SILENCE_MAX_MS) {
       throw new NixdeployError("remote", `the coordinator acknowledged nothing for ${PEER_SILENCE_MAX_MS / 1_000} s`);
     }
+    if (nowMs < pingAtMs) continue;
     options.send({ kind: "ping" });
+    pingAtMs = nowMs + PING_INTERVAL_MS;
   }
 }
 
