@@ -5,7 +5,7 @@
  *                       ─► expects the end    the answer to an earlier try was lost: next part
  *                       ─► expects inside     the rest of this part (empty, when only the end of the last one was lost)
  *                       ─► expects other      the cache has forgotten the upload: start anew
- *                       ─► unreachable        wait (full jitter), put again
+ *                       ─► unreachable        wait (full jitter), put again, for as long as patience lasts
  *
  * Only one part is held in memory. A NAR that fits into one part takes one request.
  */
@@ -19,8 +19,8 @@ import type { NarPart, UploadTarget } from "./upload-target.ts";
 
 export const PART_BYTES = 8 * 1024 * 1024;
 
-/** Tries of one part. With the waits below the last one starts about a minute after the first. */
-const PART_ATTEMPTS_MAX = 10;
+/** No try begins when nothing of a part got through for so long. A coordinator that is upgraded is back before. */
+export const PART_PATIENCE_MS = 5 * 60_000;
 const BACKOFF: BackoffLimits = { baseMs: 500, maxMs: 20_000 };
 
 export type UploadPartsOptions = {
@@ -43,7 +43,7 @@ export type UploadPartsResult =
 
 /**
  * Sends `compressed` to its end.
- * @throws what `compressed` throws; NixdeployError "unreachable" when a part did not get through in all its tries;
+ * @throws what `compressed` throws; NixdeployError "unreachable" when nothing got through for {@link PART_PATIENCE_MS};
  *   any other NixdeployError of the target at once
  */
 export async function uploadParts(options: UploadPartsOptions): Promise<UploadPartsResult> {
@@ -75,16 +75,18 @@ function partBytesFor(narSizeBytes: number): number {
 type Piece = Pick<NarPart, "offset" | "body" | "fileHash">;
 
 async function sendPart(options: UploadPartsOptions, part: Piece): Promise<"stored" | "forgotten"> {
-  const { narHash, narSizeBytes, uploadId, target, signal } = options;
+  const { narHash, narSizeBytes, uploadId, target, clock, signal } = options;
   const end = part.offset + part.body.length;
   let piece = part;
-  for (let attempt = 0; attempt < PART_ATTEMPTS_MAX; attempt += 1) {
+  let stuckSinceMs = clock.monotonicMs();
+  for (let attempt = 0; ; ) {
     signal.throwIfAborted();
     const answer = await tryPart(() => target.putPart({ ...piece, narHash, narSizeBytes, uploadId }, signal), {
-      isLast: attempt === PART_ATTEMPTS_MAX - 1,
+      isLast: () => clock.monotonicMs() - stuckSinceMs >= PART_PATIENCE_MS,
     });
     if (answer === "try-again") {
-      await options.clock.sleep(fullJitterMs(attempt, options.random.fraction(), BACKOFF), signal);
+      await clock.sleep(fullJitterMs(attempt, options.random.fraction(), BACKOFF), signal);
+      attempt += 1;
       continue;
     }
     if (answer.kind === "stored") {
@@ -98,19 +100,20 @@ async function sendPart(options: UploadPartsOptions, part: Piece): Promise<"stor
     }
     if (answer.offset <= piece.offset || answer.offset > end) return "forgotten";
     piece = { ...part, offset: answer.offset, body: part.body.subarray(answer.offset - part.offset) };
+    stuckSinceMs = clock.monotonicMs();
+    attempt = 0;
   }
-  throw new NixdeployError("remote", `cannot upload to the cache: a part was refused ${PART_ATTEMPTS_MAX} times`);
 }
 
 async function tryPart<Answer>(
   put: () => Promise<Answer>,
-  { isLast }: { readonly isLast: boolean },
+  { isLast }: { readonly isLast: () => boolean },
 ): Promise<Answer | "try-again"> {
   try {
     return await put();
   } catch (error) {
     const mayHelp = error instanceof NixdeployError && error.kind === "unreachable";
-    if (!mayHelp || isLast) throw error;
+    if (!mayHelp || isLast()) throw error;
     return "try-again";
   }
 }
