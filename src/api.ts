@@ -42,11 +42,18 @@ export type Problem = z.output<typeof problemSchema>;
 
 // Tokens -----------------------------------------------------------------------------------------------------------
 
+export const TOKEN_DESCRIPTION_LENGTH_MAX = 200;
+
 /** POST /api/v1/tokens */
 export const createTokenSchema = z.object({
   kind: z.enum(TOKEN_KINDS),
   workspace: workspaceName.optional(),
-  description: z.string().max(200).optional(),
+  /** One line, since lists show it. */
+  description: z
+    .string()
+    .max(TOKEN_DESCRIPTION_LENGTH_MAX)
+    .regex(/^\P{Cc}*$/u, "it has a line break or another control character")
+    .optional(),
   /** Milliseconds from now; never when absent. */
   expiresInMs: z.number().int().positive().optional(),
 });
@@ -182,6 +189,8 @@ export const originSchema = z.object({
   actor: z.string().max(200).optional(),
 });
 
+export const ROLLOUT_DESCRIPTION_LENGTH_MAX = 1_000;
+
 /** POST /api/v1/rollouts */
 export const createRolloutSchema = z.object({
   workspace: workspaceName.optional(),
@@ -189,7 +198,7 @@ export const createRolloutSchema = z.object({
   /** Nix system → store path of a script. */
   rollbackScript: z.record(z.string().max(64), z.string().max(400)).optional(),
   mode: z.enum(MODES),
-  description: z.string().max(1_000).optional(),
+  description: z.string().max(ROLLOUT_DESCRIPTION_LENGTH_MAX).optional(),
   origin: originSchema.optional(),
   requireOnline: z.boolean().optional(),
 });

@@ -5,17 +5,16 @@
  * do), one that throws ends with 130. The second one leaves at once. A reader of stdout that goes away (`| head`) stops
  * the command too, without a word.
  */
-import { COMMON_DEFAULTS, type CommonValues } from "./commands/common-args.ts";
+import { COMMON_DEFAULTS, type CommonValues, guessCommonValues } from "./commands/common-args.ts";
 import type { CommandContext, OutputStream } from "./commands/context.ts";
 import { describeFailure, formatFailure, listCauses } from "./commands/format-failure.ts";
 import { COMMANDS, type CommandEntry, resolveRequest } from "./commands/root.ts";
-import { NixdeployError, toExitCode } from "./errors.ts";
+import { describeError, NixdeployError, toExitCode } from "./errors.ts";
 import { createLogger, type Logger } from "./log.ts";
 import { systemClock, systemRandom } from "./runtime.ts";
 import { NIXDEPLOY_VERSION } from "./version.ts";
 
 const EXIT_INTERRUPTED = toExitCode("interrupted");
-const EXIT_USAGE = toExitCode("usage");
 
 /** Runs the command line of this process and ends the process. */
 export async function main(commands: readonly CommandEntry[] = COMMANDS): Promise<never> {
@@ -28,17 +27,17 @@ export async function main(commands: readonly CommandEntry[] = COMMANDS): Promis
   process.on("uncaughtException", (error) => void report(error, COMMON_DEFAULTS).then(leave));
   process.on("unhandledRejection", (error) => void report(error, COMMON_DEFAULTS).then(leave));
 
-  let common = COMMON_DEFAULTS;
+  const words = process.argv.slice(2);
+  let common = guessCommonValues(words);
   try {
-    const words = process.argv.slice(2);
     const request = await resolveRequest({ words, version: NIXDEPLOY_VERSION, commands });
     if (request.kind === "print") {
       await stdout.write(request.text);
       return leave(0);
     }
     if (request.kind === "no-command") {
-      await stderr.write(`${request.help}\nnixdeploy: no command is given\n`);
-      return leave(EXIT_USAGE);
+      await stderr.write(`${request.help}\n`);
+      throw new NixdeployError("usage", `cannot run \`${request.what}\`: no command is given`);
     }
     common = request.common;
     await request.run(createContext({ common, stop, stdout, stderr }));
@@ -71,11 +70,26 @@ function stopOnSignals(stop: AbortController): void {
 }
 
 function createOutput(stream: NodeJS.WriteStream, onGone: () => void): OutputStream {
-  stream.on("error", onGone);
+  stream.on("error", (error) => {
+    if (isGone(error)) onGone();
+  });
   return {
     isTerminal: stream.isTTY === true,
-    write: (text) => new Promise((resolve) => void stream.write(text, () => resolve())),
+    write: (text) =>
+      new Promise((resolve, reject) => {
+        stream.write(text, (error) => {
+          if (!error || isGone(error) || stream === process.stderr) return resolve();
+          // A result that got lost (a full disk behind `>`) is no success.
+          const message = `cannot write to standard output: ${describeError(error)}`;
+          return reject(new NixdeployError("host", message, { cause: error }));
+        });
+      }),
   };
+}
+
+/** Whether the reader went away: that is its right. */
+function isGone(error: Error): boolean {
+  return "code" in error && error.code === "EPIPE";
 }
 
 type ContextParts = {

@@ -37,6 +37,25 @@ export function parseToken(text: string): Token | null {
   return { kind: kind as TokenKind, id: parseTokenId(id), secret: secret.slice(0, SECRET_LENGTH) };
 }
 
+/** What a token of any version looks like: kinds may be added. */
+const TOKEN_OF_ANY_KIND = /^nd_[a-z]+_[0-9a-z]{16}_[0-9A-Za-z]{49}$/;
+
+/** Why the text cannot be a token at all, as the end of a sentence; null when it may be one. Repeats nothing of it. */
+export function describeTokenFault(text: string): string | null {
+  if (!TOKEN_OF_ANY_KIND.test(text)) {
+    return text.startsWith("nd_") ? "it is no whole token" : "it is no token: tokens begin with nd_";
+  }
+  const isIntact = checksum(text.slice(0, -CHECKSUM_LENGTH)) === text.slice(-CHECKSUM_LENGTH);
+  return isIntact ? null : "a character of it is wrong (its checksum does not fit)";
+}
+
+const LOOKS_LIKE_SECRET = /\bnd_(?:admin|activate|push|read|agent)_|\bnda_[0-9a-z]{16}_|:[A-Za-z0-9+/]{86}==/;
+
+/** Whether a text has a token or the secret half of a signing key in it, which no message may repeat. */
+export function looksLikeSecret(text: string): boolean {
+  return LOOKS_LIKE_SECRET.test(text);
+}
+
 /** The 32 bytes that a coordinator stores instead of the token. */
 export function secretSha256(secret: string): Uint8Array {
   return new Uint8Array(createHash("sha256").update(secret, "latin1").digest());

@@ -1,8 +1,10 @@
 /** The paths that `push` is given: arguments, or words on standard input. */
-import { NixdeployError } from "../errors.ts";
+import { describeError, NixdeployError } from "../errors.ts";
+import { quoteExcerpt } from "../nix/parse-error.ts";
 import type { StorePath } from "../nix/store-path.ts";
-import { requireStorePath } from "./store-argument.ts";
+import { type NameHint, requireStorePath } from "./store-argument.ts";
 
+const PATHS_SHOWN_MAX = 3;
 const STDIN_BYTES_MAX = 64 * 1024 * 1024;
 
 export type ReadPushPathsOptions = {
@@ -16,26 +18,40 @@ export type ReadPushPathsOptions = {
  * @throws NixdeployError "usage" when there is none, or one that is not in the store
  */
 export async function readPushPaths({ words, readStdin, cwd }: ReadPushPathsOptions): Promise<StorePath[]> {
-  const given = words.length > 0 ? words : await readWords(readStdin());
+  const given = words.length > 0 ? words : await readWords(readStdin);
   if (given.length === 0) {
     throw new NixdeployError("usage", "cannot push: no path was given, neither as an argument nor on standard input", {
       hint: "For example: nixdeploy push ./result",
     });
   }
   const paths = new Set<StorePath>();
-  for (const word of given) paths.add(await requireStorePath(word, cwd));
+  for (const [index, word] of given.entries()) {
+    paths.add(await requireStorePath(word, cwd, index === 0 ? hintForCache(given.slice(1)) : undefined));
+  }
   return [...paths];
 }
 
-async function readWords(input: AsyncIterable<Uint8Array>): Promise<string[]> {
+/** Users of Cachix write the cache's name first. */
+function hintForCache(others: readonly string[]): NameHint {
+  const paths = others.length === 0 ? "./result" : others.slice(0, PATHS_SHOWN_MAX).map(quoteArgument).join(" ");
+  return (name) => `To name a cache, write --cache ${name}: \`nixdeploy push --cache ${name} ${paths}\`.`;
+}
+
+function quoteArgument(text: string): string {
+  return /^[\w./+=@-]+$/.test(text) ? text : quoteExcerpt(text);
+}
+
+async function readWords(readStdin: ReadPushPathsOptions["readStdin"]): Promise<string[]> {
   const chunks: Uint8Array[] = [];
   let sizeBytes = 0;
-  for await (const chunk of input) {
-    sizeBytes += chunk.length;
-    if (sizeBytes > STDIN_BYTES_MAX) {
-      throw new NixdeployError("usage", `cannot read the paths: standard input has more than ${STDIN_BYTES_MAX} bytes`);
+  try {
+    for await (const chunk of readStdin()) {
+      sizeBytes += chunk.length;
+      if (sizeBytes > STDIN_BYTES_MAX) throw new Error(`it has more than ${STDIN_BYTES_MAX} bytes`);
+      chunks.push(chunk);
     }
-    chunks.push(chunk);
+  } catch (cause) {
+    throw new NixdeployError("usage", `cannot read the paths from standard input: ${describeError(cause)}`, { cause });
   }
   return Buffer.concat(chunks)
     .toString("utf8")

@@ -5,7 +5,7 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { resolve } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
-import { type AgentName, parseAgentName } from "../names.ts";
+import { type AgentName, NAME_RULE, parseAgentName } from "../names.ts";
 import { quoteExcerpt } from "../nix/parse-error.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import { type CacheReader, FILE_BYTES_MAX, readFileFromCache } from "./cache-file.ts";
@@ -30,7 +30,9 @@ export async function readSpec(options: ReadSpecOptions): Promise<ParsedSpec> {
   const assignments = pairs.filter((pair) => pair !== null);
   if (assignments.length === pairs.length) return { spec: await readPairs(assignments, options.cwd), warnings: [] };
   if (assignments.length > 0 || others.length > 0) {
-    throw new NixdeployError("usage", "cannot read the deployment spec: give one SPEC, or only pairs NAME=PATH");
+    throw new NixdeployError("usage", "cannot read the deployment spec: give one SPEC, or only pairs NAME=PATH", {
+      hint: "For example `nixdeploy activate ./result`, or `nixdeploy activate nuc=./result tv=./other`.",
+    });
   }
   const local = await readLocalFile(first, options.cwd);
   if (local !== null) return parseSpec(local, first);
@@ -75,7 +77,7 @@ async function readLocalFile(text: string, cwd: string): Promise<string | null> 
 
 async function readFromCache(text: string, { cwd, cache, signal }: ReadSpecOptions): Promise<ParsedSpec> {
   const resolved = await resolveArgument(text, cwd);
-  if (resolved.kind !== "store-path") throw describeAbsent(text);
+  if (resolved.kind !== "store-path") throw describeNoSpec(text);
   const { storePath } = resolved;
   const contents = await readFileFromCache(cache, storePath, signal);
   if (contents === null) {
@@ -84,6 +86,17 @@ async function readFromCache(text: string, { cwd, cache, signal }: ReadSpecOptio
     });
   }
   return parseSpec(new TextDecoder().decode(contents), storePath);
+}
+
+/** Nothing is called `text`: a pair whose name is none, the name of an agent, or a file that is not there. */
+function describeNoSpec(text: string): NixdeployError {
+  const [, name] = /^([^=/]*)=/.exec(text) ?? [];
+  if (name !== undefined) {
+    return new NixdeployError("usage", `cannot deploy to ${quoteExcerpt(name)}: it is no agent name`, {
+      hint: `A name is ${NAME_RULE}.`,
+    });
+  }
+  return describeAbsent(text, (agent) => `To deploy to an agent, write \`nixdeploy activate ${agent}=./result\`.`);
 }
 
 function quoteWord(text: string): string {

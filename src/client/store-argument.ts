@@ -26,7 +26,9 @@ export async function resolveArgument(text: string, cwd: string): Promise<Resolv
     const storePath = storePathContaining(path);
     if (storePath !== null) return { kind: "store-path", storePath };
     if (path === STORE_DIR || path.startsWith(`${STORE_DIR}/`)) {
-      throw new NixdeployError("usage", `cannot use ${quoteExcerpt(text)}: ${path} is no store path`);
+      throw new NixdeployError("usage", `cannot use ${quoteExcerpt(text)}: it is no store path`, {
+        hint: `A store path is ${STORE_DIR}/HASH-NAME, with a hash of 32 characters, such as \`nix build --print-out-paths\` prints.`,
+      });
     }
     const next = await followOnce(path, text);
     if (next === null) return { kind: "absent" };
@@ -36,36 +38,42 @@ export async function resolveArgument(text: string, cwd: string): Promise<Resolv
   throw new NixdeployError("usage", `cannot use ${quoteExcerpt(text)}: its symlinks have no end`);
 }
 
+/** What to type when a word that is no path was meant as the name of something; one sentence. */
+export type NameHint = (name: string) => string;
+
 /**
  * For arguments that must be store paths.
  * @throws NixdeployError "usage" with a hint for whatever is not
  */
-export async function requireStorePath(text: string, cwd: string): Promise<StorePath> {
+export async function requireStorePath(text: string, cwd: string, nameHint?: NameHint): Promise<StorePath> {
   const resolved = await resolveArgument(text, cwd);
   switch (resolved.kind) {
     case "store-path":
       return resolved.storePath;
     case "outside":
       throw new NixdeployError("usage", `cannot use ${quoteExcerpt(text)}: it is not in the Nix store`, {
-        hint: "Give a store path or a symlink to one, such as ./result.",
+        hint: `${hintForName(text, nameHint)}Give a store path or a symlink to one, such as ./result.`,
       });
     case "absent":
-      throw describeAbsent(text);
+      throw describeAbsent(text, nameHint);
     default:
       return resolved satisfies never;
   }
 }
 
-/** Nothing is called `text`: perhaps it was meant as the name of a cache. */
-export function describeAbsent(text: string): NixdeployError {
+/** Nothing is called `text`. */
+export function describeAbsent(text: string, nameHint?: NameHint): NixdeployError {
   return new NixdeployError("usage", `cannot use ${quoteExcerpt(text)}: there is no such file`, {
-    hint: isCacheName(text)
-      ? `To name a cache, write --cache ${text}; else build first (\`nix build\` makes ./result).`
-      : "Build it first: `nix build` makes ./result.",
+    hint: `${hintForName(text, nameHint)}Build it first: \`nix build\` makes ./result.`,
   });
 }
 
-function isCacheName(text: string): boolean {
+/** The hint and a space; "" without one, or when `text` cannot be a name. */
+function hintForName(text: string, nameHint: NameHint | undefined): string {
+  return nameHint !== undefined && isName(text) ? `${nameHint(text)} ` : "";
+}
+
+function isName(text: string): boolean {
   try {
     parseCacheName(text);
     return !/^result(-\w+)?$/.test(text);

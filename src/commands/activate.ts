@@ -1,5 +1,5 @@
 /** `nixdeploy activate`: starts a rollout, follows it, and ends with the truth about it. */
-import type { RolloutDto } from "../api.ts";
+import { ROLLOUT_DESCRIPTION_LENGTH_MAX, type RolloutDto } from "../api.ts";
 import { type FollowResult, followDeployments } from "../client/follow.ts";
 import { hintToFollow, toFollowFailure } from "../client/follow-failure.ts";
 import type { FollowNote } from "../client/follow-state.ts";
@@ -12,6 +12,7 @@ import { MODES } from "../deployment.ts";
 import { parseCacheName, parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import type { CommandContext } from "./context.ts";
+import { parseDescription } from "./description.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./output.ts";
 import { createProgressLine, type ProgressLine } from "./progress-line.ts";
@@ -39,7 +40,11 @@ export const command = defineNixdeployCommand({
     },
     mode: { type: "enum", options: MODES, default: "switch", description: "What to do on the devices" },
     requireOnline: { type: "boolean", description: "Refuse the whole rollout if an agent is offline" },
-    description: { type: "string", description: "What this rollout is, for people" },
+    description: {
+      type: "string",
+      description: "What this rollout is, for people",
+      parse: (text) => parseDescription(text, { lengthMax: ROLLOUT_DESCRIPTION_LENGTH_MAX }),
+    },
     workspace: {
       type: "string",
       valueHint: "NAME",

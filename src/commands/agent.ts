@@ -1,5 +1,4 @@
 /** `nixdeploy agent`: keeps one profile of this device at what the coordinator says. */
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseAgentName } from "../names.ts";
 import { NixParseError } from "../nix/parse-error.ts";
@@ -7,7 +6,7 @@ import { resolveProfilePath } from "../nix/profile.ts";
 import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import type { Environment } from "./context.ts";
-import { resolveStateRoot } from "./directories.ts";
+import { resolveHome, resolveStateRoot } from "./directories.ts";
 import { readCoordinatorUrl, readToken } from "./environment.ts";
 
 export const command = defineNixdeployCommand({
@@ -80,7 +79,7 @@ function resolveProfile(profile: string | null, env: Environment): string {
   return resolveProfilePath({
     profile,
     isRoot: process.getuid?.() === 0,
-    home: env["HOME"] || homedir(),
+    home: resolveHome(env),
     stateHome: env["XDG_STATE_HOME"] ?? null,
   });
 }

@@ -23,6 +23,13 @@ export type CommonValues = {
 /** What holds before any argument was read, for errors in the arguments themselves. */
 export const COMMON_DEFAULTS: CommonValues = { url: null, json: false, verbose: false, logFormat: "text" };
 
+/** The form that error lines should have while the command line itself is not understood yet. */
+export function guessCommonValues(words: readonly string[]): CommonValues {
+  const at = words.indexOf("--log-format");
+  const isJson = words.includes("--log-format=json") || (at !== -1 && words[at + 1] === "json");
+  return { ...COMMON_DEFAULTS, logFormat: isJson ? "json" : "text" };
+}
+
 /** @param values made by the strict parser from {@link COMMON_ARGS} */
 export function parseCommonValues(values: Readonly<Record<string, unknown>>): CommonValues {
   const { url, json, verbose, logFormat } = values;

@@ -14,6 +14,7 @@
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
+import { describeTokenFault, looksLikeSecret } from "../token.ts";
 import type { CommandContext, Environment } from "./context.ts";
 
 /** Which work the token is for; "general" is anything else, `NIXDEPLOY_TOKEN` alone. */
@@ -47,7 +48,9 @@ export function readCoordinatorUrl({ urlFlag, env }: Pick<CommandContext, "urlFl
   }
   const url = URL.parse(text);
   if (url === null || !["http:", "https:"].includes(url.protocol)) {
-    throw new NixdeployError("usage", `cannot use ${source}: it is no http:// or https:// address`);
+    throw new NixdeployError("usage", `cannot use ${source}: it is no http:// or https:// address`, {
+      hint: "Write it out, for example https://deploy.example.org.",
+    });
   }
   if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "") {
     throw new NixdeployError("usage", `cannot use ${source}: it must have no user name, password, query or fragment`, {
@@ -68,7 +71,10 @@ export async function readToken(env: Environment, role: TokenRole): Promise<stri
   return null;
 }
 
-/** @throws NixdeployError "usage" when no place has one, naming them */
+/**
+ * Checked before it goes anywhere, so that no other secret is sent by mistake.
+ * @throws NixdeployError "usage" when no place has one, naming them; "denied" when it cannot be a token
+ */
 export async function requireToken(env: Environment, role: TokenRole): Promise<string> {
   const token = await readToken(env, role);
   if (token === null) {
@@ -78,7 +84,18 @@ export async function requireToken(env: Environment, role: TokenRole): Promise<s
       hint: `Set one of ${names.join(", ")}; \`nixdeploy token create\` makes tokens.`,
     });
   }
-  return token;
+  const trimmed = token.trim();
+  const fault = describeTokenFault(trimmed);
+  if (fault !== null) {
+    throw new NixdeployError("denied", `cannot use the token of ${describePlaces(role)}: ${fault}`, {
+      hint: "`nixdeploy token create` prints one line nd_KIND_ID_SECRET: that line, whole, is the token.",
+    });
+  }
+  return trimmed;
+}
+
+function describePlaces(role: TokenRole): string {
+  return TOKEN_VARIABLES[role].join(" or ");
 }
 
 /** The text of a secret key; null when no place has one. @throws as {@link readToken} */
@@ -119,6 +136,11 @@ function checkNotEmpty(text: string, variable: string): string {
  * @throws NixdeployError "usage" when it cannot be read, is empty or too large
  */
 export async function readSecretFile(path: string, source: string): Promise<string> {
+  if (looksLikeSecret(path)) {
+    throw new NixdeployError("usage", `cannot use ${source}: it is a secret itself, not the name of a file with one`, {
+      hint: "Write the secret into a file that only you can read, and give the name of that file.",
+    });
+  }
   const secret = await readFileIfPresent(path, source);
   if (secret === null) {
     throw new NixdeployError("usage", `cannot read ${path} (${source}): there is no such file`);

@@ -7,6 +7,7 @@
  *   flags and positionals may mix; after a "--" all words are positionals; a value that starts with "-" needs "="
  */
 import { NixdeployError } from "../errors.ts";
+import { looksLikeSecret } from "../token.ts";
 import { type ArgDeclaration, type ArgDeclarations, flagNameOf, type NixdeployCommand } from "./args.ts";
 import { COMMON_ARGS } from "./common-args.ts";
 import { parseDuration } from "./duration.ts";
@@ -94,7 +95,8 @@ function findFlag(word: string, flags: readonly Flag[], fail: Fail) {
   const negated = flags.find((flag) => given === `--no-${flag.name}`);
   const flag = exact ?? negated;
   if (flag === undefined) {
-    return fail(`there is no flag ${given}`, hintForUnknownFlag(given, flags));
+    const isPlain = /^-{1,2}[\w-]{1,40}$/.test(given);
+    return fail(`there is no flag ${isPlain ? given : quoteWord(given)}`, hintForUnknownFlag(given, flags));
   }
   return { flag, isNegated: exact === undefined, inlineValue };
 }
@@ -108,9 +110,14 @@ function hintForUnknownFlag(given: string, flags: readonly Flag[]): string | und
   if (nearest !== null) {
     return `Did you mean --${nearest}?`;
   }
-  return /(^|-)(token|secret|password)$/.test(name)
-    ? "Secrets are not given on the command line, where others can read them: use NIXDEPLOY_TOKEN_FILE or NIXDEPLOY_TOKEN."
-    : undefined;
+  return /(^|-)(token|secret|password)$/.test(name) ? SECRETS_HINT : undefined;
+}
+
+const SECRETS_HINT =
+  "Secrets are not given on the command line, where others can read them: use NIXDEPLOY_TOKEN_FILE or NIXDEPLOY_TOKEN.";
+
+function refuseSecret(text: string, { what, fail }: { readonly what: string; readonly fail: Fail }): void {
+  if (looksLikeSecret(text)) fail(`${what} is a secret`, SECRETS_HINT);
 }
 
 function takeValue({ flag, next, fail }: { flag: Flag; next: string | undefined; fail: Fail }): string {
@@ -166,6 +173,7 @@ function convertValue({ text, name, declaration, fail }: Conversion): unknown {
   if (text === "") {
     fail(`the value of --${name} is empty`);
   }
+  refuseSecret(text, { what: `the value of --${name}`, fail });
   switch (declaration.type) {
     case "enum": {
       if (declaration.options.includes(text)) {
@@ -222,6 +230,7 @@ function assignPositionals(command: NixdeployCommand, words: readonly string[], 
     if (taken.includes("")) {
       fail(`${label} is empty`);
     }
+    for (const text of taken) refuseSecret(text, { what: label, fail });
     const parsed = taken.map((text) => (parse === undefined ? text : tryParse({ text, parse, what: label, fail })));
     values[key] = repeatable === true ? parsed : parsed[0];
   }

@@ -53,7 +53,7 @@ export type Request =
   /** Text for standard output; nothing is run. */
   | { readonly kind: "print"; readonly text: string }
   /** No command at all: the help, as an error. */
-  | { readonly kind: "no-command"; readonly help: string }
+  | { readonly kind: "no-command"; readonly what: string; readonly help: string }
   | { readonly kind: "run"; readonly common: CommonValues; readonly run: (context: CommandContext) => Promise<void> };
 
 export type RootOptions = {
@@ -72,7 +72,7 @@ export async function resolveRequest({ words, version, commands = COMMANDS }: Ro
   const wantsHelp = beforeDashes.includes("--help") || beforeDashes.includes("-h");
   if (name === null) {
     const help = formatRootHelp(commands);
-    return wantsHelp ? { kind: "print", text: help } : { kind: "no-command", help };
+    return wantsHelp ? { kind: "print", text: help } : { kind: "no-command", what: "nixdeploy", help };
   }
   const loaded = await loadCommand(name, commands);
   if (loaded.kind === "command") {
@@ -81,7 +81,8 @@ export async function resolveRequest({ words, version, commands = COMMANDS }: Ro
   const { name: subName, rest: subRest } = splitCommand(rest);
   if (subName === null) {
     const help = formatGroupHelp(loaded);
-    return wantsHelp ? { kind: "print", text: help } : { kind: "no-command", help };
+    const what = `nixdeploy ${loaded.name}`;
+    return wantsHelp ? { kind: "print", text: help } : { kind: "no-command", what, help };
   }
   const command = findInGroup(loaded, subName);
   return wantsHelp ? { kind: "print", text: formatCommandHelp(command) } : prepareRun(command, subRest);

@@ -1,5 +1,7 @@
 /** `nixdeploy serve`: the coordinator, its binary cache and its API in one process. */
+import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { resolveDataDirectory } from "./directories.ts";
@@ -34,6 +36,7 @@ export const command = defineNixdeployCommand({
       type: "string",
       description: "Where database, NAR files and keys are kept",
       valueHint: "DIR",
+      parse: (text) => resolve(text),
     },
     publicUrl: {
       type: "string",
@@ -74,7 +77,10 @@ function parseListen(text: string): { readonly hostname: string; readonly port: 
 function parsePublicUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : null;
   if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {
-    throw new Error("it must be an http or https URL");
+    throw new Error("it must be an http or https URL, such as https://deploy.example.org");
+  }
+  if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "") {
+    throw new Error("it must have no user name, password, query or fragment");
   }
   return `${url.origin}${url.pathname}`.replace(/\/+$/, "");
 }
@@ -84,13 +90,34 @@ async function readTls(cert: string | undefined, key: string | undefined) {
   if (cert === undefined || key === undefined) {
     throw new NixdeployError("usage", "cannot serve TLS: --tls-cert and --tls-key go together");
   }
-  return { cert: await readPem(cert, "certificate"), key: await readPem(key, "key") };
+  const certificate = await readPem(cert, { what: "certificate", parse: (text) => new X509Certificate(text) });
+  const privateKey = await readPem(key, { what: "key", parse: createPrivateKey });
+  if (!certificate.value.checkPrivateKey(privateKey.value)) {
+    throw new NixdeployError("usage", `cannot serve TLS: the key ${key} is not that of the certificate ${cert}`);
+  }
+  return { cert: certificate.text, key: privateKey.text };
 }
 
-async function readPem(file: string, what: string): Promise<string> {
+type Pem<Value extends X509Certificate | KeyObject> = {
+  readonly what: string;
+  readonly parse: (text: string) => Value;
+};
+
+/** Parsed here, because the listener would only say that something about TLS is wrong. */
+async function readPem<Value extends X509Certificate | KeyObject>(file: string, { what, parse }: Pem<Value>) {
+  let text: string;
   try {
-    return await readFile(file, "utf8");
+    text = await readFile(file, "utf8");
   } catch (cause) {
     throw new NixdeployError("usage", `cannot read the TLS ${what} ${file}: ${describeError(cause)}`, { cause });
+  }
+  try {
+    return { text, value: parse(text) };
+  } catch (cause) {
+    // The library's text says less than this, and the file may be a secret.
+    throw new NixdeployError("usage", `cannot use the TLS ${what} ${file}: it is no ${what} in PEM form`, {
+      hint: `The file begins with a line like -----BEGIN ${what === "key" ? "PRIVATE KEY" : "CERTIFICATE"}-----; keys must not be encrypted.`,
+      cause,
+    });
   }
 }

@@ -1,8 +1,9 @@
 /** `nixdeploy token`: credentials of the coordinator. */
-import type { TokenDto } from "../api.ts";
+import { TOKEN_DESCRIPTION_LENGTH_MAX, type TokenDto } from "../api.ts";
 import { parseTokenId, parseWorkspaceName } from "../names.ts";
 import { TOKEN_KINDS } from "../token.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
+import { parseLine } from "./description.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./output.ts";
 
@@ -26,7 +27,11 @@ const create = defineNixdeployCommand({
       parse: parseWorkspaceName,
       description: "Where it is good (default: default)",
     },
-    description: { type: "string", description: "What it is for, for people" },
+    description: {
+      type: "string",
+      description: "What it is for, for people",
+      parse: (text) => parseLine(text, { lengthMax: TOKEN_DESCRIPTION_LENGTH_MAX }),
+    },
     expires: { type: "duration", description: "How long it is good, such as 90d (default: until revoked)" },
     dataDir: DATA_DIR_ARG,
   },

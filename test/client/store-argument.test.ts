@@ -57,7 +57,7 @@ test("what leads elsewhere is told apart", async () => {
 
 test.each([
   ["file", "not in the Nix store", "./result"],
-  ["mycache", "no such file", "--cache mycache"],
+  ["mycache", "no such file", "Build it first"],
   ["./nothing", "no such file", "Build it first"],
   ["result", "no such file", "Build it first"],
 ])("push %s is a usage error that says what is right", async (text, why, hint) => {

@@ -46,7 +46,7 @@ test("no command: the help on stderr, exit code 2", async () => {
   const { stdout, stderr, exitCode } = await run([]);
   expect({ stdout, exitCode }).toEqual({ stdout: "", exitCode: 2 });
   expect(stderr).toContain("Usage: nixdeploy COMMAND");
-  expect(stderr).toEndWith("nixdeploy: no command is given\n");
+  expect(stderr).toEndWith("nixdeploy: cannot run `nixdeploy`: no command is given\n");
 });
 
 test("a group alone: its help on stderr, exit code 2", async () => {
