@@ -94,7 +94,26 @@ export function toHttpStatus(kind: ErrorKind): 400 | 401 | 404 | 409 | 422 | 502
   }
 }
 
+/** What the system's error codes mean, for a message that names the file itself. */
+const SYSTEM_REASONS: Readonly<Record<string, string>> = {
+  EACCES: "permission denied",
+  EPERM: "this user is not allowed to",
+  ENOENT: "there is no such file or directory",
+  ENOTDIR: "a part of the path is no directory",
+  EISDIR: "it is a directory",
+  ELOOP: "its symlinks have no end",
+  ENAMETOOLONG: "the name is too long",
+  ENOSPC: "no space is left on the device",
+  EDQUOT: "the disk quota is used up",
+  EROFS: "the file system is read-only",
+  EMFILE: "too many files are open",
+  ENFILE: "too many files are open",
+  EIO: "the device failed (input/output error)",
+};
+
 /** The text of anything thrown, for a message that continues after a colon. */
 export function describeError(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof Error)) return String(error);
+  const code = "code" in error && typeof error.code === "string" ? error.code : "";
+  return SYSTEM_REASONS[code] ?? error.message;
 }

@@ -13,7 +13,7 @@ import { type ChangeSignal, createChangeSignal } from "./change-signal.ts";
 import { ensureDirectory, syncDirectory, writeDurableFile } from "./durable-file.ts";
 import { createJournal, type Journal, type OutcomeEntry, type PhaseEntry } from "./journal.ts";
 import { type JournalFile, openJournalFile } from "./journal-file.ts";
-import { isMissing } from "./system-error.ts";
+import { describeFileFault, hasCode, isMissing } from "./system-error.ts";
 
 export type DeploymentStore = AsyncDisposable & {
   /** Oldest first. */
@@ -56,8 +56,14 @@ export async function openDeploymentStore(options: {
     await rm(directory, { recursive: true, force: true });
     changes.changed();
   };
-  await ensureDirectory(parent, PRIVATE_DIRECTORY);
-  for (const { directory, offer } of await readOffers(parent)) await add(directory, offer);
+  try {
+    await ensureDirectory(parent, PRIVATE_DIRECTORY);
+    for (const { directory, offer } of await readOffers(parent)) await add(directory, offer);
+  } catch (cause) {
+    if (cause instanceof NixdeployError) throw cause;
+    const why = hasCode(cause, "EEXIST") ? "it is a file" : describeError(cause);
+    throw new NixdeployError("host", `cannot use the agent's deployments in ${parent}: ${why}`, { cause });
+  }
 
   return {
     get journals() {
@@ -144,8 +150,8 @@ async function readOffer(directory: string): Promise<{ offer: Offer; writtenAtMs
     return { offer: offerSchema.parse(JSON.parse(await readFile(path, "utf8"))), writtenAtMs: mtimeMs };
   } catch (error) {
     if (isMissing(error)) return null;
-    throw new NixdeployError("host", `cannot read ${path}: ${describeError(error)}`, {
-      hint: "Remove the folder to forget this deployment.",
+    throw new NixdeployError("host", `cannot read the deployment ${path}: ${describeFileFault(error)}`, {
+      hint: `Remove ${directory} to forget this deployment; the coordinator notices that at the next login.`,
       cause: error,
     });
   }

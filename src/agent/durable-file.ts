@@ -2,7 +2,7 @@
  * Files that must survive a power cut, whole: temporary file in the same directory → fsync → rename → fsync of the
  * directory. A reader finds the old content or the new, never a part.
  */
-import { mkdir, open, rename } from "node:fs/promises";
+import { mkdir, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 
 export type DurableFileOptions = {
@@ -12,20 +12,31 @@ export type DurableFileOptions = {
   readonly mode: number;
 };
 
-/** Replaces the file. @throws the system's error; a leftover `.new` file is overwritten by the next write */
+/** Replaces the file. @throws the system's error; the old content is still there then */
 export async function writeDurableFile(options: DurableFileOptions): Promise<void> {
   const temporary = `${options.path}.new`;
-  const file = await open(temporary, "w", options.mode);
+  try {
+    await writeSynced(temporary, options);
+    await rename(temporary, options.path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {
+      // What is left behind is overwritten by the next write; the first error says more.
+    });
+    throw error;
+  }
+  await syncDirectory(dirname(options.path));
+}
+
+async function writeSynced(path: string, { mode, text }: DurableFileOptions): Promise<void> {
+  const file = await open(path, "w", mode);
   try {
     // An old file keeps its mode when it is opened again.
-    await file.chmod(options.mode);
-    await file.writeFile(options.text);
+    await file.chmod(mode);
+    await file.writeFile(text);
     await file.sync();
   } finally {
     await file.close();
   }
-  await rename(temporary, options.path);
-  await syncDirectory(dirname(options.path));
 }
 
 /** Makes new, renamed and removed names in a directory durable. */

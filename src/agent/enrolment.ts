@@ -8,11 +8,11 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { describeError, NixdeployError } from "../errors.ts";
+import { NixdeployError } from "../errors.ts";
 import { parseAgentId, parseWorkspaceName } from "../names.ts";
 import { parsedWith } from "../protocol.ts";
 import { writeDurableFile } from "./durable-file.ts";
-import { isMissing } from "./system-error.ts";
+import { describeFileFault, isMissing } from "./system-error.ts";
 
 const enrolmentSchema = z.object({
   coordinatorUrl: z.string(),
@@ -35,8 +35,7 @@ export async function readEnrolment(stateDirectory: string): Promise<Enrolment |
     return enrolmentSchema.parse(JSON.parse(await readFile(path, "utf8")));
   } catch (error) {
     if (isMissing(error)) return null;
-    const why = error instanceof z.ZodError ? z.prettifyError(error) : describeError(error);
-    throw new NixdeployError("host", `cannot read ${path}: ${why}`, {
+    throw new NixdeployError("host", `cannot read ${path}: ${describeFileFault(error)}`, {
       hint: "Remove the file to let the agent enroll again; it then pins the coordinator's present cache keys.",
       cause: error,
     });

@@ -42,7 +42,12 @@ function openLockFile(path: string): number {
     mkdirSync(dirname(path), { recursive: true });
     return openSync(path, "a", 0o600);
   } catch (error) {
-    throw new NixdeployError("host", `cannot lock ${path}: ${describeError(error)}`, { cause: error });
+    const isFile = error instanceof Error && "code" in error && error.code === "EEXIST";
+    const why = isFile ? `${dirname(path)} is no directory` : describeError(error);
+    throw new NixdeployError("host", `cannot write the lock ${path}: ${why}`, {
+      hint: "Run the agent as a user that may write there, or choose another --profile or --state-dir.",
+      cause: error,
+    });
   }
 }
 

@@ -9,6 +9,7 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
 import { decodeBase64, encodeBase64 } from "../nix/base64.ts";
+import { NixParseError } from "../nix/parse-error.ts";
 import { publicKeyFromSeed, signMessage } from "../nix/signature.ts";
 import { loginMessage } from "../protocol.ts";
 import type { Random } from "../runtime.ts";
@@ -62,7 +63,8 @@ async function readSeed(path: string): Promise<Uint8Array | null> {
   } catch (error) {
     if (isMissing(error)) return null;
     if (error instanceof NixdeployError) throw error;
-    throw new NixdeployError("host", `cannot read the agent's key ${path}: ${describeError(error)}`, {
+    const why = error instanceof NixParseError ? `it is damaged (${error.reason})` : describeError(error);
+    throw new NixdeployError("host", `cannot read the agent's key ${path}: ${why}`, {
       hint: "Restore it from a backup; or remove it, and the agent on the coordinator, and enroll again.",
       cause: error,
     });
@@ -79,7 +81,7 @@ async function makeSeed(
     await writeDurableFile({ path, text: `${encodeBase64(seed)}\n`, mode: PRIVATE_FILE });
   } catch (error) {
     throw new NixdeployError("host", `cannot write the agent's key ${path}: ${describeError(error)}`, {
-      hint: "Choose a directory that this user may write with --state-dir.",
+      hint: "Make room there, or choose a directory that this user may write with --state-dir.",
       cause: error,
     });
   }

@@ -1,4 +1,6 @@
-/** Errors of the operating system, told apart by their code. */
+/** What goes wrong with the agent's own files: errors of the operating system, and contents that are not ours. */
+import { z } from "zod";
+import { describeError } from "../errors.ts";
 
 /** Whether the file or directory is not there. */
 export function isMissing(error: unknown): boolean {
@@ -7,4 +9,12 @@ export function isMissing(error: unknown): boolean {
 
 export function hasCode(error: unknown, code: string): boolean {
   return error instanceof Error && "code" in error && error.code === code;
+}
+
+/** Why a JSON file of ours cannot be read, as the end of a sentence. */
+export function describeFileFault(error: unknown): string {
+  if (error instanceof SyntaxError) return "it is damaged (no JSON)";
+  if (!(error instanceof z.ZodError)) return describeError(error);
+  const fields = error.issues.map(({ path }) => path.join(".")).filter((field) => field !== "");
+  return `it is damaged (${fields.length === 0 ? "another shape" : [...new Set(fields)].join(", ")})`;
 }

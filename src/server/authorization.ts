@@ -12,7 +12,7 @@
  * An agent *token* has no right at all: it admits agents, which then act under their own identity.
  * A token of one workspace has its rights there only.
  */
-import type { TokenKind } from "../token.ts";
+import { TOKEN_KINDS, type TokenKind } from "../token.ts";
 import type { Principal } from "./authentication.ts";
 
 export type Right = "administrate" | "activate" | "watch" | "push" | "read-cache";
@@ -24,6 +24,12 @@ const RIGHTS: Readonly<Record<TokenKind, readonly Right[]>> = {
   read: ["watch", "read-cache"],
   agent: [],
 };
+
+/** The kinds of token that have a right; [] for a principal whose own kind has it, or that is no token. */
+export function kindsThatMay(principal: Principal, right: Right): readonly TokenKind[] {
+  if (principal.kind !== "token" || RIGHTS[principal.tokenKind].includes(right)) return [];
+  return TOKEN_KINDS.filter((kind) => RIGHTS[kind].includes(right));
+}
 
 /** @param workspaceId the workspace that the right is wanted in */
 export function mayDo(principal: Principal, right: Right, workspaceId: string): boolean {

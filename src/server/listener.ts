@@ -62,16 +62,7 @@ export function listen(coordinator: Coordinator, options: ListenOptions): Listen
       websocket: agentWebsocket(coordinator, connections),
     }),
   );
-  rmSync(options.controlSocket, { force: true });
-  const control = bind(options.controlSocket, () =>
-    Bun.serve({
-      unix: options.controlSocket,
-      ...NO_IDLE_TIMEOUT,
-      ...ANSWERS_TO_FAILURES,
-      fetch: async (request) => await coordinator.fetch(request, { control: true }),
-    }),
-  );
-  chmodSync(options.controlSocket, OWNER_ONLY);
+  const control = bindControlSocket(coordinator, options.controlSocket);
   return {
     url: server.url.origin,
     async [Symbol.asyncDispose]() {
@@ -82,15 +73,39 @@ export function listen(coordinator: Coordinator, options: ListenOptions): Listen
   };
 }
 
+const LISTEN_REASONS: Readonly<Record<string, string>> = {
+  EADDRINUSE: "it is in use",
+  EADDRNOTAVAIL: "this machine has no such address",
+  EACCES: "this user may not use that port",
+};
+
 function bind<Value>(where: string, start: () => Value): Value {
   try {
     return start();
   } catch (cause) {
-    const inUse = cause instanceof Error && "code" in cause && cause.code === "EADDRINUSE";
-    throw new NixdeployError("host", `cannot listen on ${where}: ${inUse ? "it is in use" : describeError(cause)}`, {
+    const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+    const why = LISTEN_REASONS[code] ?? describeError(cause);
+    const inUse = code === "EADDRINUSE";
+    throw new NixdeployError("host", `cannot listen on ${where}: ${why}`, {
       cause,
       hint: inUse ? "Another program has it; choose another one with --listen." : "Choose another one with --listen.",
     });
+  }
+}
+
+function bindControlSocket(coordinator: Coordinator, path: string) {
+  try {
+    rmSync(path, { force: true });
+    const control = Bun.serve({
+      unix: path,
+      ...NO_IDLE_TIMEOUT,
+      ...ANSWERS_TO_FAILURES,
+      fetch: async (request) => await coordinator.fetch(request, { control: true }),
+    });
+    chmodSync(path, OWNER_ONLY);
+    return control;
+  } catch (cause) {
+    throw new NixdeployError("host", `cannot make the control socket ${path}: ${describeError(cause)}`, { cause });
   }
 }
 

@@ -4,7 +4,7 @@ import { systemClock, systemRandom } from "../runtime.ts";
 import { openBlobStore } from "./cache/blob-store.ts";
 import { createCoordinator } from "./coordinator.ts";
 import { openDataDirectory, writeSecretFile } from "./data-directory.ts";
-import { openDatabase } from "./database/dialect.ts";
+import { explainDatabaseFault, openDatabase } from "./database/dialect.ts";
 
 export type OfflineCoordinator = AsyncDisposable & { fetch(request: Request): Promise<Response> };
 
@@ -20,6 +20,8 @@ export async function openOfflineCoordinator(dataDirectory: string): Promise<Off
       log: silentLogger,
       publicUrl: () => "",
       writeAdminToken: (token) => writeSecretFile(directory.adminTokenFile, `${token}\n`),
+    }).catch((error: unknown) => {
+      throw explainDatabaseFault(error, directory.databaseFile);
     });
     return {
       fetch: (request) => coordinator.fetch(request, { control: true }),

@@ -2,11 +2,13 @@
 import type { Problem } from "../api.ts";
 import { NixdeployError, toHttpStatus } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { explainDatabaseTrouble } from "./database/database-error.ts";
 
 export const PROBLEM_TYPE = "application/problem+json";
 
 /** The answer for anything thrown while a request was handled. */
-export function problemResponse(error: unknown, log: Logger): Response {
+export function problemResponse(thrown: unknown, log: Logger): Response {
+  const error = explainDatabaseTrouble(thrown) ?? thrown;
   if (error instanceof NixdeployError) {
     const status = toHttpStatus(error.kind);
     if (error.kind === "unreachable") log.warn("request put off", { reason: error.message });
@@ -41,9 +43,9 @@ export function formatProblem(problem: Problem, headers: Readonly<Record<string,
 export function unauthorized(scheme: "Bearer" | "Basic"): Response {
   return formatProblem(
     {
-      title: "The credentials are missing, unknown, expired or revoked",
+      title: "cannot log in: the token is missing, unknown here, expired or revoked",
       status: 401,
-      hint: "Make a token with `nixdeploy token create`.",
+      hint: "Make one with `nixdeploy token create`; is it a token of this coordinator?",
     },
     {
       "www-authenticate": scheme === "Basic" ? 'Basic realm="nixdeploy", charset="UTF-8"' : 'Bearer realm="nixdeploy"',
@@ -52,6 +54,8 @@ export function unauthorized(scheme: "Bearer" | "Basic"): Response {
 }
 
 /** Not there, or not for you: nobody learns which. */
-export function notFound(what: string): NixdeployError {
-  return new NixdeployError("not-found", `cannot find ${what}: it does not exist, or this token may not see it`);
+export function notFound(what: string, hint?: string): NixdeployError {
+  return new NixdeployError("not-found", `cannot find ${what}: it does not exist, or this token may not see it`, {
+    ...(hint === undefined ? {} : { hint }),
+  });
 }

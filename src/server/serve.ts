@@ -1,10 +1,12 @@
 /** Runs a coordinator on a data directory until the signal is aborted. */
+import { lookup } from "node:dns/promises";
+import { NixdeployError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { openBlobStore } from "./cache/blob-store.ts";
 import { createCoordinator } from "./coordinator.ts";
 import { openDataDirectory, writeSecretFile } from "./data-directory.ts";
-import { openDatabase } from "./database/dialect.ts";
+import { explainDatabaseFault, openDatabase } from "./database/dialect.ts";
 import { listen } from "./listener.ts";
 
 export type ServeOptions = {
@@ -23,6 +25,7 @@ export type ServeOptions = {
 };
 
 export async function runServe(options: ServeOptions): Promise<void> {
+  await requireKnownHost(options.hostname);
   using directory = openDataDirectory(options.dataDirectory);
   let url = options.publicUrl;
   await using coordinator = await createCoordinator({
@@ -36,12 +39,26 @@ export async function runServe(options: ServeOptions): Promise<void> {
       await writeSecretFile(directory.adminTokenFile, `${token}\n`);
       options.log.info("admin token written", { file: directory.adminTokenFile });
     },
+  }).catch((error: unknown) => {
+    throw explainDatabaseFault(error, directory.databaseFile);
   });
   await using listener = listen(coordinator, { ...options, controlSocket: directory.controlSocket });
   url ??= listener.url;
   await options.onReady(url);
   await aborted(options.signal);
   options.log.info("stopping");
+}
+
+/** Asked before, because Bun says of a name that nobody knows that it is in use. */
+async function requireKnownHost(hostname: string): Promise<void> {
+  try {
+    await lookup(hostname);
+  } catch (cause) {
+    throw new NixdeployError("host", `cannot listen on ${hostname}: no such host is known`, {
+      cause,
+      hint: "Give --listen an address of this machine, such as 127.0.0.1:8470.",
+    });
+  }
 }
 
 async function aborted(signal: AbortSignal): Promise<void> {

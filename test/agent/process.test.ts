@@ -45,7 +45,7 @@ test("a program that is not there is told", async () => {
     clock: systemClock,
     onLine: async () => {},
   });
-  expect(exit).toMatchObject({ kind: "not-started", reason: expect.stringContaining("ENOENT") });
+  expect(exit).toMatchObject({ kind: "not-started", reason: expect.stringContaining("no such file") });
 });
 
 test("at the deadline the program is stopped, with its children", async () => {

@@ -5,6 +5,7 @@
 import { mkdir, open, readdir, rename, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import type { BunFile } from "bun";
+import { describeError, NixdeployError } from "../../errors.ts";
 import { type FileHash, formatHashNix32 } from "../../nix/hash.ts";
 
 export type BlobStore = {
@@ -20,11 +21,20 @@ export type BlobWriter = {
   abort(): Promise<void>;
 };
 
-/** Opens the store, makes its folders and removes what a killed process left half-written. */
+/**
+ * Opens the store, makes its folders and removes what a killed process left half-written.
+ * @throws NixdeployError `host` when its folders cannot be used
+ */
 export async function openBlobStore(directory: string): Promise<BlobStore> {
   const temporary = join(directory, "incoming");
-  await mkdir(temporary, { recursive: true });
-  for (const leftOver of await readdir(temporary)) await unlink(join(temporary, leftOver));
+  try {
+    await mkdir(temporary, { recursive: true });
+    for (const leftOver of await readdir(temporary)) await unlink(join(temporary, leftOver));
+  } catch (cause) {
+    throw new NixdeployError("host", `cannot use the folder of NAR files ${directory}: ${describeError(cause)}`, {
+      cause,
+    });
+  }
   const locate = (fileHash: FileHash) => {
     const name = formatHashNix32(fileHash);
     return { folder: join(directory, name.slice(0, 2)), file: join(directory, name.slice(0, 2), `${name}.nar.zst`) };

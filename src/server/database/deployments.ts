@@ -39,6 +39,12 @@ export async function updateDeployment(
   await database.updateTable("deployments").set(change).where("id", "=", id).execute();
 }
 
+/** The agent has lost its journal of this deployment: what there is of it is dropped, numbers begin at 1 again. */
+export async function forgetJournal(database: CoordinatorDatabase, id: DeploymentId): Promise<void> {
+  await database.deleteFrom("log_chunks").where("deployment_id", "=", id).execute();
+  await updateDeployment(database, id, { journal_through: 0 });
+}
+
 /** The deployments of a rollout, by the names of their agents. */
 export async function loadRolloutDeployments(
   database: CoordinatorDatabase,

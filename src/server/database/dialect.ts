@@ -6,16 +6,37 @@
  */
 import { Database } from "bun:sqlite";
 import { chmodSync } from "node:fs";
-import { Kysely, sql } from "kysely";
+import { type DatabaseConnection, type Driver, Kysely, sql } from "kysely";
 import { BunSqliteDialect } from "kysely-bun-sqlite";
+import { explainDatabaseError } from "./database-error.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 /** How long another process (an offline `token create`) may hold the file before we give up. */
 const BUSY_TIMEOUT_MS = 10_000;
 const OWNER_ONLY = 0o600;
 
-/** @param file path, or `:memory:` */
+/** What to do when the file is no database any more. */
+const DAMAGED_HINT =
+  "Restore it from a backup, or move it away with its -wal and -shm files to begin anew without tokens and agents.";
+
+/**
+ * @param file path, or `:memory:`
+ * @throws NixdeployError `host` when the file cannot be used: damaged, unreadable, on a full disk
+ */
 export function openDatabase(file: string): CoordinatorDatabase {
+  try {
+    return open(file);
+  } catch (error) {
+    throw explainDatabaseFault(error, file);
+  }
+}
+
+/** For what a statement says about the file later on. */
+export function explainDatabaseFault(error: unknown, file: string): unknown {
+  return explainDatabaseError(error, { what: "the database", file, hint: DAMAGED_HINT });
+}
+
+function open(file: string): CoordinatorDatabase {
   const database = new Database(file, { create: true, strict: true });
   if (file !== ":memory:") chmodSync(file, OWNER_ONLY);
   // busy_timeout comes first: with none, two processes that switch to WAL at once fail at once.
@@ -25,7 +46,29 @@ export function openDatabase(file: string): CoordinatorDatabase {
   database.run("pragma synchronous = full");
   database.run("pragma foreign_keys = on");
   database.run("pragma trusted_schema = off");
-  return new Kysely<Schema>({ dialect: new BunSqliteDialect({ database }) });
+  return new Kysely<Schema>({ dialect: new Dialect(database) });
+}
+
+/**
+ * SQLite ends a transaction by itself when the disk is full, and then knows none to roll back: without this, that
+ * complaint would hide the disk's.
+ */
+class Dialect extends BunSqliteDialect {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    super({ database });
+    this.#database = database;
+  }
+
+  override createDriver(): Driver {
+    const driver = super.createDriver();
+    const rollback = driver.rollbackTransaction.bind(driver);
+    driver.rollbackTransaction = async (connection: DatabaseConnection) => {
+      if (this.#database.inTransaction) await rollback(connection);
+    };
+    return driver;
+  }
 }
 
 /** A `create table` whose columns reject values of another type. */
@@ -36,4 +79,6 @@ export function strictTable(name: string, columns: readonly string[]): string {
 /** Makes the bookkeeping table and takes the write lock, so that two processes do not migrate at once. */
 export async function lockForMigration(transaction: CoordinatorDatabase): Promise<void> {
   await sql`create table if not exists migrations (id text not null primary key) strict`.execute(transaction);
+  // A statement that writes takes the lock, whether or not it finds anything to write.
+  await sql`delete from migrations where false`.execute(transaction);
 }

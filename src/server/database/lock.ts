@@ -3,20 +3,22 @@
  * needs no native code of ours.
  */
 import { Database } from "bun:sqlite";
+import { explainDatabaseError } from "./database-error.ts";
 
 /**
  * @returns null when another process has it
- * @throws SQLiteError when the file cannot be made
+ * @throws NixdeployError `host` when the file cannot be made
  */
 export function takeExclusiveLock(file: string): Disposable | null {
-  const lock = new Database(file, { create: true });
+  let lock: Database | null = null;
   try {
+    lock = new Database(file, { create: true });
     lock.run("pragma locking_mode = exclusive");
     lock.run("begin exclusive");
     return lock;
   } catch (error) {
-    lock.close();
+    lock?.close();
     if (error instanceof Error && "code" in error && error.code === "SQLITE_BUSY") return null;
-    throw error;
+    throw explainDatabaseError(error, { what: "the lock file", file, hint: "Remove it: it holds nothing." });
   }
 }

@@ -19,7 +19,7 @@ import { findMissingPaths, insertNar } from "../database/paths.ts";
 import { type CacheRow, findCache, setCachePublic } from "../database/workspaces.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
-import { createRouter, type RouteContext, readBody, readCount } from "./context.ts";
+import { createRouter, hintForRight, type RouteContext, readBody, readCount } from "./context.ts";
 
 const NAR_SIZE_BYTES_MAX = Number.MAX_SAFE_INTEGER;
 
@@ -127,8 +127,9 @@ function readHash<Hash extends NarHash | FileHash>(parse: () => Hash, name: stri
 async function findTargetCache(services: Services, context: RouteContext, right: Right): Promise<CacheRow> {
   const name = context.req.param("cache") ?? "";
   const cache = await findCache(services.database, readCacheName(name));
-  if (cache === null || !mayDo(context.get("principal"), right, cache.workspace_id))
-    throw notFound(`the cache ${name}`);
+  if (cache === null || !mayDo(context.get("principal"), right, cache.workspace_id)) {
+    throw notFound(`the cache ${name}`, hintForRight(context, right));
+  }
   return cache;
 }
 

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { NixdeployError } from "../../errors.ts";
 import { parseWorkspaceName, type WorkspaceName } from "../../names.ts";
 import type { Principal } from "../authentication.ts";
-import { mayDo, type Right } from "../authorization.ts";
+import { kindsThatMay, mayDo, type Right } from "../authorization.ts";
 import { findWorkspace, listWorkspaces, type WorkspaceRow } from "../database/workspaces.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
@@ -21,7 +21,17 @@ const JSON_BYTES_MAX = 16 * 1024 * 1024;
 
 /** @throws NixdeployError `not-found` when the caller lacks the right there */
 export function requireRight(context: RouteContext, right: Right, workspaceId: string): void {
-  if (!mayDo(context.get("principal"), right, workspaceId)) throw notFound(new URL(context.req.url).pathname);
+  if (!mayDo(context.get("principal"), right, workspaceId)) {
+    throw notFound(new URL(context.req.url).pathname, hintForRight(context, right));
+  }
+}
+
+/** For a token of a kind that never has this right, whatever exists: which kind has. */
+export function hintForRight(context: RouteContext, right: Right): string | undefined {
+  const principal = context.get("principal");
+  const kinds = kindsThatMay(principal, right);
+  if (principal.kind !== "token" || kinds.length === 0) return undefined;
+  return `This token is of kind ${principal.tokenKind}; what was asked for takes one of kind ${kinds.join(" or ")}.`;
 }
 
 /** The body as the schema's value. @throws NixdeployError `usage` with every fault */
@@ -84,8 +94,9 @@ export async function visibleWorkspaces(
   const all = await listWorkspaces(services.database);
   const principal = context.get("principal");
   const visible = all.filter((workspace) => mayDo(principal, right, workspace.id));
-  if (visible.length === 0) throw notFound(new URL(context.req.url).pathname);
+  if (visible.length === 0) throw notFound(new URL(context.req.url).pathname, hintForRight(context, right));
   const wanted = context.req.query("workspace");
+  if (wanted !== undefined && !visible.some(({ name }) => name === wanted)) throw notFound(`the workspace ${wanted}`);
   return new Map(
     visible.filter(({ name }) => wanted === undefined || wanted === name).map(({ id, name }) => [id, name]),
   );
