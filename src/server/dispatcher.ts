@@ -7,7 +7,14 @@ import type { AgentId, DeploymentId } from "../names.ts";
 import type { Clock } from "../runtime.ts";
 import type { AgentRegistry, LiveAgent } from "./agent-registry.ts";
 import type { Bus } from "./bus.ts";
-import { type DeploymentRow, findQueued, findRunning, listOffered } from "./database/deployments.ts";
+import {
+  type DeploymentRow,
+  findDeployment,
+  findQueued,
+  findRunning,
+  forgetJournal,
+  listOffered,
+} from "./database/deployments.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import { applyEvent, rolloutTopic } from "./transition.ts";
 
@@ -49,6 +56,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       await deps.database
         .transaction()
         .execute((transaction) => settleReturn(transaction, { agentId, inFlight }, deps));
+      await stopWhatIsOver(deps, agentId, inFlight);
       await dispatch(agentId);
     },
     async contactLost(agentId) {
@@ -82,6 +90,13 @@ function restate(agent: LiveAgent, row: DeploymentRow): void {
   }
 }
 
+/** It works on what has given way to a newer one, or was cancelled, while it was away: it must not go on with it. */
+async function stopWhatIsOver(deps: DispatcherDeps, agentId: AgentId, inFlight: DeploymentId | null): Promise<void> {
+  const row = inFlight === null ? null : await findDeployment(deps.database, inFlight);
+  if (row === null || (row.state !== "superseded" && row.state !== "cancelled")) return;
+  deps.registry.find(agentId)?.send({ kind: "cancel", deploymentId: row.id });
+}
+
 async function takeBack(
   transaction: CoordinatorDatabase,
   row: DeploymentRow,
@@ -112,5 +127,7 @@ async function settleReturn(
     event: forgotten ? { type: "forgotten", newerWaits } : { type: "supersede" },
     atMs: deps.clock.nowMs(),
   });
+  // Should it be offered again, its journal begins anew.
+  if (forgotten) await forgetJournal(transaction, row.id);
   if (row !== running) deps.bus.publish(rolloutTopic(row.rollout_id));
 }

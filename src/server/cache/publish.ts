@@ -9,9 +9,9 @@ import { formatNarInfo, parseNarInfo } from "../../nix/narinfo.ts";
 import type { PathInfo } from "../../nix/path-info.ts";
 import { signPathInfo } from "../../nix/signature.ts";
 import { parseSecretKey, type SecretKey } from "../../nix/signing-key.ts";
-import { type StorePathHash, storePathBaseName, storePathHash } from "../../nix/store-path.ts";
+import { storePathBaseName, storePathHash } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
-import { findMissingPaths, findNar, insertPaths, type PathRow } from "../database/paths.ts";
+import { findMissingPaths, findNar, insertPaths, loadPaths, type PathRow } from "../database/paths.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { CacheRow } from "../database/workspaces.ts";
 
@@ -79,15 +79,14 @@ async function findDangling(
   cache: CacheRow,
   paths: readonly PublishedPath[],
 ): Promise<readonly string[]> {
-  const together = new Set(paths.map((path) => path.storePath));
-  const outside = new Set<StorePathHash>();
-  for (const path of paths) {
-    for (const reference of path.references) if (!together.has(reference)) outside.add(storePathHash(reference));
-  }
-  const missing = new Set(await findMissingPaths(database, { cacheId: cache.id, hashParts: [...outside] }));
+  const here = new Set(paths.map((path) => path.storePath));
+  const outside = new Set(paths.flatMap((path) => path.references.filter((reference) => !here.has(reference))));
+  // By whole path: one of the same hash and another name is another path.
+  const rows = await loadPaths(database, { cacheId: cache.id, hashParts: [...outside].map(storePathHash) });
+  for (const row of rows) here.add(row.store_path);
   return paths.flatMap((path) =>
     path.references
-      .filter((reference) => !together.has(reference) && missing.has(storePathHash(reference)))
+      .filter((reference) => !here.has(reference))
       .map((reference) => `${path.storePath} refers to ${reference}, which is not in the cache`),
   );
 }
