@@ -159,7 +159,7 @@ async function waitForWorker(settled: Promise<void>, { clock, logger }: AgentDep
 function createTrust(given: readonly string[], pinned: readonly string[]) {
   const make = (texts: readonly string[]) => {
     const keys = texts.map(parsePublicKey);
-    return { verifier: createSignatureVerifier(keys), keyNames: keys.map((key) => key.name) };
+    return { verifier: createSignatureVerifier(keys), keys };
   };
   let trusted = make(given.length > 0 ? given : pinned);
   return {

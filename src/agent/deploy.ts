@@ -12,6 +12,7 @@ import { fetchClosure } from "../nix/cache/download/fetch-closure.ts";
 import type { CacheReader } from "../nix/cache/download/nar-source.ts";
 import type { DaemonConnection } from "../nix/daemon/connection.ts";
 import type { SignatureVerifier } from "../nix/signature.ts";
+import type { PublicKey } from "../nix/signing-key.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import type { Welcome } from "../protocol.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
@@ -27,7 +28,7 @@ export type DeployDeps = {
   readonly openCache: (welcome: Welcome, credential: () => string) => CacheReader;
   readonly connectDaemon: (options: { readonly signal: AbortSignal }) => Promise<DaemonConnection>;
   /** The keys this device trusts now. */
-  readonly trust: () => { readonly verifier: SignatureVerifier; readonly keyNames: readonly string[] };
+  readonly trust: () => { readonly verifier: SignatureVerifier; readonly keys: readonly PublicKey[] };
   readonly gcRoots: GcRoots;
   readonly activator: Activator;
   readonly readProfilePath: () => Promise<StorePath | null>;
@@ -119,7 +120,7 @@ async function fetchOne(
     ...options,
     ...what,
     verifier: trust.verifier,
-    trustedKeyNames: trust.keyNames,
+    trustedKeys: trust.keys,
     onPlanned: ({ pathsTotal, missingPaths, missingBytes }) => {
       const amount = `${missingPaths} of ${formatCount(pathsTotal, "path")} to fetch, ${formatBytes(missingBytes)}`;
       void say(options, `${what.storePath}: ${missingPaths === 0 ? "all of it is here already" : amount}`);

@@ -81,7 +81,7 @@ async function fetchInto(rootDaemon: DaemonConnection, storePath: StorePath) {
       http,
     }),
     verifier: createSignatureVerifier([publicKeyOf(KEY)]),
-    trustedKeyNames: [KEY.name],
+    trustedKeys: [publicKeyOf(KEY)],
     rootDaemon,
     connectDaemon: connect,
     readStoreFreeBytes: async () => null,

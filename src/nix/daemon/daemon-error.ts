@@ -14,10 +14,15 @@ export type DaemonReport = {
   readonly traces: readonly string[];
 };
 
+/** "lacks a valid signature" (Nix 2.8), "lacks a signature by a trusted key" (newer, and Lix). */
+const SIGNATURE_REFUSAL = /lacks a (valid )?signature/;
+
 /** The daemon understood the request and refused it. The connection stays usable. */
 export class DaemonError extends NixdeployError {
   /** What the daemon said, without our "cannot …" before it. */
   readonly daemonMessage: string;
+  /** The daemon checked a path's signatures, and none is by a key that it trusts. */
+  readonly isSignatureRefusal: boolean;
 
   /** @param what completes "cannot …", for example "add /nix/store/… to the Nix store" */
   constructor(what: string, report: DaemonReport) {
@@ -27,6 +32,7 @@ export class DaemonError extends NixdeployError {
       ...(hint === null ? {} : { hint }),
     });
     this.daemonMessage = report.message;
+    this.isSignatureRefusal = SIGNATURE_REFUSAL.test(report.message);
   }
 }
 
@@ -85,7 +91,7 @@ export function explainFailure(error: unknown, context: FailureContext): unknown
 }
 
 function hintFor(message: string): string | null {
-  if (/lacks a (valid )?signature/.test(message)) {
+  if (SIGNATURE_REFUSAL.test(message)) {
     return "Add the cache's key to `trusted-public-keys` in the daemon's nix.conf, or run as one of its `trusted-users`.";
   }
   if (message.includes("No space left on device")) return "Free disk space, for example with `nix-collect-garbage`.";

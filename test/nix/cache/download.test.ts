@@ -76,7 +76,7 @@ async function fetchApp(changes: Changes = {}) {
       random: systemRandom,
     }),
     verifier: createSignatureVerifier([publicKeyOf(KEY)]),
-    trustedKeyNames: [KEY.name],
+    trustedKeys: [publicKeyOf(KEY)],
     rootDaemon,
     connectDaemon: daemon.connect,
     readStoreFreeBytes: async () => 1e9,

@@ -13,6 +13,7 @@ import type { Clock, Random } from "../../../runtime.ts";
 import type { DaemonConnection } from "../../daemon/connection.ts";
 import type { NarInfo } from "../../narinfo.ts";
 import type { SignatureVerifier } from "../../signature.ts";
+import type { PublicKey } from "../../signing-key.ts";
 import type { StorePath } from "../../store-path.ts";
 import { type ImportProgress, importClosure } from "./import-closure.ts";
 import type { CacheReader } from "./nar-source.ts";
@@ -29,7 +30,8 @@ export type FetchClosureOptions = {
   readonly storePath: StorePath;
   readonly cache: CacheReader;
   readonly verifier: SignatureVerifier;
-  readonly trustedKeyNames: readonly string[];
+  /** The keys of the verifier, for messages. */
+  readonly trustedKeys: readonly PublicKey[];
   /** The connection whose temporary roots keep the closure; the caller keeps it open as long as it needs them. */
   readonly rootDaemon: DaemonConnection;
   readonly connectDaemon: (options: { readonly signal: AbortSignal }) => Promise<DaemonConnection>;
@@ -61,7 +63,8 @@ export type FetchedClosure = {
 export async function fetchClosure(options: FetchClosureOptions): Promise<FetchedClosure> {
   const { storePath, cache, rootDaemon, signal } = options;
   const narInfos = await cache.plan(storePath, signal);
-  const closure = verifyClosure({ ...options, narInfos, cacheUrl: cache.url });
+  const trustedKeyNames = options.trustedKeys.map((key) => key.name);
+  const closure = verifyClosure({ ...options, narInfos, trustedKeyNames, cacheUrl: cache.url });
   const paths = closure.map((info) => info.storePath);
   await rootDaemon.addTempRoots(paths);
   let fetchedBytes = 0;

@@ -8,6 +8,8 @@
 import type { Clock, Random } from "../../../runtime.ts";
 import type { DaemonConnection } from "../../daemon/connection.ts";
 import type { NarInfo } from "../../narinfo.ts";
+import type { PublicKey } from "../../signing-key.ts";
+import { explainImportFailure, mustDaemonCheck } from "./daemon-trust.ts";
 import type { CacheReader } from "./nar-source.ts";
 import { readResumingFile } from "./resuming-file.ts";
 import { createImportSchedule, type ImportSchedule } from "./schedule.ts";
@@ -26,6 +28,8 @@ export type ImportClosureOptions = {
   /** Verified (`verify-closure.ts`), each after its references. */
   readonly missing: readonly NarInfo[];
   readonly cache: Pick<CacheReader, "openNar">;
+  /** What `missing` was verified with, for messages. */
+  readonly trustedKeys: readonly PublicKey[];
   /** One path at a time on each. */
   readonly daemons: readonly DaemonConnection[];
   readonly clock: Clock;
@@ -100,13 +104,12 @@ type ImportOneOptions = Omit<ImportClosureOptions, "missing" | "daemons" | "onPr
 
 async function importOne(options: ImportOneOptions): Promise<void> {
   const { info, daemon } = options;
-  await daemon.addToStoreNar({
-    info,
-    nar: readVerifiedNar(info, readResumingFile(options)),
-    // The signatures were verified against this device's own keys, which need not be the daemon's. A daemon that does
-    // not trust us checks them all the same.
-    checkSignatures: false,
-  });
+  const nar = readVerifiedNar(info, readResumingFile(options));
+  try {
+    await daemon.addToStoreNar({ info, nar, checkSignatures: mustDaemonCheck(daemon.trust) });
+  } catch (error) {
+    throw explainImportFailure(error, options);
+  }
 }
 
 function createProgress(options: Pick<ImportClosureOptions, "missing" | "clock" | "onProgress">) {
