@@ -14,14 +14,20 @@ import type { Transport } from "./transport.ts";
 /** A daemon opens its database before it answers; more than this is a daemon that hangs. */
 const HANDSHAKE_MAX_MS = 30_000;
 
+/** Only its owner may open the store without a daemon. */
+const CHILD_DIED_HINT =
+  process.getuid?.() === 0
+    ? "Run `nix-daemon --stdio` by hand to see what it says."
+    : "Start nix-daemon on this machine: without it, nobody but root can use the Nix store.";
+
 const HANGS_UP_HINT = "A daemon hangs up on users who are not in `allowed-users` of its nix.conf; its log says why.";
 
 export type ConnectDaemonOptions = {
   /** Aborting closes the connection, and everything in progress on it throws the signal's reason. */
   readonly signal: AbortSignal;
-  /** Default "auto": the socket if somebody listens there, else "stdio". */
+  /** Default "auto": the socket if somebody listens there, else "stdio"; what NIX_REMOTE names comes first. */
   readonly via?: "socket" | "stdio" | "auto";
-  /** Default: $NIX_DAEMON_SOCKET_PATH, $NIX_STATE_DIR/daemon-socket/socket or Nix's own default. */
+  /** Default: see `daemonSocketPath`. */
   readonly socketPath?: string;
   readonly handshakeMaxMs?: number;
   readonly clock?: Clock;
@@ -49,23 +55,32 @@ export async function connectDaemon(options: ConnectDaemonOptions): Promise<Daem
       what: `use the Nix daemon at ${channel.peer}`,
       peer: channel.peer,
       lastWords: channel.lastWords(),
-      lostHint: channel.peer === STDIO_PEER ? "Run `nix-daemon --stdio` by hand to see what it says." : HANGS_UP_HINT,
+      lostHint: channel.peer === STDIO_PEER ? CHILD_DIED_HINT : HANGS_UP_HINT,
     });
   } finally {
     signal.removeEventListener("abort", onAbort);
   }
 }
 
-/** Where Nix itself would look for the socket. */
-export function daemonSocketPath(environment: NodeJS.ProcessEnv): string {
-  const { NIX_DAEMON_SOCKET_PATH: socketPath, NIX_STATE_DIR: stateDirectory } = environment;
+/**
+ * Where Nix itself would look for the socket; null when NIX_REMOTE names a store that is behind none of ours, such as
+ * `local?root=/mnt`: then `nix-daemon --stdio` opens it.
+ */
+export function daemonSocketPath(environment: NodeJS.ProcessEnv): string | null {
+  const { NIX_REMOTE: remote, NIX_DAEMON_SOCKET_PATH: socketPath, NIX_STATE_DIR: stateDirectory } = environment;
+  const [, named] = /^unix:\/\/(\/[^?]*)/.exec(remote ?? "") ?? [];
+  if (named !== undefined) return named;
+  if (remote && !["auto", "daemon", "unix://"].includes(remote)) return null;
   return socketPath || `${stateDirectory || "/nix/var/nix"}/daemon-socket/socket`;
 }
 
 async function openTransport(options: ConnectDaemonOptions): Promise<Transport> {
   const { signal, via = "auto", environment } = options;
   const socketPath = options.socketPath ?? daemonSocketPath(environment);
-  if (via !== "stdio") {
+  if (via === "socket" && socketPath === null) {
+    throw new NixdeployError("host", `cannot use the socket of the Nix daemon: NIX_REMOTE names another store`);
+  }
+  if (via !== "stdio" && socketPath !== null) {
     try {
       return await openSocketTransport({ socketPath, signal });
     } catch (error) {
@@ -74,10 +89,13 @@ async function openTransport(options: ConnectDaemonOptions): Promise<Transport> 
     }
   }
   try {
-    return await openStdioTransport({ signal, environment });
+    // Where nobody listens it is the local store or nothing. Left to choose, Nix would give people other than root a
+    // store in their home directory, whose paths do not exist where they say.
+    const chosen = via === "auto" && !environment["NIX_REMOTE"] ? { ...environment, NIX_REMOTE: "local" } : environment;
+    return await openStdioTransport({ signal, environment: chosen });
   } catch (error) {
     if (signal.aborted) throw signal.reason;
-    const socketNote = via === "auto" ? `nobody listens at ${socketPath}, and ` : "";
+    const socketNote = via === "auto" && socketPath !== null ? `nobody listens at ${socketPath}, and ` : "";
     throw new NixdeployError(
       "host",
       `cannot reach Nix: ${socketNote}${STDIO_PEER} does not start: ${describeError(error)}`,
