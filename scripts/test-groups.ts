@@ -32,7 +32,7 @@ const RULES: readonly GroupRule[] = [
     folders: ["test/integration/"],
     needs: ["nix"],
     testTimeoutMs: 60_000,
-    groupTimeoutMs: 300_000,
+    groupTimeoutMs: 480_000,
     processes: 1,
   },
   {

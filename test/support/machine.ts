@@ -65,6 +65,8 @@ export type Machine = AsyncDisposable & {
   run(command: readonly string[], options?: CommandOptions & Omit<RunOptions, "cwd">): Promise<string>;
   /** Starts a process inside and returns at once; its `pid` is the real process. */
   spawn(command: readonly string[], options?: CommandOptions): SpawnedProcess;
+  /** What to start outside so that `command` runs inside; with which environment is the caller's business. */
+  enter(command: readonly string[], options?: Pick<CommandOptions, "cwd" | "user">): readonly string[];
   /** Where this process finds a file of the machine. Absolute symlinks met on the way are the host's: see `link`. */
   hostPath(path: string): string;
   /** Follows symlinks as the machine would and returns the end of the chain, or null if `path` does not exist. */
@@ -130,7 +132,7 @@ export async function createMachine(options: MachineOptions): Promise<Machine> {
   const environmentOf = (user: string) => describeEnvironment({ home: homeOf(user, directory), user, directory, nix });
   const namespace = readlinkSync(`/proc/${holder.pid}/ns/uts`);
 
-  const enter = (command: readonly string[], { cwd = "/", user }: Inside) => [
+  const enter = (command: readonly string[], { cwd = "/", user }: Inside = {}) => [
     "nsenter",
     // With --root, because entering a mount namespace alone would leave the chroot that we may be in.
     ...["--target", String(holder.pid), "--mount", "--uts", "--root", `--wdns=${cwd}`, "--"],
@@ -159,6 +161,7 @@ export async function createMachine(options: MachineOptions): Promise<Machine> {
     nix,
     environment,
     environmentOf,
+    enter,
     exec,
     run: async (command, runOptions) => checkResult([`[${name}]`, ...command], await exec(command, runOptions)),
     spawn: (command, inside = {}) => spawnProcess(enter(command, inside), { env: environmentFor(inside) }),
