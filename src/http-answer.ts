@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import { NixdeployError } from "./errors.ts";
 import { type Answer, notACoordinator } from "./http-failure.ts";
+import { formatBytes } from "./quantity.ts";
 
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 const FAULTS_MAX = 5;
@@ -13,7 +14,13 @@ export async function readAnswerText(body: AsyncIterable<Uint8Array>, source: st
   for await (const chunk of body) {
     lengthBytes += chunk.length;
     if (lengthBytes > ANSWER_BYTES_MAX) {
-      throw new NixdeployError("remote", `cannot use ${source}: its answer is larger than ${ANSWER_BYTES_MAX} bytes`);
+      throw new NixdeployError(
+        "remote",
+        `cannot use ${source}: its answer is larger than ${formatBytes(ANSWER_BYTES_MAX)}`,
+        {
+          hint: HINT_COORDINATOR,
+        },
+      );
     }
     chunks.push(chunk);
   }
@@ -26,13 +33,22 @@ export function parseAnswer<T>(answer: Answer, schema: z.ZodType<T>, source: str
   if (parsed.success) {
     return parsed.data;
   }
-  const faults = parsed.error.issues
-    .slice(0, FAULTS_MAX)
-    .map(({ path, message }) => `${path.join(".") || "answer"}: ${message}`);
+  if (answer.text === "") {
+    throw new NixdeployError("remote", `cannot use ${source}: its answer is empty`, { hint: HINT_COORDINATOR });
+  }
   throw new NixdeployError("remote", `cannot use ${source}: its answer has another shape than expected`, {
-    details: faults,
-    hint: "Do the versions of nixdeploy here and there fit together?",
+    details: parsed.error.issues.slice(0, FAULTS_MAX).map(describeFault),
+    hint: HINT_COORDINATOR,
   });
+}
+
+const HINT_COORDINATOR =
+  "Is it a nixdeploy coordinator (NIXDEPLOY_URL or --url)? If it is: do the versions here and there fit together?";
+
+/** `agents.0.name: expected string, received number` */
+function describeFault({ path, message }: z.core.$ZodIssue): string {
+  const why = message.replace(/^Invalid input: /, "").replace(/^expected .*, received undefined$/, "it is missing");
+  return `${path.join(".") || "answer"}: ${why}`;
 }
 
 function parseJson(answer: Answer, source: string): unknown {

@@ -72,10 +72,12 @@ export function failureOfAnswer(answer: Answer, source: string): HttpFailure {
       ...(errors === undefined ? {} : { details: errors }),
     });
   }
-  const target = status >= 300 && status < 400 ? URL.parse(answer.location ?? "") : null;
+  const target = status >= 300 && status < 400 ? URL.parse(answer.location ?? "", source) : null;
   if (target !== null) {
-    const hint = `Is ${guessAddress(target)} the coordinator's address?`;
-    return new HttpFailure("remote", `cannot use ${source}: it redirects to ${target.origin}`, { isTransient, hint });
+    const isElsewhere = target.origin !== URL.parse(source)?.origin;
+    const where = isElsewhere ? target.origin : target.pathname;
+    const hint = isElsewhere ? `Is ${guessAddress(target)} the coordinator's address?` : HINT_ADDRESS;
+    return new HttpFailure("remote", `cannot use ${source}: it redirects to ${where}`, { isTransient, hint });
   }
   if (status === 413) {
     return new HttpFailure("remote", `cannot use ${source}: it answered ${describeAnswer(answer)}, too large`, {
@@ -132,26 +134,39 @@ function describeAnswer({ status, contentType }: Answer): string {
   return `HTTP ${status}${type === "" ? "" : ` (${type})`}`;
 }
 
+const HINT_ADDRESS = "Is it a nixdeploy coordinator? Check NIXDEPLOY_URL or --url.";
+
 const REASONS: readonly { readonly codes: RegExp; readonly reason: string; readonly hint?: string }[] = [
   { codes: /^ECONNREFUSED$/, reason: "the connection was refused", hint: "Is `nixdeploy serve` running there?" },
   { codes: /^ENOENT$/, reason: "there is no such socket", hint: "Is `nixdeploy serve` running?" },
   { codes: /^EACCES$/, reason: "permission denied" },
-  { codes: /^(ENOTFOUND|EAI_NODATA|DNS_.*)$/, reason: "its name is unknown (DNS)" },
+  {
+    codes: /^(ENOTFOUND|EAI_NODATA|DNS_.*)$/,
+    reason: "its name is unknown (DNS)",
+    hint: "Check NIXDEPLOY_URL or --url.",
+  },
   { codes: /^EAI_AGAIN$/, reason: "the name service does not answer" },
   { codes: /^(ETIMEDOUT|UND_ERR_CONNECT_TIMEOUT)$/, reason: "it does not answer" },
   { codes: /^(EHOSTUNREACH|ENETUNREACH|ENETDOWN)$/, reason: "there is no route to it" },
   { codes: /^(ECONNRESET|EPIPE|UND_ERR_SOCKET)$/, reason: "the connection broke" },
+  { codes: /^(HPE_.*|Malformed_HTTP_Response)$/, reason: "it does not speak HTTP there", hint: HINT_ADDRESS },
   { codes: /^(EPROTO|ERR_SSL_.*)$/, reason: "it does not speak TLS there", hint: "Is the address http:// instead?" },
 ];
 const CERTIFICATE_CODES = /^(CERT_.*|.*_CERT|.*_CERT_.*|UNABLE_TO_.*|ERR_TLS_CERT_ALTNAME_INVALID|INVALID_CA)$/;
+
+const HINT_AUTHORITY = "For an authority of your own, set SSL_CERT_FILE or NIX_SSL_CERT_FILE to a bundle that has it.";
+/** A certificate that is not good at this time: or is it this time that is wrong? */
+const CLOCK_CODES = /^(CERT_HAS_EXPIRED|CERT_NOT_YET_VALID)$/;
+const HINT_CLOCK = "Renew the certificate there, or set this machine's clock (`date`).";
 
 /** For a request that got no answer, or not all of it. @param error what the HTTP library threw */
 export function failureOfConnection(error: unknown, { source, isThroughProxy }: Peer): HttpFailure {
   const code = codeOf(error);
   if (CERTIFICATE_CODES.test(code)) {
+    const isClock = CLOCK_CODES.test(code);
     return new HttpFailure("unreachable", `cannot reach ${source}: its certificate is not trusted (${code})`, {
       isTransient: false,
-      hint: "For an authority of your own, set SSL_CERT_FILE or NIX_SSL_CERT_FILE to a bundle that has it.",
+      hint: isClock ? HINT_CLOCK : HINT_AUTHORITY,
       cause: error,
     });
   }
@@ -198,6 +213,8 @@ function codeOf(error: unknown): string {
   if (!(error instanceof Error)) {
     return "";
   }
+  // undici gives this one no code.
+  if (error.name === "HTTPParserError") return "HPE_INVALID";
   const own = "code" in error ? error.code : undefined;
   return typeof own === "string" ? own : codeOf(error.cause);
 }

@@ -180,7 +180,7 @@ describe("requestJson", () => {
     });
     await using http = createClient();
     const error = await failureOf(http.requestJson({ method: "GET", url: server.url, schema: ANSWER, signal: never }));
-    expect(error).toMatchObject({ kind: "remote", message: expect.stringContaining("larger than 67108864 bytes") });
+    expect(error).toMatchObject({ kind: "remote", message: expect.stringContaining("larger than 67.1 MB") });
   });
 });
 

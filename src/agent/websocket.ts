@@ -96,9 +96,21 @@ function explainFailure(source: string, error: unknown): NixdeployError {
     const hint = hintForProxy(proxyStatus);
     return unreachable(source, `the proxy answered with status ${proxyStatus}`, { hint, cause: error });
   }
+  if (/WRONG_VERSION_NUMBER/.test(text)) {
+    return unreachable(source, "it does not speak TLS there", {
+      hint: "Is the address http:// instead?",
+      cause: error,
+    });
+  }
+  if (/Parse Error|HPE_|Malformed/.test(text)) {
+    return unreachable(source, "it does not speak HTTP there", { hint: "Check the URL.", cause: error });
+  }
   if (CERTIFICATE_TROUBLE.test(text)) {
+    const isClock = /expired|not yet valid|HAS_EXPIRED|NOT_YET_VALID/i.test(text);
     return unreachable(source, `its TLS certificate is not accepted (${describeError(error)})`, {
-      hint: "Let SSL_CERT_FILE or NIX_SSL_CERT_FILE name the certificate authority, if it is your own.",
+      hint: isClock
+        ? "Renew the certificate there, or set this device's clock."
+        : "Let SSL_CERT_FILE or NIX_SSL_CERT_FILE name the certificate authority, if it is your own.",
       cause: error,
     });
   }
