@@ -1,8 +1,8 @@
 /**
- * The download engine with a real daemon: what it fetches is what Nix itself takes for valid, is kept from a garbage
- * collection that runs beside it, and a large NAR costs no memory.
+ * The download engine with real daemons, of each suite: what it fetches is what Nix itself takes for valid, is kept from
+ * a garbage collection that runs beside it, and a large NAR costs no memory.
  */
-import { afterAll, beforeAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { zstdCompressSync } from "node:zlib";
 import { createHttpClient, type HttpClient } from "../../src/http.ts";
@@ -21,6 +21,7 @@ import { systemClock, systemRandom } from "../../src/runtime.ts";
 import { type FaultyCache, narInfoOf, planOf, startFaultyCache } from "../support/faulty-cache.ts";
 import { createMachine, type Machine } from "../support/machine.ts";
 import { type NixDaemon, startNixDaemon } from "../support/nix-daemon.ts";
+import { ensureNixOf, NIX_SUITES } from "../support/nix-versions.ts";
 import { createTemporaryDirectory, type TemporaryDirectory } from "../support/temporary-directory.ts";
 import { createTinyPath, fileHashOf, type TinyPath } from "../support/tiny-path.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -41,8 +42,6 @@ let cache: FaultyCache;
 
 beforeAll(async () => {
   directory = await createTemporaryDirectory("fetch");
-  device = await createMachine({ name: "device", directory: directory.join("device") });
-  daemon = await startNixDaemon(device);
   http = createHttpClient({ userAgent: "test", env: {}, clock: systemClock, random: systemRandom });
   cache = await startFaultyCache();
 });
@@ -50,8 +49,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await cache[Symbol.asyncDispose]();
   await http[Symbol.asyncDispose]();
-  await daemon[Symbol.asyncDispose]();
-  await device[Symbol.asyncDispose]();
   await directory[Symbol.asyncDispose]();
 });
 
@@ -105,69 +102,83 @@ function chainOf(name: string, length: number): TinyPath[] {
   return paths;
 }
 
-test("Nix finds the closure valid, with the signature, and its temporary roots outlast a garbage collection", async () => {
-  const paths = chainOf("chain", 30);
-  serve(paths);
-  const top = paths.at(-1)?.storePath ?? fail();
-  {
-    await using rootDaemon = await connect();
-    expect((await fetchInto(rootDaemon, top)).paths.length).toBe(30);
-    await device.run(["nix-store", "--gc"]);
-    await device.run(["nix-store", "--verify-path", ...paths.map((path) => path.storePath)]);
-    expect(await device.run(["nix", "path-info", "--sigs", top])).toContain("fetch-1:");
-    expect((await device.run(["nix-store", "--query", "--requisites", top])).split("\n").length).toBe(30);
-  }
-  await waitFor("the daemon's worker to let go", async () => {
-    await device.run(["nix-store", "--gc"]);
-    return !(await isValid(top));
+for (const suite of NIX_SUITES) {
+  describe(`into the Nix of ${suite}`, () => {
+    beforeAll(async () => {
+      device = await createMachine({ name: "device", directory: directory.join(suite), nix: await ensureNixOf(suite) });
+      daemon = await startNixDaemon(device);
+    });
+
+    afterAll(async () => {
+      await daemon[Symbol.asyncDispose]();
+      await device[Symbol.asyncDispose]();
+    });
+
+    test("Nix finds the closure valid, with the signature, and its temporary roots outlast a garbage collection", async () => {
+      const paths = chainOf("chain", 30);
+      serve(paths);
+      const top = paths.at(-1)?.storePath ?? fail();
+      {
+        await using rootDaemon = await connect();
+        expect((await fetchInto(rootDaemon, top)).paths.length).toBe(30);
+        await device.run(["nix-store", "--gc"]);
+        await device.run(["nix-store", "--verify-path", ...paths.map((path) => path.storePath)]);
+        expect(await device.run(["nix", "path-info", "--sigs", top])).toContain("fetch-1:");
+        expect((await device.run(["nix-store", "--query", "--requisites", top])).split("\n").length).toBe(30);
+      }
+      await waitFor("the daemon's worker to let go", async () => {
+        await device.run(["nix-store", "--gc"]);
+        return !(await isValid(top));
+      });
+    });
+
+    test("connections cut at many places: the store holds only whole paths, and in the end all of them", async () => {
+      const flat = Array.from({ length: 6 }, (_, index) =>
+        createTinyPath(`flat-${index}`, { contents: noise(200_000 + index) }),
+      );
+      const top = createTinyPath("cut-top", { references: flat.map((path) => path.storePath) });
+      serve([...flat, top]);
+      cache.decide = ({ index }) => (index % 3 === 0 ? { cutAfterBytes: 60_000 + 7_919 * (index % 11) } : null);
+      await using rootDaemon = await connect();
+      await fetchInto(rootDaemon, top.storePath);
+      await device.run(["nix-store", "--verify-path", top.storePath, ...flat.map((path) => path.storePath)]);
+    });
+
+    test("a file that is not what was signed leaves nothing behind", async () => {
+      const good = createTinyPath("good", { contents: noise(100_000) });
+      const bad = createTinyPath("bad", { contents: noise(100_001), references: [good.storePath] });
+      serve([good, bad]);
+      const file = new Uint8Array(bad.file);
+      file[50_000] = (file[50_000] ?? 0) ^ 1;
+      cache.files.set(`/cache/default/${narInfoOf(bad, KEY).url}`, file);
+      await using rootDaemon = await connect();
+      await expect(fetchInto(rootDaemon, bad.storePath)).rejects.toThrow(bad.storePath);
+      expect(await isValid(good.storePath)).toBe(true);
+      expect(await isValid(bad.storePath)).toBe(false);
+      // The same connection still works, and so does the next try.
+      serve([good, bad]);
+      await fetchInto(rootDaemon, bad.storePath);
+      expect(await isValid(bad.storePath)).toBe(true);
+    });
+
+    test("a NAR of 400 MB that is 40 KB in the cache costs no memory", async () => {
+      const large = createBomb("large", 400_000_000);
+      cache.files.set(`/cache/default/${large.info.url}`, large.file);
+      cache.plan = planOf([large.info]);
+      await using rootDaemon = await connect();
+      Bun.gc(true);
+      const before = process.memoryUsage().rss;
+      let most = before;
+      const watch = setInterval(() => {
+        most = Math.max(most, process.memoryUsage().rss);
+      }, 10);
+      await fetchInto(rootDaemon, large.info.storePath);
+      clearInterval(watch);
+      expect(most - before).toBeLessThan(HELD_MAX_BYTES);
+      expect(await isValid(large.info.storePath)).toBe(true);
+    });
   });
-});
-
-test("connections cut at many places: the store holds only whole paths, and in the end all of them", async () => {
-  const flat = Array.from({ length: 6 }, (_, index) =>
-    createTinyPath(`flat-${index}`, { contents: noise(200_000 + index) }),
-  );
-  const top = createTinyPath("cut-top", { references: flat.map((path) => path.storePath) });
-  serve([...flat, top]);
-  cache.decide = ({ index }) => (index % 3 === 0 ? { cutAfterBytes: 60_000 + 7_919 * (index % 11) } : null);
-  await using rootDaemon = await connect();
-  await fetchInto(rootDaemon, top.storePath);
-  await device.run(["nix-store", "--verify-path", top.storePath, ...flat.map((path) => path.storePath)]);
-});
-
-test("a file that is not what was signed leaves nothing behind", async () => {
-  const good = createTinyPath("good", { contents: noise(100_000) });
-  const bad = createTinyPath("bad", { contents: noise(100_001), references: [good.storePath] });
-  serve([good, bad]);
-  const file = new Uint8Array(bad.file);
-  file[50_000] = (file[50_000] ?? 0) ^ 1;
-  cache.files.set(`/cache/default/${narInfoOf(bad, KEY).url}`, file);
-  await using rootDaemon = await connect();
-  await expect(fetchInto(rootDaemon, bad.storePath)).rejects.toThrow(bad.storePath);
-  expect(await isValid(good.storePath)).toBe(true);
-  expect(await isValid(bad.storePath)).toBe(false);
-  // The same connection still works, and so does the next try.
-  serve([good, bad]);
-  await fetchInto(rootDaemon, bad.storePath);
-  expect(await isValid(bad.storePath)).toBe(true);
-});
-
-test("a NAR of 400 MB that is 40 KB in the cache costs no memory", async () => {
-  const large = createBomb("large", 400_000_000);
-  cache.files.set(`/cache/default/${large.info.url}`, large.file);
-  cache.plan = planOf([large.info]);
-  await using rootDaemon = await connect();
-  Bun.gc(true);
-  const before = process.memoryUsage().rss;
-  let most = before;
-  const watch = setInterval(() => {
-    most = Math.max(most, process.memoryUsage().rss);
-  }, 10);
-  await fetchInto(rootDaemon, large.info.storePath);
-  clearInterval(watch);
-  expect(most - before).toBeLessThan(HELD_MAX_BYTES);
-  expect(await isValid(large.info.storePath)).toBe(true);
-});
+}
 
 /** A path whose one file holds zeros, made piece by piece so that the test itself holds none of it. */
 function createBomb(name: string, sizeBytes: number): { readonly info: NarInfo; readonly file: Uint8Array } {
