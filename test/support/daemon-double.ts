@@ -153,20 +153,41 @@ export async function startDaemonDouble(script: (peer: DoublePeer) => Promise<vo
 /** The words both sides exchange before the first operation, from protocol 1.34 on. */
 export async function playHandshake(
   peer: DoublePeer,
-  options: { readonly minor?: number; readonly trust?: number } = {},
+  options: { readonly minor?: number; readonly trust?: number; readonly features?: readonly string[] } = {},
 ): Promise<void> {
   const { minor = 34, trust = 0 } = options;
+  const { features = ["realisation-with-path-not-hash", "delete-dead-specific-referrers"] } = options;
   const common = Math.min(minor, 38);
   await peer.expect(int(0x6e697863));
   await peer.send(int(0x6478696f), int(256 + minor));
   await peer.expect(int(256 + common));
   if (common >= 38) {
     await peer.expect(strs());
-    await peer.send(strs("realisation-with-path-not-hash", "delete-dead-specific-referrers"));
+    await peer.send(strs(...features));
   }
   await peer.expect(int(0), int(0));
   await peer.send(str(`2.${minor}.0`));
   if (common >= 35) await peer.send(int(trust));
+  await peer.send(LAST);
+  await peer.expect(SET_OPTIONS);
+  await peer.send(LAST);
+}
+
+/**
+ * The same as Lix's daemon does it, by its own source and release notes: never met for real. Lix stays at 1.35, that of
+ * Nix 2.18, for good, so that there are no features; it takes no client below 1.35 (since 2.94) and hangs up on one.
+ * Source: Lix 2.95.3, lix/libstore/daemon.cc (processConnection), worker-protocol.hh and .cc; doc/manual,
+ * release notes of 2.91.
+ */
+export async function playLixHandshake(peer: DoublePeer, options: { readonly trust: 0 | 1 | 2 }): Promise<void> {
+  await peer.expect(int(0x6e697863));
+  await peer.send(int(0x6478696f), int(256 + 35));
+  const clientVersion = await peer.takeInt();
+  if (clientVersion < 256 + 35) throw new Error(`Lix would hang up on a client of version ${clientVersion}`);
+  // CPU affinity, which would be followed by its mask, and reserved space.
+  if ((await peer.takeInt()) !== 0) await peer.takeInt();
+  await peer.takeInt();
+  await peer.send(str("2.95.3"), int(options.trust));
   await peer.send(LAST);
   await peer.expect(SET_OPTIONS);
   await peer.send(LAST);

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { NixdeployError } from "../../../src/errors.ts";
 import { connectDaemon } from "../../../src/nix/daemon/connect.ts";
+import { parseStorePath } from "../../../src/nix/store-path.ts";
 import {
   type DoublePeer,
   errorReply,
@@ -9,11 +10,17 @@ import {
   LAST,
   log,
   playHandshake,
+  playLixHandshake,
   startDaemonDouble,
   str,
+  strs,
 } from "../../support/daemon-double.ts";
 
 const signal = new AbortController().signal;
+
+const somePath = parseStorePath("/nix/store/00000000000000000000000000000000-some");
+
+const connectTo = (socketPath: string) => connectDaemon({ signal, via: "socket", socketPath, environment: {} });
 
 async function refusalOf(script: (peer: DoublePeer) => Promise<void>, handshakeMaxMs = 5_000): Promise<NixdeployError> {
   await using double = await startDaemonDouble(script);
@@ -49,6 +56,43 @@ describe("handshake", () => {
     expect(connection.protocolVersion).toBe(protocolVersion);
     expect(connection.nixVersion).toBe(`2.${minor}.0`);
     expect(connection.trust).toBe(trusted as typeof connection.trust);
+  });
+
+  test.each([
+    { what: "no features", features: [] },
+    { what: "features of later versions", features: ["realisation-with-path-not-hash", "not-yet-invented"] },
+    { what: "one feature twice, and one without a name", features: ["a", "a", ""] },
+    { what: "10,000 features", features: Array.from({ length: 10_000 }, (_, index) => `feature-${index}`) },
+  ])("with a daemon of 1.38 that has $what uses none, and works", async ({ features }) => {
+    await using double = await startDaemonDouble(async (peer) => {
+      // Both sides use what both have named; our list is empty, which `playHandshake` expects.
+      await playHandshake(peer, { minor: 38, trust: 1, features });
+      await peer.expect(int(31), strs(somePath), int(0));
+      await peer.send(LAST, strs(somePath));
+      await peer.hungUp();
+    });
+    await using connection = await connectTo(double.socketPath);
+    expect(connection.protocolVersion).toBe("1.38");
+    expect((await connection.queryValidPaths([somePath])).size).toBe(1);
+  });
+
+  /** By a double made from Lix's source (`playLixHandshake`): a real Lix was never met. */
+  test.each([
+    { trust: 0, trusted: "unknown" },
+    { trust: 1, trusted: "trusted" },
+    { trust: 2, trusted: "not-trusted" },
+  ] as const)("with what Lix says by its source, $trusted", async ({ trust, trusted }) => {
+    await using double = await startDaemonDouble(async (peer) => {
+      await playLixHandshake(peer, { trust });
+      await peer.expect(int(31), strs(somePath), int(0));
+      await peer.send(LAST, strs(somePath));
+      await peer.hungUp();
+    });
+    await using connection = await connectTo(double.socketPath);
+    expect(connection.protocolVersion).toBe("1.35");
+    expect(connection.nixVersion).toBe("2.95.3");
+    expect(connection.trust).toBe(trusted);
+    expect((await connection.queryValidPaths([somePath])).size).toBe(1);
   });
 
   test.each([
