@@ -3,11 +3,20 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 
 export type ConnectProxy = AsyncDisposable & {
   readonly url: string;
-  /** The request lines, without the protocol version. */
+  /** The request lines, without the protocol version; of each connection the first. */
   readonly seen: readonly string[];
 };
 
-export async function startConnectProxy(): Promise<ConnectProxy> {
+export type ConnectProxyOptions = {
+  /** Host names that only this proxy knows, and the ports on loopback that they stand for. */
+  readonly hosts?: Readonly<Record<string, number>>;
+  /** `user:password` that it asks for; without it, whoever asks is served. */
+  readonly login?: string;
+};
+
+const HEAD_END = "\r\n\r\n";
+
+export async function startConnectProxy(options: ConnectProxyOptions = {}): Promise<ConnectProxy> {
   const seen: string[] = [];
   const sockets = new Set<Socket>();
   const track = (socket: Socket) => {
@@ -21,21 +30,30 @@ export async function startConnectProxy(): Promise<ConnectProxy> {
     let head = Buffer.alloc(0);
     client.on("data", function onHead(chunk: Buffer) {
       head = Buffer.concat([head, chunk]);
-      const end = head.indexOf("\r\n\r\n");
+      const end = head.indexOf(HEAD_END);
       if (end === -1) {
         return;
       }
       client.off("data", onHead);
-      const [method = "", target = ""] = head.toString("latin1", 0, end).split(" ");
+      const text = head.toString("latin1", 0, end);
+      const [method = "", target = ""] = text.split(" ");
       seen.push(`${method} ${target}`);
+      if (!isAdmitted(text, options.login)) {
+        client.end(`HTTP/1.1 407 Proxy Authentication Required\r\nproxy-authenticate: Basic realm="x"${HEAD_END}`);
+        return;
+      }
       const isTunnel = method === "CONNECT";
-      const { hostname, port } = new URL(isTunnel ? `http://${target}` : target);
-      const upstream = track(connect(Number(port), hostname));
+      const url = new URL(isTunnel ? `http://${target}` : target);
+      const known = options.hosts?.[url.hostname];
+      const upstream = track(
+        known === undefined ? connect(Number(url.port), url.hostname) : connect(known, "127.0.0.1"),
+      );
+      upstream.on("close", () => client.destroy());
       upstream.on("connect", () => {
         if (isTunnel) {
-          client.write("HTTP/1.1 200 OK\r\n\r\n");
+          client.write(`HTTP/1.1 200 OK${HEAD_END}`);
         }
-        upstream.write(isTunnel ? head.subarray(end + 4) : head);
+        upstream.write(isTunnel ? head.subarray(end + HEAD_END.length) : head);
         client.pipe(upstream);
         upstream.pipe(client);
       });
@@ -52,4 +70,9 @@ export async function startConnectProxy(): Promise<ConnectProxy> {
       await new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+function isAdmitted(head: string, login: string | undefined): boolean {
+  const given = /^proxy-authorization: Basic (\S+)$/im.exec(head)?.[1] ?? "";
+  return login === undefined || Buffer.from(given, "base64").toString() === login;
 }

@@ -7,7 +7,8 @@
 import { join } from "node:path";
 import { type Builder, createBuilder } from "./builder.ts";
 import { createDevice, type Device } from "./device.ts";
-import type { Machine } from "./machine.ts";
+import type { Machine, MachineOptions } from "./machine.ts";
+import type { Nix } from "./nix.ts";
 import {
   checkResult,
   type RunOptions,
@@ -25,18 +26,34 @@ export type TokenKind = "admin" | "activate" | "push" | "read" | "agent";
 export type FleetOptions = {
   /** The folder for everything; default: a temporary one that goes with the fleet. */
   readonly directory?: string;
-  /** Port of the coordinator; default: any free one. */
+  /** What the CI machine builds with; default: `ensureNix()`. */
+  readonly builderNix?: Nix;
+  /** Where the coordinator listens; default 127.0.0.1, an IPv6 address in brackets. */
+  readonly host?: string;
+  /** Port of the coordinator; default: any free one. Needed with `--public-url`, which hides it. */
   readonly port?: number;
+  /** More flags for `serve`. */
+  readonly serveFlags?: readonly string[];
+};
+
+export type DeviceOptions = Pick<MachineOptions, "nix" | "nixConf" | "users"> & {
+  /** A NixOS-like system that the device was installed with and has booted. */
+  readonly installed?: string;
+  /** Start a nix-daemon, which nobody but `powerOff` can end. Default true. */
+  readonly withDaemon?: boolean;
 };
 
 export type AgentOptions = {
   /** Default: the device's name. */
   readonly name?: string;
   readonly profile?: string;
+  /** One of the device's users, by whom it is run; default: root. */
+  readonly user?: string;
   readonly stateDirectory?: string;
   readonly trustedPublicKeys?: readonly string[];
   /** Default: the coordinator's URL. */
   readonly url?: string;
+  readonly env?: Readonly<Record<string, string>>;
   /** Default: a new agent token; null gives none. */
   readonly token?: string | null;
   /** Wait until it says that it is connected. Default true. */
@@ -55,8 +72,8 @@ export type Fleet = AsyncDisposable & {
   expectRun(args: readonly string[], options?: CliOptions): Promise<string>;
   /** Starts the binary on the CI machine and returns at once. */
   start(args: readonly string[], options?: CliOptions): Promise<SpawnedProcess>;
-  /** @param installed a NixOS-like system that the device was installed with and has booted */
-  addDevice(name: string, installed?: string): Promise<Device>;
+  /** @param options or else only the installed system */
+  addDevice(name: string, options?: string | DeviceOptions): Promise<Device>;
   startAgent(device: Device, options?: AgentOptions): Promise<SpawnedProcess>;
 };
 
@@ -65,6 +82,8 @@ export type CliOptions = Omit<RunOptions, "cwd"> & {
   readonly token?: string;
   readonly url?: string;
   readonly machine?: Machine;
+  /** One of the machine's users; default: root. */
+  readonly user?: string;
 };
 
 export type CoordinatorProcess = {
@@ -82,8 +101,13 @@ export type CoordinatorProcess = {
 export async function createFleet(name: string, options: FleetOptions = {}): Promise<Fleet> {
   await using stack = new AsyncDisposableStack();
   const directory = options.directory ?? stack.use(await createTemporaryDirectory(name)).path;
-  const builder = stack.use(await createBuilder({ directory: join(directory, "builder") }));
-  const coordinator = await startCoordinator(join(directory, "coordinator"), options.port ?? 0);
+  const builder = stack.use(
+    await createBuilder({
+      directory: join(directory, "builder"),
+      ...(options.builderNix === undefined ? {} : { nix: options.builderNix }),
+    }),
+  );
+  const coordinator = await startCoordinator(join(directory, "coordinator"), options);
   stack.defer(() => coordinator.process.stop().then(() => {}));
   const adminToken = (await Bun.file(join(coordinator.dataDirectory, "admin-token")).text()).trim();
 
@@ -109,10 +133,12 @@ export async function createFleet(name: string, options: FleetOptions = {}): Pro
     run,
     expectRun: async (args, cli) => checkResult(["nixdeploy", ...args], await run(args, cli)),
     start: async (args, cli = {}) => (cli.machine ?? builder).spawn([BINARY, ...args], { env: environment(cli) }),
-    async addDevice(deviceName, installed) {
-      const device = owned.use(await createDevice({ name: deviceName, directory: join(directory, deviceName) }));
+    async addDevice(deviceName, how = {}) {
+      const { installed, withDaemon = true, ...machine } = typeof how === "string" ? { installed: how } : how;
+      const options = { ...machine, name: deviceName, directory: join(directory, deviceName) };
+      const device = owned.use(await createDevice(options));
       if (installed !== undefined) await device.install(builder, installed);
-      await device.startDaemon();
+      if (withDaemon) await device.startDaemon();
       return device;
     },
     async startAgent(device, agent = {}) {
@@ -123,8 +149,11 @@ export async function createFleet(name: string, options: FleetOptions = {}): Pro
         ...(agent.stateDirectory === undefined ? [] : ["--state-dir", agent.stateDirectory]),
         ...(agent.trustedPublicKeys ?? []).flatMap((key) => ["--trusted-public-key", key]),
       ];
-      const env: Record<string, string> = token === null ? {} : { NIXDEPLOY_AGENT_TOKEN: token };
-      const process = device.spawn([BINARY, "agent", ...flags], { env });
+      const env = { ...agent.env, ...(token === null ? {} : { NIXDEPLOY_AGENT_TOKEN: token }) };
+      const process = device.spawn([BINARY, "agent", ...flags], {
+        env,
+        ...(agent.user === undefined ? {} : { user: agent.user }),
+      });
       if (agent.awaitConnection !== false) await process.waitForLine(/connected/, { timeoutMs: 30_000 });
       return process;
     },
@@ -132,14 +161,15 @@ export async function createFleet(name: string, options: FleetOptions = {}): Pro
   };
 }
 
-async function startCoordinator(dataDirectory: string, wantedPort: number): Promise<CoordinatorProcess> {
-  let port = wantedPort;
+async function startCoordinator(dataDirectory: string, options: FleetOptions): Promise<CoordinatorProcess> {
+  const { host = "127.0.0.1", serveFlags = [] } = options;
+  let port = options.port ?? 0;
   const launch = async () => {
-    const command = [BINARY, "serve", "--listen", `127.0.0.1:${port}`, "--data-dir", dataDirectory];
-    const process = spawnProcess(command);
+    const flags = ["--listen", `${host}:${port}`, "--data-dir", dataDirectory, ...serveFlags];
+    const process = spawnProcess([BINARY, "serve", ...flags]);
     const [, url] = await process.waitForLine(/^coordinator ready: (\S+)$/, { timeoutMs: 20_000 });
     if (url === undefined) throw new Error(`the coordinator names no URL:\n${process.output()}`);
-    port = Number(new URL(url).port);
+    port ||= Number(new URL(url).port);
     return { process, url };
   };
   let { process, url } = await launch();
