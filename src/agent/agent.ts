@@ -74,8 +74,14 @@ export function createAgent(deps: AgentDeps): Agent {
 
 async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   const { config, clock, logger, machine } = deps;
-  using _profile = lock(`${config.profilePath}.nixdeploy-lock`, `keeps the profile ${config.profilePath}`);
-  using _state = lock(join(config.stateDirectory, "lock"), `uses the state directory ${config.stateDirectory}`);
+  using _profile = lock(`${config.profilePath}.nixdeploy-lock`, {
+    use: `keeps the profile ${config.profilePath}`,
+    directoryMode: 0o755,
+  });
+  using _state = lock(join(config.stateDirectory, "lock"), {
+    use: `uses the state directory ${config.stateDirectory}`,
+    directoryMode: 0o700,
+  });
   const identity = await loadIdentity({ ...config, random: deps.random });
   logger.info(`agent ${config.name} keeps ${config.profilePath}; its key is ${identity.fingerprint}`);
   const enrolment = await readEnrolment(config.stateDirectory);
@@ -134,8 +140,9 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   }
 }
 
-function lock(path: string, use: string): Disposable {
-  const held = tryLockFile(path);
+function lock(path: string, options: { readonly use: string; readonly directoryMode: number }): Disposable {
+  const { use, directoryMode } = options;
+  const held = tryLockFile(path, directoryMode);
   if (held !== null) return held;
   throw new NixdeployError("conflict", `cannot start the agent: another one ${use}`, {
     hint: "Stop that one first: only one agent may keep a profile.",

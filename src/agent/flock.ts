@@ -21,15 +21,15 @@ const LOCK_EXCLUSIVE = 2;
 const LOCK_NONBLOCKING = 4;
 
 /**
- * Takes the lock of a file, which is made, with its directory, if missing.
+ * Takes the lock of a file, which is made, with its directory (of `directoryMode`), if missing.
  *
  * Disposing releases it. Two locks of one file exclude each other within a process too.
  * @returns null when somebody else holds it
  * @throws NixdeployError("host") when the file cannot be made or this system has no flock
  */
-export function tryLockFile(path: string): Disposable | null {
+export function tryLockFile(path: string, directoryMode = 0o755): Disposable | null {
   const flock = loadFlock();
-  const descriptor = openLockFile(path);
+  const descriptor = openLockFile(path, directoryMode);
   if (flock(descriptor, LOCK_EXCLUSIVE | LOCK_NONBLOCKING) !== 0) {
     closeSync(descriptor);
     return null;
@@ -37,9 +37,9 @@ export function tryLockFile(path: string): Disposable | null {
   return { [Symbol.dispose]: () => closeSync(descriptor) };
 }
 
-function openLockFile(path: string): number {
+function openLockFile(path: string, directoryMode: number): number {
   try {
-    mkdirSync(dirname(path), { recursive: true });
+    mkdirSync(dirname(path), { recursive: true, mode: directoryMode });
     return openSync(path, "a", 0o600);
   } catch (error) {
     const isFile = error instanceof Error && "code" in error && error.code === "EEXIST";

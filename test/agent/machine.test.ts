@@ -1,6 +1,6 @@
 /** What lies on the device's disk: locks, keys, pins, profiles, garbage-collector roots. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { mkdir, readdir, readlink, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readlink, stat, symlink, writeFile } from "node:fs/promises";
 import { planPins, readEnrolment, writeEnrolment } from "../../src/agent/enrolment.ts";
 import { tryLockFile } from "../../src/agent/flock.ts";
 import { createGcRoots } from "../../src/agent/gc-roots.ts";
@@ -24,10 +24,11 @@ afterEach(async () => {
 });
 
 describe("a lock", () => {
-  test("excludes a second holder until it is released, and makes its folder", () => {
+  test("excludes a second holder until it is released, and makes its folder", async () => {
     const path = directory.join("new", "folder", "lock");
-    const first = tryLockFile(path);
+    const first = tryLockFile(path, 0o700);
     expect(first).not.toBeNull();
+    expect((await stat(directory.join("new", "folder"))).mode & 0o777).toBe(0o700);
     expect(tryLockFile(path)).toBeNull();
     first?.[Symbol.dispose]();
     const second = tryLockFile(path);
