@@ -31,6 +31,8 @@ const FOLDER = join(import.meta.dir, "../../.toolchain");
 const PROGRAMS = ["nix-store", "nix-daemon", "nix-build", "nix-env", "nix-instantiate", "nix-collect-garbage"];
 const NEVER_USED = ["./usr/share", "./var", "./usr/lib/*/perl*", "./usr/lib/*/gconv"];
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/** A line `SITE RELEASE` of apt, of a release and not of its updates. */
+const DEBIAN_MIRROR = /^(\S+) (bookworm|trixie|forky|sid|oldstable|stable|testing|unstable)$/m;
 const DOWNLOAD_MAX_MS = 300_000;
 
 /** Debian's names of this machine's platform. */
@@ -108,11 +110,13 @@ async function downloadPackages(suite: NixSuite, directory: string): Promise<voi
   await runChecked([...command, ...download], { timeoutMs: DOWNLOAD_MAX_MS });
 }
 
-/** The mirror that this system's own apt uses for Debian, or else Debian's. */
+/** The mirror that this system's own apt uses for Debian. */
 async function findMirror(): Promise<string> {
-  const targets = await runChecked(["apt-get", "indextargets", "--format", "$(SITE) $(ORIGIN) $(CODENAME)"]);
-  const [, mirror] = /^(\S+) Debian [a-z]+$/m.exec(targets) ?? [];
-  return mirror ?? "http://deb.debian.org/debian";
+  const targets = await runChecked(["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)"]);
+  const [, mirror] = DEBIAN_MIRROR.exec(targets) ?? [];
+  if (mirror === undefined)
+    throw new Error("cannot find a mirror of Debian: the sources of apt on this system name none");
+  return mirror;
 }
 
 async function unpackPackages(directory: string): Promise<void> {
