@@ -5,10 +5,12 @@
 import type { Clock } from "./runtime.ts";
 
 export type SilenceLimit = Disposable & {
-  /** Aborted, with the reason given, at the end of a silence that was too long. */
+  /** Aborted at the end of a silence that was too long, or with the signal that was given. */
   readonly signal: AbortSignal;
   /** Something moved. */
   progressed(): void;
+  /** The same, but not a moment longer than the signal lasts. @throws its reason */
+  waitFor<T>(work: Promise<T>): Promise<T>;
   /** The same chunks; only waiting for one counts, not what their reader does in between. @throws the reason */
   watch(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array>;
 };
@@ -17,10 +19,13 @@ export type SilenceLimitOptions = {
   readonly clock: Clock;
   readonly silenceMaxMs: number;
   readonly reason: () => Error;
+  /** Ends the waiting early. */
+  readonly signal: AbortSignal;
 };
 
 /** Counts from now on. */
-export function createSilenceLimit({ clock, silenceMaxMs, reason }: SilenceLimitOptions): SilenceLimit {
+export function createSilenceLimit(options: SilenceLimitOptions): SilenceLimit {
+  const { clock, silenceMaxMs, reason } = options;
   const silent = new AbortController();
   const over = new AbortController();
   let movedAtMs = clock.monotonicMs();
@@ -29,6 +34,8 @@ export function createSilenceLimit({ clock, silenceMaxMs, reason }: SilenceLimit
   const progressed = () => {
     movedAtMs = clock.monotonicMs();
   };
+  const signal = AbortSignal.any([options.signal, silent.signal]);
+  const waitFor = <T>(work: Promise<T>) => unlessAborted(work, signal);
   const count = async () => {
     for (;;) {
       const leftMs = isPaused ? silenceMaxMs : movedAtMs + silenceMaxMs - clock.monotonicMs();
@@ -45,7 +52,7 @@ export function createSilenceLimit({ clock, silenceMaxMs, reason }: SilenceLimit
       for (;;) {
         isPaused = false;
         progressed();
-        const next = await unlessAborted(chunks.next(), silent.signal);
+        const next = await waitFor(chunks.next());
         isPaused = true;
         if (next.done === true) return;
         yield next.value;
@@ -55,7 +62,7 @@ export function createSilenceLimit({ clock, silenceMaxMs, reason }: SilenceLimit
       chunks.return?.().catch(() => {});
     }
   }
-  return { signal: silent.signal, progressed, watch, [Symbol.dispose]: () => over.abort() };
+  return { signal, progressed, waitFor, watch, [Symbol.dispose]: () => over.abort() };
 }
 
 /** Without leaving anything behind on a signal that outlives many waits. */

@@ -171,7 +171,7 @@ type Outgoing<T> = Call<T> & {
 async function exchange<T>(parts: Parts, call: Outgoing<T>): Promise<JsonAnswer<T>> {
   const { signal, silenceMaxMs = CALL_SILENCE_MAX_MS } = call;
   const peer = describePeer(parts, call.url);
-  using limit = limitSilence(parts, peer, silenceMaxMs);
+  using limit = limitSilence(parts, { peer, silenceMaxMs, signal });
   let answer: Answer;
   try {
     answer = await send(parts, call, limit);
@@ -198,14 +198,18 @@ async function send<T>(parts: Parts, call: Outgoing<T>, limit: SilenceLimit): Pr
       ...call.headers,
       ...(call.body === null ? {} : { "content-length": String(Buffer.byteLength(call.body)) }),
     },
-    body: call.body === null ? null : toSlices(Buffer.from(call.body), limit),
-    signal: AbortSignal.any([call.signal, limit.signal]),
+    body: call.body === null ? null : toSlices(toBuffer(call.body), limit),
+    signal: limit.signal,
   });
   limit.progressed();
   const text = await readAnswerText(limit.watch(body), describePeer(parts, call.url).source);
   const header = (value: string | string[] | undefined) => (Array.isArray(value) ? value[0] : value) ?? null;
   const contentType = header(headers["content-type"]) ?? "";
   return { status: statusCode, contentType, location: header(headers["location"]), text };
+}
+
+function toBuffer(body: string | Uint8Array): Buffer {
+  return typeof body === "string" ? Buffer.from(body) : Buffer.from(body.buffer, body.byteOffset, body.byteLength);
 }
 
 /** A small body as it is, a large one in pieces, so that one sees it move. */
@@ -220,9 +224,11 @@ function toSlices(bytes: Buffer, limit: SilenceLimit): Buffer | Readable {
   return Readable.from(slice(), { objectMode: true, highWaterMark: 1 });
 }
 
-function limitSilence({ options }: Parts, peer: Peer, silenceMaxMs: number): SilenceLimit {
+type Silence = { readonly peer: Peer; readonly silenceMaxMs: number; readonly signal: AbortSignal };
+
+function limitSilence({ options }: Parts, { peer, silenceMaxMs, signal }: Silence): SilenceLimit {
   const reason = () => silentFailure(peer.source, silenceMaxMs);
-  return createSilenceLimit({ clock: options.clock, silenceMaxMs, reason });
+  return createSilenceLimit({ clock: options.clock, silenceMaxMs, reason, signal });
 }
 
 function createHeaders({ options }: Parts, token: string | undefined): Record<string, string> {
@@ -240,16 +246,16 @@ async function openBody(parts: Parts, request: BodyRequest): Promise<BodyAnswer>
   const { signal, silenceMaxMs } = request;
   const peer = describePeer(parts, request.url);
   const stop = new AbortController();
-  using headers = limitSilence(parts, peer, HEADERS_SILENCE_MAX_MS);
+  const given = AbortSignal.any([signal, stop.signal]);
+  using headers = limitSilence(parts, { peer, silenceMaxMs: HEADERS_SILENCE_MAX_MS, signal: given });
   const fail = (error: unknown): never => {
     signal.throwIfAborted();
     headers.signal.throwIfAborted();
     throw error instanceof NixdeployError ? error : failureOfConnection(error, peer);
   };
   try {
-    const signals = AbortSignal.any([signal, stop.signal, headers.signal]);
-    const response = await fetchFollowing(parts, request, signals);
-    const limit = silenceMaxMs === undefined ? null : limitSilence(parts, peer, silenceMaxMs);
+    const response = await fetchFollowing(parts, request, headers.signal);
+    const limit = silenceMaxMs === undefined ? null : limitSilence(parts, { peer, silenceMaxMs, signal: given });
     return {
       status: response.status,
       headers: response.headers,

@@ -25,6 +25,8 @@ export type FileFault = {
   readonly cutAfterBytes?: number;
   readonly ignoreRange?: boolean;
   readonly etag?: string;
+  /** A login page with status 200, as networks give it to who has not logged in. */
+  readonly isPage?: boolean;
 };
 
 export type FaultyCache = AsyncDisposable & {
@@ -34,6 +36,8 @@ export type FaultyCache = AsyncDisposable & {
   readonly files: Map<string, Uint8Array>;
   /** Null: a good answer. */
   decide: (request: FileRequest) => FileFault | null;
+  /** So many plan calls are answered by a login page. */
+  planPages: number;
   /** The answer to the plan call; null: 404. */
   plan: (storePath: string) => readonly string[] | null;
 };
@@ -62,6 +66,7 @@ export async function startFaultyCache(paths: readonly TinyPath[] = []): Promise
     requests: [],
     files: new Map(paths.map((path) => [`/cache/default/${narUrlOf(path)}`, path.file])),
     decide: () => null,
+    planPages: 0,
     plan: () => null,
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy();
@@ -104,15 +109,26 @@ const CUT_DELAY_MS = 5;
 
 type Incoming = { readonly head: string; readonly body: string };
 
-function answer(cache: FaultyCache, socket: Socket, { head, body }: Incoming): void {
-  const [, method = "", path = ""] = /^(\w+) (\S+)/.exec(head) ?? [];
-  if (method === "POST") {
-    const { storePath }: { storePath: string } = JSON.parse(body);
-    const narInfos = cache.plan(storePath);
-    const found = narInfos === null ? { title: `no narinfo for ${storePath}`, status: 404 } : { narInfos };
-    const type = narInfos === null ? "application/problem+json" : "application/json";
-    return send(socket, narInfos === null ? 404 : 200, { "content-type": type }, Buffer.from(JSON.stringify(found)));
+function answer(cache: FaultyCache, socket: Socket, incoming: Incoming): void {
+  if (incoming.head.startsWith("POST ")) answerPlan(cache, socket, incoming.body);
+  else answerFile(cache, socket, incoming.head);
+}
+
+function answerPlan(cache: FaultyCache, socket: Socket, body: string): void {
+  if (cache.planPages > 0) {
+    cache.planPages -= 1;
+    sendPage(socket);
+    return;
   }
+  const { storePath }: { storePath: string } = JSON.parse(body);
+  const narInfos = cache.plan(storePath);
+  const found = narInfos === null ? { title: `no narinfo for ${storePath}`, status: 404 } : { narInfos };
+  const type = narInfos === null ? "application/problem+json" : "application/json";
+  send(socket, narInfos === null ? 404 : 200, { "content-type": type }, Buffer.from(JSON.stringify(found)));
+}
+
+function answerFile(cache: FaultyCache, socket: Socket, head: string): void {
+  const [, path = ""] = /^\w+ (\S+)/.exec(head) ?? [];
   const request: FileRequest = {
     index: cache.requests.length,
     path,
@@ -123,13 +139,24 @@ function answer(cache: FaultyCache, socket: Socket, { head, body }: Incoming): v
   const fault = cache.decide(request) ?? {};
   const file = cache.files.get(path);
   const status = fault.status ?? (file === undefined ? 404 : 200);
-  if (file === undefined || status !== 200) return send(socket, status, {}, Buffer.from("no"));
+  if (fault.isPage === true) {
+    sendPage(socket);
+    return;
+  }
+  if (file === undefined || status !== 200) {
+    send(socket, status, {}, Buffer.from("no"));
+    return;
+  }
   const etag = fault.etag ?? '"tiny"';
   const isRange = request.rangeStart > 0 && fault.ignoreRange !== true;
   const start = isRange ? request.rangeStart : 0;
   const range = `bytes ${start}-${file.length - 1}/${file.length}`;
   const headers = { etag, "accept-ranges": "bytes", ...(isRange ? { "content-range": range } : {}) };
   send(socket, isRange ? 206 : 200, headers, file.subarray(start), fault.cutAfterBytes);
+}
+
+function sendPage(socket: Socket): void {
+  send(socket, 200, { "content-type": "text/html; charset=utf-8" }, Buffer.from("<html>Please log in</html>"));
 }
 
 function send(

@@ -180,6 +180,21 @@ describe("a connection that breaks", () => {
     expect(daemon.valid.size).toBe(0);
   });
 
+  test("at a login page of the network is taken up when the page is gone", async () => {
+    cache.planPages = 3;
+    cache.decide = ({ index }) => (index < 5 ? { isPage: true } : null);
+    await fetchApp();
+    expect(daemon.valid.size).toBe(3);
+  });
+
+  test("at a login page that stays is given up after 15 minutes", async () => {
+    const clock = createPauseClock();
+    cache.planPages = Number.MAX_SAFE_INTEGER;
+    const error = await failureOf(fetchApp({ clock }));
+    expect(error.message).toContain("it answered HTTP 200 (text/html), a web page");
+    expect(clock.monotonicMs()).toBeGreaterThanOrEqual(15 * 60_000);
+  });
+
   test("is not continued with another file", async () => {
     cache.decide = ({ index }) => (index === 0 ? { cutAfterBytes: 1_000 } : { etag: '"new"' });
     expect((await failureOf(fetchApp())).message).toContain("changed while it was downloaded");

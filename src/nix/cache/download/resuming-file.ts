@@ -6,6 +6,7 @@
  * Whether the bytes are the right ones is decided elsewhere (`verified-nar.ts`).
  */
 import { describeError, NixdeployError } from "../../../errors.ts";
+import { createSilenceLimit, type SilenceLimit } from "../../../http-silence.ts";
 import type { Clock, Random } from "../../../runtime.ts";
 import type { NarInfo } from "../../narinfo.ts";
 import type { CacheReader, NarAnswer } from "./nar-source.ts";
@@ -37,8 +38,8 @@ export async function* readResumingFile(options: ResumingFileOptions): AsyncGene
     let trouble: string;
     using attempt = createAttempt(options);
     try {
-      const answer = await attempt.waitFor(
-        options.cache.openNar({ narUrl: info.url, startByte: position, etag, signal: attempt.signal }),
+      const answer = await attempt.limit.waitFor(
+        options.cache.openNar({ narUrl: info.url, startByte: position, etag, signal: attempt.limit.signal }),
       );
       if (answer.kind === "refused") throw cannotFetch(info, "remote", answer.reason);
       if (answer.kind === "denied") {
@@ -47,7 +48,7 @@ export async function* readResumingFile(options: ResumingFileOptions): AsyncGene
       }
       if (answer.kind === "body") {
         etag = checkSameFile(info, answer, etag);
-        for await (const chunk of skipTo(position, answer, attempt)) {
+        for await (const chunk of skipTo(position, answer, attempt.limit)) {
           patience.progressed();
           position += chunk.length;
           options.onBytes(chunk.length);
@@ -87,75 +88,30 @@ function checkSameFile(info: NarInfo, answer: Body, etag: string | null): string
 }
 
 /** The body from `position` on, whatever byte the server chose to begin with. */
-async function* skipTo(position: number, answer: Body, attempt: Attempt): AsyncGenerator<Uint8Array> {
+async function* skipTo(position: number, answer: Body, limit: SilenceLimit): AsyncGenerator<Uint8Array> {
   let at = answer.startByte;
   if (at > position) throw new Error(`the server continued at byte ${at} instead of ${position}`);
-  for await (const chunk of attempt.watch(answer.body)) {
+  for await (const chunk of limit.watch(answer.body)) {
     const skip = Math.min(chunk.length, Math.max(0, position - at));
     at += chunk.length;
     if (skip < chunk.length) yield skip === 0 ? chunk : chunk.subarray(skip);
   }
 }
 
-type Attempt = Disposable & {
-  /** Aborted with the deployment, or when the connection was silent for too long. */
-  readonly signal: AbortSignal;
-  waitFor<T>(work: Promise<T>): Promise<T>;
-  /** The same chunks; only waiting for them counts as silence, not what the reader does in between. */
-  watch(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array>;
-};
-
-function createAttempt(options: Pick<ResumingFileOptions, "clock" | "signal">): Attempt {
-  const { clock } = options;
-  const given = new AbortController();
-  const onAbort = () => given.abort(options.signal.reason);
-  options.signal.addEventListener("abort", onAbort, { once: true });
-  if (options.signal.aborted) onAbort();
-  // Not Promise.race per chunk: that would leave one reaction per chunk on the promise that never settles.
-  let waiting: { readonly sinceMs: number; readonly giveUp: (reason: unknown) => void } | null = null;
-  given.signal.addEventListener("abort", () => waiting?.giveUp(given.signal.reason), { once: true });
-  const isOver = new AbortController();
-  const watchdog = async () => {
-    for (;;) {
-      await clock.sleep(BODY_SILENCE_MAX_MS / 4, isOver.signal);
-      if (waiting !== null && clock.monotonicMs() - waiting.sinceMs >= BODY_SILENCE_MAX_MS) {
-        given.abort(new Error(`no byte for ${BODY_SILENCE_MAX_MS / 1_000} s`));
-      }
-    }
-  };
-  watchdog().catch(() => {
-    // It ends only because this attempt is over.
+/** One connection, which is gone when it is disposed of. */
+function createAttempt({ clock, signal }: Pick<ResumingFileOptions, "clock" | "signal">) {
+  const over = new AbortController();
+  const limit = createSilenceLimit({
+    clock,
+    silenceMaxMs: BODY_SILENCE_MAX_MS,
+    reason: () => new Error(`no byte for ${BODY_SILENCE_MAX_MS / 1_000} s`),
+    signal: AbortSignal.any([signal, over.signal]),
   });
-  const waitFor = async <T>(work: Promise<T>): Promise<T> => {
-    given.signal.throwIfAborted();
-    try {
-      return await new Promise<T>((resolve, reject) => {
-        waiting = { sinceMs: clock.monotonicMs(), giveUp: reject };
-        work.then(resolve, reject);
-      });
-    } finally {
-      waiting = null;
-    }
-  };
-  async function* watch(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    const iterator = body[Symbol.asyncIterator]();
-    try {
-      for (;;) {
-        const next = await waitFor(iterator.next());
-        if (next.done === true) return;
-        yield next.value;
-      }
-    } finally {
-      // Not awaited: a read that was given up may never settle, and closing would wait for it.
-      iterator.return?.().catch(() => {});
-    }
-  }
   const dispose = () => {
-    options.signal.removeEventListener("abort", onAbort);
-    isOver.abort(new Error("the attempt is over"));
-    given.abort(new Error("the attempt is over"));
+    limit[Symbol.dispose]();
+    over.abort(new Error("the attempt is over"));
   };
-  return { signal: given.signal, waitFor, watch, [Symbol.dispose]: dispose };
+  return { limit, [Symbol.dispose]: dispose };
 }
 
 function cannotFetch(info: NarInfo, kind: "remote" | "unreachable" | "denied", why: string): NixdeployError {
