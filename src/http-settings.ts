@@ -50,14 +50,20 @@ function matchesException(url: URL, entry: string): boolean {
   if (entry === "*") {
     return true;
   }
-  const [, bracketed, plain, port] = /^(?:\[(.+)\]|([^:]+|[^:]*:[^:]*:.*?))(?::(\d+))?$/.exec(entry) ?? [];
-  const listed = (bracketed ?? plain ?? "").toLowerCase().replace(/^\*?\./, "");
+  const { name, port } = splitPort(entry);
+  const listed = name.toLowerCase().replace(/^\*?\./, "");
   const host = url.hostname
     .toLowerCase()
     .replace(/^\[|\]$/g, "")
     .replace(/\.$/, "");
   const isHost = listed !== "" && (host === listed || host.endsWith(`.${listed}`));
-  return isHost && (port === undefined || port === (url.port || DEFAULT_PORTS[url.protocol]));
+  return isHost && (port === null || port === (url.port || DEFAULT_PORTS[url.protocol]));
+}
+
+/** `host`, `host:port`, `[v6]`, `[v6]:port`; what has several colons and no brackets is an IPv6 address without a port. */
+function splitPort(entry: string): { readonly name: string; readonly port: string | null } {
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d+))?$/.exec(entry) ?? [];
+  return { name: bracketed ?? plain ?? entry, port: port ?? null };
 }
 
 function readAuthorities(env: Environment): string | null {
@@ -66,12 +72,15 @@ function readAuthorities(env: Environment): string | null {
   if (path === undefined) {
     return null;
   }
+  const hint = `Correct or unset ${name}.`;
+  let bundle: string;
   try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    throw new NixdeployError("host", `cannot read the certificate authorities ${path}: ${describeError(error)}`, {
-      hint: `Correct or unset ${name}.`,
-      cause: error,
-    });
+    bundle = readFileSync(path, "utf8");
+  } catch (cause) {
+    const why = describeError(cause);
+    throw new NixdeployError("host", `cannot read the certificate authorities ${path}: ${why}`, { hint, cause });
   }
+  if (bundle.includes("-----BEGIN ")) return bundle;
+  const why = "no certificate in PEM form is in that file";
+  throw new NixdeployError("host", `cannot use the certificate authorities ${path}: ${why}`, { hint });
 }

@@ -30,6 +30,8 @@ describe("proxies", () => {
     [{ ...both, NO_PROXY: "127.0.0.1,::1" }, "http://[::1]:8470/", null],
     [{ ...both, NO_PROXY: "[::1]:8470" }, "http://[::1]:8470/", null],
     [{ ...both, NO_PROXY: "[::1]:8471" }, "http://[::1]:8470/", "http://plain:1"],
+    [{ ...both, NO_PROXY: "2001:db8:1:2:3:4:5:6" }, "https://[2001:db8:1:2:3:4:5:6]/", null],
+    [{ ...both, NO_PROXY: "[::1]" }, "https://[::1]/", null],
   ];
   for (const [env, url, proxy] of cases) {
     test(`${JSON.stringify(env)}: ${url} by ${proxy ?? "no proxy"}`, () => {

@@ -18,6 +18,8 @@ import type { Clock } from "../runtime.ts";
 import type { Identity } from "./identity.ts";
 import type { DialMessageSocket, MessageSocket } from "./message-socket.ts";
 
+/** Looks behind, so that a long row of slashes elsewhere costs one look each, not one for all behind it. */
+const TRAILING_SLASHES = /(?<!\/)\/+$/;
 const DIAL_MAX_MS = 30_000;
 /** For each frame of the coordinator's side of the handshake. */
 const ANSWER_MAX_MS = 20_000;
@@ -100,7 +102,7 @@ export async function login(options: LoginOptions): Promise<LoginResult> {
 export function websocketUrl(coordinatorUrl: string): string {
   const url = new URL(coordinatorUrl);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  url.pathname = `${url.pathname.replace(/\/+$/, "")}${AGENT_CONNECT_PATH}`;
+  url.pathname = `${url.pathname.replace(TRAILING_SLASHES, "")}${AGENT_CONNECT_PATH}`;
   url.search = "";
   url.hash = "";
   return url.href;

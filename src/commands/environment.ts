@@ -32,6 +32,8 @@ const KEY_VARIABLES: Readonly<Record<KeyRole, string>> = {
   signing: "NIXDEPLOY_SIGNING_KEY",
   deployment: "NIXDEPLOY_DEPLOYMENT_KEY",
 };
+/** Looks behind, so that a long row of slashes elsewhere costs one look each, not one for all behind it. */
+const TRAILING_SLASHES = /(?<!\/)\/+$/;
 const SECRET_BYTES_MAX = 16 * 1024;
 
 /**
@@ -57,7 +59,7 @@ export function readCoordinatorUrl({ urlFlag, env }: Pick<CommandContext, "urlFl
       hint: "Credentials go into NIXDEPLOY_TOKEN or NIXDEPLOY_TOKEN_FILE.",
     });
   }
-  return `${url.origin}${url.pathname}`.replace(/\/+$/, "");
+  return `${url.origin}${url.pathname}`.replace(TRAILING_SLASHES, "");
 }
 
 /** null when no place has one. @throws NixdeployError "usage" for a place that is set but empty or unreadable */

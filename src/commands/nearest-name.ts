@@ -7,8 +7,13 @@ const DISTANCE_MAX = 2;
 export function findNearestName(text: string, names: readonly string[]): string | null {
   let nearest: { readonly name: string; readonly distance: number } | null = null;
   for (const name of names) {
-    const distance = name.startsWith(text) && text.length > 1 ? 1 : editDistance(text, name);
     const limit = Math.min(DISTANCE_MAX, Math.floor(name.length / 2));
+    const isPrefix = name.startsWith(text) && text.length > 1;
+    if (!isPrefix && Math.abs(text.length - name.length) > limit) {
+      // Each character too many is one edit: such a word is not compared, however long it is.
+      continue;
+    }
+    const distance = isPrefix ? 1 : editDistance(text, name);
     if (distance <= limit && (nearest === null || distance < nearest.distance)) {
       nearest = { name, distance };
     }

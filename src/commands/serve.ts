@@ -6,6 +6,8 @@ import { describeError, NixdeployError } from "../errors.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { resolveDataDirectory } from "./directories.ts";
 
+/** Looks behind, so that a long row of slashes elsewhere costs one look each, not one for all behind it. */
+const TRAILING_SLASHES = /(?<!\/)\/+$/;
 const DEFAULT_LISTEN = "127.0.0.1:8470";
 
 export const command = defineNixdeployCommand({
@@ -82,7 +84,7 @@ function parsePublicUrl(text: string): string {
   if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "") {
     throw new Error("it must have no user name, password, query or fragment");
   }
-  return `${url.origin}${url.pathname}`.replace(/\/+$/, "");
+  return `${url.origin}${url.pathname}`.replace(TRAILING_SLASHES, "");
 }
 
 async function readTls(cert: string | undefined, key: string | undefined) {

@@ -9,6 +9,8 @@ import { NixParseError, quoteExcerpt } from "./parse-error.ts";
 const PROFILE_NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$/;
 const PROFILE_PATH_LENGTH_MAX = 4096;
 const GENERATION_LINK_PATTERN = /^(.+)-([1-9][0-9]{0,15})-link$/s;
+/** Looks behind, so that a long row of slashes elsewhere costs one look each, not one for all behind it. */
+const TRAILING_SLASHES = /(?<!\/)\/+$/;
 const ROOT_PROFILES_DIR = "/nix/var/nix/profiles";
 
 export type GenerationLink = {
@@ -65,12 +67,12 @@ export function resolveProfilePath(options: ResolveProfileOptions): string {
 
 function userProfilesDir({ home, stateHome }: ResolveProfileOptions): string {
   if (stateHome?.startsWith("/")) {
-    return `${stateHome.replace(/\/+$/, "")}/nix/profiles`;
+    return `${stateHome.replace(TRAILING_SLASHES, "")}/nix/profiles`;
   }
   if (!home.startsWith("/")) {
     throw new NixParseError("profile", `the home directory is not an absolute path: ${quoteExcerpt(home)}`);
   }
-  return `${home.replace(/\/+$/, "")}/.local/state/nix/profiles`;
+  return `${home.replace(TRAILING_SLASHES, "")}/.local/state/nix/profiles`;
 }
 
 function parseProfilePath(path: string): string {
