@@ -5,6 +5,7 @@
  *   line  = ":" comment | field [ ":" [ " " ] value ]       ended by LF, CR LF or CR; an empty one ends the event
  *   field = "event" | "data" | "id" | anything, ignored
  */
+import { NixdeployError } from "./errors.ts";
 
 export type ServerSentEvent = {
   /** Of this event or the last one before it that had one; null when none had. */
@@ -19,13 +20,18 @@ export type ServerSentEvent = {
 export const EVENT_CHARACTERS_MAX = 4 * 1024 * 1024;
 
 export type EventStreamParser = {
-  /** @throws Error when an event or a line is longer than {@link EVENT_CHARACTERS_MAX} */
+  /** @throws NixdeployError "remote" when an event or a line is longer than {@link EVENT_CHARACTERS_MAX} */
   push(chunk: Uint8Array): ServerSentEvent[];
 };
 
+const LINE_END = /\r\n|\n|\r/;
+
 export function createEventStreamParser(): EventStreamParser {
   const decoder = new TextDecoder();
+  /** The beginning of a line whose end has not come. */
   let rest = "";
+  /** A line ended with the chunk, by a CR that may be half of a CR LF. */
+  let hasHalfLineEnd = false;
   let id: string | null = null;
   let event = "";
   let data: string[] = [];
@@ -49,20 +55,33 @@ export function createEventStreamParser(): EventStreamParser {
       id = value;
     } else if (field === "data") {
       data.push(value);
-      dataLength += value.length;
+      // With the newline that joins it to the next: empty lines take memory too.
+      dataLength += value.length + 1;
     }
     return [];
+  };
+  /** The lines that end in `text`. What was held back before is not looked through again. */
+  const splitLines = (text: string): string[] => {
+    const lines = text.split(LINE_END);
+    lines[0] = rest + (lines[0] ?? "");
+    rest = lines.pop() ?? "";
+    return lines;
   };
 
   return {
     push(chunk) {
-      rest += decoder.decode(chunk, { stream: true });
-      // A CR at the very end may be half of a CR LF: it waits for the next chunk.
-      const lines = rest.split(/\r\n|\n|\r(?!$)/);
-      rest = lines.pop() ?? "";
+      const decoded = decoder.decode(chunk, { stream: true });
+      if (decoded === "") {
+        return [];
+      }
+      const lines = splitLines(hasHalfLineEnd && decoded.startsWith("\n") ? decoded.slice(1) : decoded);
+      hasHalfLineEnd = decoded.endsWith("\r");
       const events = lines.flatMap(takeLine);
       if (rest.length + dataLength > EVENT_CHARACTERS_MAX) {
-        throw new Error(`an event is longer than ${EVENT_CHARACTERS_MAX} characters`);
+        throw new NixdeployError(
+          "remote",
+          `cannot read the event stream: an event is longer than ${EVENT_CHARACTERS_MAX} characters`,
+        );
       }
       return events;
     },

@@ -26,11 +26,16 @@ export type EventStreamOptions = {
 export async function* readEventStream(options: EventStreamOptions): AsyncGenerator<ServerSentEvent> {
   const { request, source, open } = options;
   const { url, token, signal, lastEventId, silenceMaxMs = EVENT_SILENCE_MAX_MS } = request;
-  const headers = { accept: "text/event-stream", ...(lastEventId === null ? {} : { "last-event-id": lastEventId }) };
+  const headers = { accept: "text/event-stream", ...resumeHeaders(lastEventId) };
   await using stream = await open({ url, token, signal, headers, silenceMaxMs });
   await checkIsEventStream(stream, source);
   const parser = createEventStreamParser();
   for await (const chunk of stream.body) yield* parser.push(chunk);
+}
+
+/** An id that no header can carry was not the coordinator's: the stream begins anew. */
+function resumeHeaders(lastEventId: string | null): Readonly<Record<string, string>> {
+  return lastEventId !== null && /^[!-~]{1,256}$/.test(lastEventId) ? { "last-event-id": lastEventId } : {};
 }
 
 async function checkIsEventStream({ status, headers, body }: BodyAnswer, source: string): Promise<void> {
