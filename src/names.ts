@@ -2,6 +2,7 @@
  * Names people choose and identifiers the coordinator draws, each branded so that they cannot be confused.
  * Pure: chance comes in as bytes.
  */
+import { quoteExcerpt } from "./nix/parse-error.ts";
 import type { Random } from "./runtime.ts";
 
 declare const brand: unique symbol;
@@ -25,20 +26,26 @@ const ID_LENGTH = 16;
 /** What a name may look like, for error messages. */
 export const NAME_RULE = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit";
 
+/** Text that is no name or identifier; the message says what it should look like. */
+export class NameError extends Error {
+  override readonly name = "NameError";
+}
+
 function parseName<Name extends string>(what: string, text: string): Branded<Name> {
-  if (!NAME.test(text)) throw new Error(`${JSON.stringify(text)} is no ${what}: it must be ${NAME_RULE}`);
+  if (!NAME.test(text)) throw new NameError(`${quoteExcerpt(text)} is no ${what}: it must be ${NAME_RULE}`);
   return text as Branded<Name>;
 }
 
-/** @throws Error when the text breaks {@link NAME_RULE} */
+/** @throws NameError when the text breaks {@link NAME_RULE} */
 export const parseAgentName = (text: string): AgentName => parseName("agent name", text);
-/** @throws Error when the text breaks {@link NAME_RULE} */
+/** @throws NameError when the text breaks {@link NAME_RULE} */
 export const parseWorkspaceName = (text: string): WorkspaceName => parseName("workspace name", text);
-/** @throws Error when the text breaks {@link NAME_RULE} */
+/** @throws NameError when the text breaks {@link NAME_RULE} */
 export const parseCacheName = (text: string): CacheName => parseName("cache name", text);
 
 function parseId<Name extends string>(what: string, text: string): Branded<Name> {
-  if (!ID.test(text)) throw new Error(`${JSON.stringify(text)} is no ${what}: it has 16 lower-case letters and digits`);
+  if (!ID.test(text))
+    throw new NameError(`${quoteExcerpt(text)} is no ${what}: it has 16 lower-case letters and digits`);
   return text as Branded<Name>;
 }
 
