@@ -53,5 +53,6 @@ function parsePriority(value: string): number {
   if (!/^-?[0-9]{1,9}$/.test(value)) {
     throw new NixParseError("nix-cache-info", `not an integer: ${quoteExcerpt(value)}`, { field: "Priority" });
   }
-  return Number(value);
+  // "-0" is 0.
+  return Number(value) + 0;
 }

@@ -53,7 +53,7 @@ async function* follow(
   following: Following & { readonly signal: AbortSignal },
 ): AsyncGenerator<string, void, undefined> {
   using subscription = services.bus.subscribe(rolloutTopic(following.rolloutId), TOKENS_TOPIC);
-  const cursor = parseCursor(following.request.headers.get("last-event-id"));
+  const cursor = parseFollowCursor(following.request.headers.get("last-event-id"));
   const sentContact = new Map<DeploymentId, string>();
   const sentProgress = new Map<DeploymentId, number>();
   for (;;) {
@@ -187,12 +187,17 @@ async function agentNameOf(services: Services, deploymentId: DeploymentId) {
   return row === null ? null : ((await findAgent(services.database, row.agent_id))?.name ?? null);
 }
 
-function parseCursor(text: string | null): Cursor {
+/** From `Last-Event-ID`; whatever is no cursor of ours means from the beginning. */
+export function parseFollowCursor(text: string | null): Cursor {
   const [, eventId, chunkId] = CURSOR.exec(text ?? "") ?? [];
   return { eventId: Number(eventId ?? 0), chunkId: Number(chunkId ?? 0) };
 }
 
+export function formatFollowCursor(cursor: Cursor): string {
+  return `${cursor.eventId}.${cursor.chunkId}`;
+}
+
 function formatEvent(event: FollowEvent, cursor: Cursor): string {
   const { event: name, data } = event;
-  return `id: ${cursor.eventId}.${cursor.chunkId}\nevent: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
+  return `id: ${formatFollowCursor(cursor)}\nevent: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
 }
