@@ -9,6 +9,7 @@ import { createHttpClient, type HttpClientOptions } from "../src/http.ts";
 import { type Clock, systemClock, systemRandom } from "../src/runtime.ts";
 import { startConnectProxy } from "./support/connect-proxy.ts";
 import { createManualClock } from "./support/manual-clock.ts";
+import { waitFor } from "./support/wait-for.ts";
 
 const TOKEN = "nd_admin_0123456789abcdef_secretsecret";
 const TLS = join(import.meta.dir, "fixtures/tls");
@@ -32,13 +33,13 @@ function serve(handle: (request: Request) => Response | Promise<Response>) {
   return { url: server.url.href, server, [Symbol.asyncDispose]: () => server.stop(true) };
 }
 
-/** Sends each answer as it is, then closes. */
-async function serveRaw(answer: string) {
+/** Sends each answer as it is, then closes, or falls silent. */
+async function serveRaw(answer: string, { isOpen }: { readonly isOpen: boolean } = { isOpen: false }) {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
     sockets.add(socket);
     socket.on("error", () => {});
-    socket.once("data", () => socket.end(answer));
+    socket.once("data", () => (isOpen ? socket.write(answer) : socket.end(answer)));
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
@@ -139,7 +140,7 @@ describe("requestJson", () => {
   const html = (status: number) =>
     new Response("<html>secretsecret</html>", { status, headers: { "content-type": "text/html" } });
   for (const [what, answer, kind, message] of [
-    ["a page instead of JSON", () => html(200), "remote", "it answered HTTP 200 (text/html)"],
+    ["a page instead of JSON", () => html(200), "remote", "it answered HTTP 200 (text/html), a web page"],
     ["a page that says 404", () => html(404), "remote", "it answered HTTP 404 (text/html)"],
     ["a proxy that says 502", () => html(502), "unreachable", "it answered HTTP 502 (text/html)"],
     ["a proxy that wants a login", () => html(401), "denied", "it answered HTTP 401 (text/html)"],
@@ -149,6 +150,7 @@ describe("requestJson", () => {
       "remote",
       "it redirects to https://other.example",
     ],
+    ["a proxy that takes no large bodies", () => html(413), "remote", "it answered HTTP 413 (text/html), too large"],
     ["another shape", () => Response.json({ ok: "secretsecret" }), "remote", "its answer has another shape"],
     [
       "no JSON where it says JSON",
@@ -298,6 +300,68 @@ test("putBody sends the bytes", async () => {
   expect(answer).toEqual({ ok: true });
 });
 
+describe("a part of an upload", () => {
+  const MEBIBYTE = 1024 * 1024;
+
+  /** Reads of the request's body only what `read` lets through, and answers at its end. */
+  async function serveReader() {
+    const sockets = new Set<Socket>();
+    const server = createServer({ highWaterMark: 64 * 1024 }, (socket) => {
+      sockets.add(socket.pause());
+      socket.on("error", () => {});
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const address = server.address();
+    const port = typeof address === "object" ? address?.port : 0;
+    return {
+      url: `http://127.0.0.1:${port}/`,
+      sockets,
+      async [Symbol.asyncDispose]() {
+        for (const socket of sockets) socket.destroy();
+        await new Promise((resolve) => server.close(resolve));
+      },
+    };
+  }
+
+  test("whose peer vanished is given up after two minutes", async () => {
+    await using server = await serveReader();
+    const clock = createManualClock();
+    await using http = createClient({ clock });
+    const body = new Uint8Array(32 * MEBIBYTE);
+    let failure: unknown = null;
+    const put = http.putBody({ url: server.url, body, schema: ANSWER, signal: never }).catch((error: unknown) => {
+      failure = error;
+    });
+    await waitFor("the connection", () => server.sockets.size > 0);
+    await clock.advance(2 * 60_000 - 1);
+    expect(failure).toBeNull();
+    await clock.advance(1);
+    await put;
+    expect(failure).toMatchObject({ kind: "unreachable", message: expect.stringContaining("nothing came for 120 s") });
+  });
+
+  test("over a slow line takes as long as it takes, as long as something moves", async () => {
+    await using server = await serveReader();
+    await using http = createClient();
+    const body = new Uint8Array(32 * MEBIBYTE);
+    const silenceMaxMs = 1_500;
+    const put = http.putBody({ url: server.url, body, schema: ANSWER, signal: never, silenceMaxMs });
+    const socket = await waitFor("the connection", () => [...server.sockets][0]);
+    const startedMs = performance.now();
+    let received = 0;
+    socket.on("data", (chunk: Buffer) => {
+      received += chunk.length;
+      if (received >= body.length) return void socket.end('HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"ok":true}');
+      // 12 MiB a second.
+      socket.pause();
+      setTimeout(() => socket.resume(), (chunk.length / MEBIBYTE) * 80);
+    });
+    socket.resume();
+    expect((await put).answer).toEqual({ ok: true });
+    expect(performance.now() - startedMs).toBeGreaterThan(silenceMaxMs);
+  });
+});
+
 describe("openBody", () => {
   test("gives the bytes of the wire, not what they decompress to", async () => {
     const compressed = gzipSync(Buffer.alloc(10_000));
@@ -360,6 +424,16 @@ describe("openBody", () => {
     await using answer = await http.openBody({ url: server.url, token: TOKEN, signal: never });
     expect(await collect(answer.body)).toBe("moved");
     expect(seen).toEqual([`/ Bearer ${TOKEN}`, `/next Bearer ${TOKEN}`, "other null"]);
+  });
+
+  test("a body that is silent for too long is an error, where its reader asks for that", async () => {
+    await using server = await serveRaw("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this", { isOpen: true });
+    const clock = createManualClock();
+    await using http = createClient({ clock });
+    await using answer = await http.openBody({ url: server.url, silenceMaxMs: 60_000, signal: never });
+    const failure = failureOf(collect(answer.body));
+    await clock.advance(60_000);
+    expect(await failure).toMatchObject({ message: expect.stringContaining("nothing came for 60 s") });
   });
 
   test("redirects in a circle end", async () => {
@@ -475,6 +549,36 @@ describe("ways out", () => {
     expect(await collect(answer.body)).toBe('{"ok":true}');
     expect(proxy.seen).toHaveLength(2);
   });
+
+  test("a proxy that refuses is not taken for the server, and its password stays unsaid", async () => {
+    await using proxy = await startConnectProxy({ login: "somebody:else" });
+    const address = proxy.url.replace("//", "//me:secretsecret@");
+    await using http = createClient({
+      env: { HTTP_PROXY: address, HTTPS_PROXY: address },
+      clock: createImpatientClock(),
+    });
+    for (const scheme of ["http", "https"]) {
+      const call = { method: "GET", url: `${scheme}://deploy.test/`, schema: ANSWER, signal: never } as const;
+      expect(await failureOf(http.requestJson(call))).toMatchObject({
+        kind: "unreachable",
+        message: `cannot reach ${scheme}://deploy.test through the proxy ${proxy.url}: the proxy answered with status 407`,
+        hint: expect.stringContaining("wants a login"),
+      });
+    }
+  });
+
+  for (const address of ["socks5://127.0.0.1:1080", "::::"]) {
+    test(`a proxy of ${address} is refused in words`, async () => {
+      await using http = createClient({ env: { ALL_PROXY: address } });
+      const call = { method: "GET", url: "https://deploy.test/", schema: ANSWER, signal: never } as const;
+      for (const attempt of [() => http.requestJson(call), () => http.openBody(call)]) {
+        expect(await failureOf(attempt())).toMatchObject({
+          kind: "host",
+          message: expect.stringContaining("cannot use the proxy that the environment names"),
+        });
+      }
+    });
+  }
 
   test("past the proxy where NO_PROXY says so", async () => {
     await using server = serve(() => Response.json({ ok: true }));

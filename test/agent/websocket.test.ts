@@ -104,6 +104,28 @@ describe("what cannot be reached", () => {
     });
   }
 
+  test("redirects: where to", async () => {
+    const location = "https://deploy.example/deploy/api/v1/agent/connect";
+    const server = Bun.serve({ port: 0, fetch: () => Response.redirect(location, 301) });
+    await expect(dial(`ws://127.0.0.1:${server.port}/deploy/api/v1/agent/connect`)).rejects.toMatchObject({
+      kind: "unreachable",
+      message: expect.stringContaining("it redirects to https://deploy.example"),
+      hint: "Is https://deploy.example/deploy the coordinator's address?",
+    });
+    await server.stop(true);
+  });
+
+  test("is behind a proxy that wants a login: which proxy, and no password", async () => {
+    await using proxy = await startConnectProxy({ login: "somebody:else" });
+    const env = { HTTP_PROXY: proxy.url.replace("//", "//me:secret@") };
+    const failure = await dial("ws://deploy.test/", {}, env).catch((error: unknown) => error);
+    expect(failure).toMatchObject({
+      kind: "unreachable",
+      message: `cannot connect to ws://deploy.test/ through the proxy ${proxy.url}: the proxy answered with status 407`,
+      hint: expect.stringContaining("wants a login"),
+    });
+  });
+
   test("refuses the connection", async () => {
     const server = answering(200);
     const url = `ws://127.0.0.1:${server.port}/`;
