@@ -3,13 +3,14 @@
  * an HTTP connection (websockets have their own file).
  *
  * fetch gets `decompress: false`, so that what is counted and hashed is what was on the wire. Under Bun the name
- * `undici` is a stub without agents; the real one is installed as `undici-real`.
+ * `undici` is a stub without agents; the real one is installed as `undici-real`, and loaded by the first call: it takes
+ * 14 MB, which an agent that waits need not have.
  *
  * Does not follow redirects of API calls (the token would go along), and does not judge the status of a body: its
  * reader knows what a 404 of a cache means. No error text holds a header, a query or a token.
  */
 import { Readable } from "node:stream";
-import { Agent, type Dispatcher, ProxyAgent, request as requestByUndici } from "undici-real";
+import type { Dispatcher } from "undici-real";
 import type { z } from "zod";
 import { type BackoffLimits, fullJitterMs } from "./backoff.ts";
 import { NixdeployError } from "./errors.ts";
@@ -119,22 +120,24 @@ type Parts = {
 /** One pool of connections for each way out: directly, or through a proxy. */
 function createConnections({ findProxy, authorities }: NetworkSettings, socketPath: string | undefined) {
   const ca = authorities === null ? {} : { ca: authorities };
-  const pools = new Map<string | null, Dispatcher>();
-  const createPool = (proxy: string | null): Dispatcher =>
-    proxy === null || socketPath !== undefined
+  const pools = new Map<string | null, Promise<Dispatcher>>();
+  const createPool = async (proxy: string | null): Promise<Dispatcher> => {
+    const { Agent, ProxyAgent } = await import("undici-real");
+    return proxy === null || socketPath !== undefined
       ? new Agent({
           connect: { timeout: CONNECT_TIMEOUT_MS, ...ca, ...(socketPath === undefined ? {} : { socketPath }) },
         })
       : new ProxyAgent({ uri: proxy, requestTls: { timeout: CONNECT_TIMEOUT_MS, ...ca }, proxyTls: ca });
+  };
   return {
-    poolFor(url: URL): Dispatcher {
+    async poolFor(url: URL): Promise<Dispatcher> {
       const proxy = findProxy(url);
       const pool = pools.get(proxy) ?? createPool(proxy);
       pools.set(proxy, pool);
-      return pool;
+      return await pool;
     },
     async close(): Promise<void> {
-      await Promise.all([...pools.values()].map((pool) => pool.destroy()));
+      await Promise.all([...pools.values()].map(async (pool) => (await pool).destroy()));
     },
   };
 }
@@ -189,8 +192,9 @@ async function exchange<T>(parts: Parts, call: Outgoing<T>): Promise<JsonAnswer<
 
 async function send<T>(parts: Parts, call: Outgoing<T>, limit: SilenceLimit): Promise<Answer> {
   const url = new URL(call.url);
-  const { statusCode, headers, body } = await requestByUndici(url, {
-    dispatcher: parts.connections.poolFor(url),
+  const { request } = await import("undici-real");
+  const { statusCode, headers, body } = await request(url, {
+    dispatcher: await parts.connections.poolFor(url),
     method: call.method,
     headers: {
       ...createHeaders(parts, call.token),

@@ -57,16 +57,20 @@ export async function* compressZstd(
   }
 }
 
-/** The same bytes in chunks of `chunkBytes`, the last one smaller. Each chunk is a buffer of its own. */
+/**
+ * The same bytes in chunks of `chunkBytes`, the last one smaller. Each chunk is a buffer of its own, unless `nextBuffer`
+ * gives another one, as large as a chunk, that nobody uses any more.
+ */
 export async function* gatherChunks(
   source: AsyncIterable<Uint8Array>,
   chunkBytes: number,
+  nextBuffer: () => Uint8Array = () => new Uint8Array(chunkBytes),
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  let gathered = new Uint8Array(0);
+  let gathered: Uint8Array = new Uint8Array(0);
   let filled = 0;
   for await (const chunk of source) {
     for (let taken = 0; taken < chunk.length; ) {
-      if (filled === 0) gathered = new Uint8Array(chunkBytes);
+      if (filled === 0) gathered = nextBuffer();
       const part = chunk.subarray(taken, taken + chunkBytes - filled);
       gathered.set(part, filled);
       filled += part.length;

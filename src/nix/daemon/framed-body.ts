@@ -19,6 +19,7 @@ export type BodyOutcome =
 
 export type FramedBodyOptions = {
   readonly source: AsyncIterable<Uint8Array>;
+  /** Resolves when nobody reads the bytes any more: their buffer is used for the next frame. */
   readonly send: (bytes: Uint8Array) => Promise<void>;
   /** Settles when the daemon has answered; only watched here. */
   readonly answer: Promise<unknown>;
@@ -46,9 +47,9 @@ export async function sendFramedBody(options: FramedBodyOptions): Promise<BodyOu
   }
 }
 
-/** Gathers small chunks into frames. A frame that was taken is never written to again: the kernel may still read it. */
+/** Gathers small chunks into frames, all in one buffer: it is filled again when `send` says that the frame has left. */
 class Frame {
-  #bytes = Buffer.allocUnsafeSlow(HEADER_BYTES + FRAME_MAX_BYTES);
+  readonly #bytes = Buffer.allocUnsafeSlow(HEADER_BYTES + FRAME_MAX_BYTES);
   length = 0;
 
   get isFull(): boolean {
@@ -66,7 +67,6 @@ class Frame {
   take(): Uint8Array {
     const frame = this.#bytes.subarray(0, HEADER_BYTES + this.length);
     encodeIntInto(frame, 0, this.length);
-    this.#bytes = Buffer.allocUnsafeSlow(HEADER_BYTES + FRAME_MAX_BYTES);
     this.length = 0;
     return frame;
   }

@@ -293,9 +293,9 @@ describe("parts", () => {
       clock,
       putPart: async (part, put) => {
         tries += 1;
-        if (part.body.length < 500_000) return await put();
+        if (part.body.length < 250_000) return await put();
         if (tries % 8 !== 0) throw unreachable();
-        const body = part.body.subarray(0, 500_000);
+        const body = part.body.subarray(0, 250_000);
         await setup.cache.putPart({ ...part, fileHash: null, body }, new AbortController().signal);
         return { kind: "expects", offset: part.offset + body.length };
       },

@@ -9,6 +9,7 @@ import type { Clock, Random } from "../../../runtime.ts";
 import type { DaemonConnection } from "../../daemon/connection.ts";
 import type { NarInfo } from "../../narinfo.ts";
 import type { PublicKey } from "../../signing-key.ts";
+import { createGarbageLimit } from "../garbage.ts";
 import { explainImportFailure, mustDaemonCheck } from "./daemon-trust.ts";
 import type { CacheReader } from "./nar-source.ts";
 import { readResumingFile } from "./resuming-file.ts";
@@ -118,6 +119,7 @@ function createProgress(options: Pick<ImportClosureOptions, "missing" | "clock" 
   let paths = 0;
   let bytes = 0;
   let reportedAtMs = Number.NEGATIVE_INFINITY;
+  const limitGarbage = createGarbageLimit();
   const report = () => {
     reportedAtMs = options.clock.monotonicMs();
     options.onProgress({ paths, pathsTotal, bytes, bytesTotal });
@@ -128,6 +130,7 @@ function createProgress(options: Pick<ImportClosureOptions, "missing" | "clock" 
   return {
     addBytes(count: number) {
       bytes += count;
+      limitGarbage(count);
       reportIfDue();
     },
     addPath() {

@@ -17,7 +17,7 @@ import { type FileHash, fileHashFromDigest, type NarHash } from "../../hash.ts";
 import { gatherChunks } from "../compress.ts";
 import type { NarPart, UploadTarget } from "./upload-target.ts";
 
-export const PART_BYTES = 8 * 1024 * 1024;
+export const PART_BYTES = 4 * 1024 * 1024;
 
 /** No try begins when nothing of a part got through for so long. A coordinator that is upgraded is back before. */
 export const PART_PATIENCE_MS = 5 * 60_000;
@@ -51,7 +51,8 @@ export async function uploadParts(options: UploadPartsOptions): Promise<UploadPa
   let offset = 0;
   // A part goes out when the next one begins, because the last one has to know that it is.
   let held: Uint8Array | null = null;
-  for await (const chunk of gatherChunks(options.compressed, partBytesFor(options.narSizeBytes))) {
+  const partBytes = partBytesFor(options.narSizeBytes);
+  for await (const chunk of gatherChunks(options.compressed, partBytes, createTwoBuffers(partBytes))) {
     if (held !== null) {
       const sent = await sendPart(options, { offset, body: held, fileHash: null });
       if (sent === "forgotten") return { kind: "forgotten" };
@@ -65,6 +66,16 @@ export async function uploadParts(options: UploadPartsOptions): Promise<UploadPa
   const sent = await sendPart(options, { offset, body, fileHash });
   if (sent === "forgotten") return { kind: "forgotten" };
   return { kind: "complete", fileHash, fileSizeBytes: offset + body.length };
+}
+
+/** Two in turn: one part is sent while the next one is gathered, and what has arrived is not needed again. */
+function createTwoBuffers(sizeBytes: number): () => Uint8Array {
+  let [next, other]: (Uint8Array | null)[] = [null, null];
+  return () => {
+    const buffer = next ?? new Uint8Array(sizeBytes);
+    [next, other] = [other ?? null, buffer];
+    return buffer;
+  };
 }
 
 /** A whole part, or as much as a NAR that is smaller can become at worst (zstd's `ZSTD_compressBound`). */

@@ -11,6 +11,7 @@ import type { Clock, Random } from "../../../runtime.ts";
 import type { FileHash, NarHash } from "../../hash.ts";
 import type { PathInfo } from "../../path-info.ts";
 import { type StorePath, type StorePathHash, storePathHash } from "../../store-path.ts";
+import { createGarbageLimit } from "../garbage.ts";
 import { planBatches, planNars, planUpload, type UploadPlan } from "./plan-upload.ts";
 import { readClosure } from "./read-closure.ts";
 import { createStoreSlot, type OpenStore, type StoreReader } from "./store-reader.ts";
@@ -64,12 +65,17 @@ export type UploadResult = {
 export async function runUpload(options: RunUploadOptions): Promise<UploadResult> {
   const fileHashes = new Map<NarHash, FileHash>();
   let uploadedBytes = 0;
+  const limitGarbage = createGarbageLimit();
+  const onEvent = (event: UploadEvent) => {
+    if (event.kind === "read") limitGarbage(event.bytes);
+    options.onEvent(event);
+  };
   const queue = planNars(options.plan.missing);
   await runJobs(Math.min(options.jobs, queue.length), options.signal, async (signal) => {
     await using store = createStoreSlot(options.openStore, signal);
     for (let info = queue.shift(); info !== undefined; info = queue.shift()) {
       signal.throwIfAborted();
-      const nar = await uploadNar({ ...options, info, store, signal });
+      const nar = await uploadNar({ ...options, info, store, signal, onEvent });
       fileHashes.set(info.narHash, nar.fileHash);
       uploadedBytes += nar.fileSizeBytes;
     }
