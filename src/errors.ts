@@ -97,7 +97,7 @@ export function toHttpStatus(kind: ErrorKind): 400 | 401 | 404 | 409 | 422 | 502
 /** What the system's error codes mean, for a message that names the file itself. */
 const SYSTEM_REASONS: Readonly<Record<string, string>> = {
   EACCES: "permission denied",
-  EPERM: "this user is not allowed to",
+  EPERM: "that is not permitted to this user",
   ENOENT: "there is no such file or directory",
   ENOTDIR: "a part of the path is no directory",
   EISDIR: "it is a directory",

@@ -72,7 +72,8 @@ export function failureOfAnswer(answer: Answer, source: string): HttpFailure {
       ...(errors === undefined ? {} : { details: errors }),
     });
   }
-  const target = status >= 300 && status < 400 ? URL.parse(answer.location ?? "", source) : null;
+  const isRedirect = status >= 300 && status < 400 && answer.location !== null;
+  const target = isRedirect ? URL.parse(answer.location ?? "", source) : null;
   if (target !== null) {
     const isElsewhere = target.origin !== URL.parse(source)?.origin;
     const where = isElsewhere ? target.origin : target.pathname;

@@ -2,6 +2,7 @@
 import type { DeploymentDto } from "../api.ts";
 import { NixdeployError } from "../errors.ts";
 import { parseAgentName, parseDeploymentId, parseRolloutId, type RolloutId } from "../names.ts";
+import { quoteExcerpt } from "../nix/parse-error.ts";
 import type { CoordinatorClient } from "./coordinator.ts";
 
 export type LogTarget = {
@@ -19,9 +20,13 @@ type Client = Pick<CoordinatorClient, "loadDeployment" | "loadRollout" | "listDe
 export async function findLogTarget(client: Client, text: string, signal: AbortSignal): Promise<LogTarget> {
   const found = (await findById(client, text, signal)) ?? (await findByAgent(client, text, signal));
   if (found !== null) return found;
-  throw new NixdeployError("not-found", `cannot show the log of ${JSON.stringify(text)}: no deployment or agent`, {
-    hint: "Give the id of a deployment or rollout, or the name of an agent that something was deployed to (`nixdeploy agents`).",
-  });
+  throw new NixdeployError(
+    "not-found",
+    `cannot show the log of ${quoteExcerpt(text)}: no deployment or agent is called so`,
+    {
+      hint: "Give the id of a deployment or rollout, or the name of an agent that something was deployed to (`nixdeploy agents`).",
+    },
+  );
 }
 
 async function findById(client: Client, text: string, signal: AbortSignal): Promise<LogTarget | null> {

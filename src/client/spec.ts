@@ -61,7 +61,8 @@ export function selectAgents(spec: DeploymentSpec, names: readonly string[]): De
   const known = new Set<string>(spec.agents.keys());
   const unknown = [...new Set(names)].filter((name) => !known.has(name));
   if (unknown.length > 0) {
-    throw new NixdeployError("usage", `the spec has no agent ${unknown.map(quoteExcerpt).join(", ")}`, {
+    const names = unknown.map(quoteExcerpt).join(", ");
+    throw new NixdeployError("usage", `cannot deploy to ${names}: the spec has no such agent`, {
       hint: `It has: ${[...known].join(", ")}.`,
     });
   }

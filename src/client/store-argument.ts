@@ -21,6 +21,9 @@ export type ResolvedArgument =
 
 /** @throws NixdeployError "usage" for a path in the store directory that is none, and for symlinks without end */
 export async function resolveArgument(text: string, cwd: string): Promise<ResolvedArgument> {
+  if (text.includes("\0")) {
+    throw new NixdeployError("usage", `cannot use ${quoteExcerpt(text)}: no path has a NUL character in it`);
+  }
   let path = resolve(cwd, text);
   for (let hop = 0; hop < SYMLINK_HOPS_MAX; hop += 1) {
     const storePath = storePathContaining(path);

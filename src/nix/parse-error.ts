@@ -38,8 +38,12 @@ export class NixParseError extends Error {
   }
 }
 
+/** What JSON leaves as it is and a terminal obeys: control characters of Latin-1, line ends, changes of direction. */
+const INVISIBLE = /[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
 /** Untrusted text made fit for one line of an error message: quoted, control characters escaped, shortened. */
 export function quoteExcerpt(text: string): string {
   const isLong = text.length > EXCERPT_LENGTH_MAX;
-  return JSON.stringify(isLong ? `${text.slice(0, EXCERPT_LENGTH_MAX)}…` : text);
+  const quoted = JSON.stringify(isLong ? `${text.slice(0, EXCERPT_LENGTH_MAX)}…` : text);
+  return quoted.replaceAll(INVISIBLE, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

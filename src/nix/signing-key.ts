@@ -8,7 +8,7 @@
  * Source: Nix `src/libutil/signature/local-keys.cc` (older: `src/libstore/crypto.cc`).
  */
 import { decodeBase64, encodeBase64 } from "./base64.ts";
-import { NixParseError, quoteExcerpt } from "./parse-error.ts";
+import { NixParseError } from "./parse-error.ts";
 import { publicKeyFromSeed } from "./signature.ts";
 
 export type SecretKey = {
@@ -87,7 +87,8 @@ function parseNamedBytes(format: string, text: string, byteLength: number): Publ
 
 function parseKeyName(format: string, name: string): string {
   if (!NAME_PATTERN.test(name)) {
-    throw new NixParseError(format, `not a key name: ${quoteExcerpt(name)}`);
+    // Not repeated: in a text that is wrong anyway it may be the secret.
+    throw new NixParseError(format, "what stands before the colon is no key name");
   }
   return name;
 }

@@ -95,9 +95,9 @@ function takeFolder(directory: string): void {
   accessSync(directory, constants.W_OK | constants.X_OK);
 }
 
-/** What a first start that was interrupted leaves behind counts as nothing. */
+/** What we leave behind ourselves, beside the database, speaks against nothing. */
 function isNeutral(name: string): boolean {
-  return [LOST_AND_FOUND, "coordinator.lock", "nars"].includes(name);
+  return [LOST_AND_FOUND, ADMIN_TOKEN, "coordinator.lock", "nars"].includes(name);
 }
 
 /** The admin token is written when the database is there and synced: one without the other was lost. */

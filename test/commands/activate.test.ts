@@ -167,7 +167,7 @@ describe("refused before anything starts", () => {
     ["a spec that is not there", ["./nothing.json"], 2, "no such file"],
     ["a spec that neither store nor cache has", [SYSTEM], 1, "neither the local store nor the cache has it"],
     ["an agent that the spec lacks", ["nuc=/nix/store/0-x"], 2, "is no store path"],
-    ["an unknown name", [`nuc=${SYSTEM}`, "--agent", "tv"], 2, 'the spec has no agent "tv"'],
+    ["an unknown name", [`nuc=${SYSTEM}`, "--agent", "tv"], 2, 'cannot deploy to "tv": the spec has no such agent'],
     ["a wrong mode", [`nuc=${SYSTEM}`, "--mode", "reboot"], 2, "--mode is one of"],
     ["an empty timeout", [`nuc=${SYSTEM}`, "--timeout", "0s"], 2, "--timeout"],
   ] as const)("%s", async (_what, words, exitCode, text) => {

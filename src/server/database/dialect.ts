@@ -4,10 +4,11 @@
  *
  * Inside a transaction only database calls, never other waiting: there is one connection and transactions queue for it.
  */
-import { Database } from "bun:sqlite";
+import { Database, SQLiteError } from "bun:sqlite";
 import { chmodSync } from "node:fs";
 import { type DatabaseConnection, type Driver, Kysely, sql } from "kysely";
 import { BunSqliteDialect } from "kysely-bun-sqlite";
+import { NixdeployError } from "../../errors.ts";
 import { explainDatabaseError } from "./database-error.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
@@ -31,8 +32,12 @@ export function openDatabase(file: string): CoordinatorDatabase {
   }
 }
 
-/** For what a statement says about the file later on. */
+/** For what the first statements say about the file. */
 export function explainDatabaseFault(error: unknown, file: string): unknown {
+  if (error instanceof SQLiteError && /^no such (table|column)/.test(error.message)) {
+    const why = `its tables are not those of nixdeploy (${error.message})`;
+    return new NixdeployError("host", `cannot open the database ${file}: ${why}`, { hint: DAMAGED_HINT, cause: error });
+  }
   return explainDatabaseError(error, { what: "the database", file, hint: DAMAGED_HINT });
 }
 
