@@ -144,7 +144,10 @@ export async function createMachine(options: MachineOptions): Promise<Machine> {
     ...env,
   });
   const hostPath = (path: string) => join(`/proc/${holder.pid}/root`, path);
-  const processes = () => findProcesses(namespace).filter((id) => id !== holder.pid);
+  // The kernel gives the number of a namespace that is gone to the next one, which may be another test's machine: only
+  // while the holder lives is the number ours.
+  const isHeld = () => holder.exitCode === null && holder.signalCode === null;
+  const processes = () => (isHeld() ? findProcesses(namespace).filter((id) => id !== holder.pid) : []);
   const killAll = async () => {
     await waitFor(`everything on ${name} to be gone`, () => {
       const left = processes();
