@@ -14,8 +14,8 @@ import {
   parseWorkspaceName,
 } from "./names.ts";
 import { parseFileHash, parseNarHash } from "./nix/hash.ts";
-import { parseStorePathHash } from "./nix/store-path.ts";
-import { parsedWith, storePathSchema } from "./protocol.ts";
+import { parseStorePath, parseStorePathHash } from "./nix/store-path.ts";
+import { parsedListWith, parsedWith, storePathSchema } from "./protocol.ts";
 import { TOKEN_KINDS } from "./token.ts";
 
 const count = z.number().int().nonnegative();
@@ -100,12 +100,14 @@ export const updateCacheSchema = z.object({ public: z.boolean() });
 
 /** Hash parts in one `missing` call, and paths in one `paths` call. */
 export const PATHS_PER_CALL_MAX = 5_000;
+/** Of one path. */
+const REFERENCES_MAX = 10_000;
 /** One part of an upload; small enough for the strictest proxies. */
 export const UPLOAD_PART_BYTES_MAX = 32 * 1024 * 1024;
 
 /** POST /api/v1/caches/NAME/missing: which of these paths have no narinfo here? */
 export const missingRequestSchema = z.object({
-  hashParts: z.array(parsedWith(parseStorePathHash)).max(PATHS_PER_CALL_MAX),
+  hashParts: parsedListWith(parseStorePathHash, PATHS_PER_CALL_MAX),
 });
 export const missingAnswerSchema = z.object({ missing: z.array(parsedWith(parseStorePathHash)) });
 
@@ -128,7 +130,7 @@ export const publishRequestSchema = z.object({
         storePath: storePathSchema,
         narHash: parsedWith(parseNarHash),
         narSizeBytes: z.number().int().positive(),
-        references: z.array(storePathSchema).max(10_000),
+        references: parsedListWith(parseStorePath, REFERENCES_MAX),
         deriver: storePathSchema.nullable(),
         /** `name:base64` signatures the path has already; the coordinator adds the cache's own. */
         signatures: z.array(z.string().max(256)).max(32),
@@ -191,12 +193,29 @@ export const originSchema = z.object({
 
 export const ROLLOUT_DESCRIPTION_LENGTH_MAX = 1_000;
 
+export const AGENTS_PER_ROLLOUT_MAX = 10_000;
+const SYSTEMS_MAX = 100;
+
+/** Texts by texts; counted before any of them is looked at, because each wrong one is a fault to be described. */
+function textRecord(limits: {
+  readonly entriesMax: number;
+  readonly keyLengthMax: number;
+  readonly valueLengthMax: number;
+}) {
+  const { entriesMax, keyLengthMax, valueLengthMax } = limits;
+  const hasFew = (value: unknown) =>
+    typeof value === "object" && value !== null && Object.keys(value).length <= entriesMax;
+  return z
+    .custom<Record<string, string>>(hasFew, `expected an object with at most ${entriesMax} entries`)
+    .pipe(z.record(z.string().max(keyLengthMax), z.string().max(valueLengthMax)));
+}
+
 /** POST /api/v1/rollouts */
 export const createRolloutSchema = z.object({
   workspace: workspaceName.optional(),
-  agents: z.record(z.string().max(200), z.string().max(400)),
+  agents: textRecord({ entriesMax: AGENTS_PER_ROLLOUT_MAX, keyLengthMax: 200, valueLengthMax: 400 }),
   /** Nix system → store path of a script. */
-  rollbackScript: z.record(z.string().max(64), z.string().max(400)).optional(),
+  rollbackScript: textRecord({ entriesMax: SYSTEMS_MAX, keyLengthMax: 64, valueLengthMax: 400 }).optional(),
   mode: z.enum(MODES),
   description: z.string().max(ROLLOUT_DESCRIPTION_LENGTH_MAX).optional(),
   origin: originSchema.optional(),

@@ -36,6 +36,9 @@ export const LOG_LINE_CHARACTERS_MAX = 16 * 1024;
 export const PING_INTERVAL_MS = 20_000;
 export const PEER_SILENCE_MAX_MS = 60_000;
 
+const FAULTS_MAX = 5;
+const FAULTS_LENGTH_MAX = 2_000;
+
 /** Turns a throwing `parse…` into a zod schema whose output carries the brand. */
 export function parsedWith<Value>(parse: (text: string) => Value) {
   return z.string().transform((text, context): Value => {
@@ -46,6 +49,32 @@ export function parsedWith<Value>(parse: (text: string) => Value) {
       return z.NEVER;
     }
   });
+}
+
+/**
+ * The same for a list of at most `lengthMax`. It ends at the first text that does not parse: a request may hold
+ * millions, and each fault costs far more than its text.
+ */
+export function parsedListWith<Value>(parse: (text: string) => Value, lengthMax: number) {
+  return z
+    .custom<string[]>((value) => isShortTextList(value, lengthMax), `expected at most ${lengthMax} texts`)
+    .transform((texts, context): Value[] => {
+      const values: Value[] = [];
+      for (const [index, text] of texts.entries()) {
+        try {
+          values.push(parse(text));
+        } catch (error) {
+          const message = error instanceof Error ? error.message : String(error);
+          context.addIssue({ code: "custom", message, path: [index] });
+          return z.NEVER;
+        }
+      }
+      return values;
+    });
+}
+
+function isShortTextList(value: unknown, lengthMax: number): boolean {
+  return Array.isArray(value) && value.length <= lengthMax && value.every((item) => typeof item === "string");
 }
 
 export const storePathSchema = parsedWith(parseStorePath);
@@ -257,5 +286,12 @@ function decodeFrame<Frame>(schema: z.ZodType<Frame>, kinds: ReadonlySet<string>
   if (parsed.success) return { kind: "frame", frame: parsed.data };
   const named = anyFrameSchema.safeParse(value);
   if (named.success && !kinds.has(named.data.kind)) return { kind: "unknown", frameKind: named.data.kind };
-  return { kind: "malformed", reason: z.prettifyError(parsed.error) };
+  return { kind: "malformed", reason: describeFaults(parsed.error) };
+}
+
+/** In a few lines, whatever is wrong: the other side gets to read them. */
+function describeFaults({ issues }: z.ZodError): string {
+  const text = z.prettifyError(new z.ZodError(issues.slice(0, FAULTS_MAX)));
+  const more = issues.length > FAULTS_MAX ? `\nand ${issues.length - FAULTS_MAX} more` : "";
+  return `${text.slice(0, FAULTS_LENGTH_MAX)}${more}`;
 }

@@ -20,6 +20,8 @@ export type DeploymentSpec = {
 
 export type ParsedSpec = { readonly spec: DeploymentSpec; readonly warnings: readonly string[] };
 
+/** More than anybody reads; a file that is something else may have one in each line. */
+const FAULTS_MAX = 50;
 const KNOWN_KEYS: ReadonlySet<string> = new Set(["agents", "rollbackScript"]);
 const EXAMPLE = `{"agents": {"nuc": "/nix/store/…"}}`;
 
@@ -130,7 +132,11 @@ function describeType(value: unknown): string {
 
 function refuse(origin: string, faults: readonly string[]): NixdeployError {
   return new NixdeployError("refused", `cannot read the deployment spec ${origin}: it is not of the right form`, {
-    details: faults,
+    details: faults.length <= FAULTS_MAX ? faults : [...faults.slice(0, FAULTS_MAX), moreFaults(faults.length)],
     hint: `A spec looks like ${EXAMPLE}.`,
   });
+}
+
+function moreFaults(count: number): string {
+  return `and ${count - FAULTS_MAX} more`;
 }

@@ -18,6 +18,10 @@ export const createRouter = () => new Hono<RouteEnv>();
 
 const DEFAULT_WORKSPACE = parseWorkspaceName("default");
 const JSON_BYTES_MAX = 16 * 1024 * 1024;
+/** Of a body; one that is something else has a fault in each of its thousands of items. */
+const FAULTS_MAX = 20;
+/** A path through the body may hold a key of any length. */
+const FAULT_LENGTH_MAX = 500;
 
 /** @throws NixdeployError `not-found` when the caller lacks the right there */
 export function requireRight(context: RouteContext, right: Right, workspaceId: string): void {
@@ -34,7 +38,7 @@ export function hintForRight(context: RouteContext, right: Right): string | unde
   return `This token is of kind ${principal.tokenKind}; what was asked for takes one of kind ${kinds.join(" or ")}.`;
 }
 
-/** The body as the schema's value. @throws NixdeployError `usage` with every fault */
+/** The body as the schema's value. @throws NixdeployError `usage` with its faults, the first of many */
 export async function readBody<Schema extends z.ZodType>(
   context: RouteContext,
   schema: Schema,
@@ -49,8 +53,15 @@ export async function readBody<Schema extends z.ZodType>(
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   throw new NixdeployError("usage", "cannot read the request: its body has another shape", {
-    details: parsed.error.issues.map((issue) => `${issue.path.join(".") || "body"}: ${issue.message}`),
+    details: describeFaults(parsed.error),
   });
+}
+
+function describeFaults({ issues }: z.ZodError): string[] {
+  const faults = issues
+    .slice(0, FAULTS_MAX)
+    .map((issue) => `${issue.path.join(".") || "body"}: ${issue.message}`.slice(0, FAULT_LENGTH_MAX));
+  return issues.length <= FAULTS_MAX ? faults : [...faults, `and ${issues.length - FAULTS_MAX} more`];
 }
 
 /** Counts what comes, since a body need not say its length. */
