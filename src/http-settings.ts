@@ -3,10 +3,12 @@
  * websockets alike.
  *
  *   proxies      https_proxy, HTTPS_PROXY for https: and wss:, http_proxy, HTTP_PROXY for http: and ws:, else all_proxy,
- *                ALL_PROXY; not for what NO_PROXY or no_proxy lists: hosts with their subdomains, host:port, or *
+ *                ALL_PROXY; not for what NO_PROXY or no_proxy lists: hosts with their subdomains, host:port, networks
+ *                (10.0.0.0/8), or *
  *   authorities  NIX_SSL_CERT_FILE, else SSL_CERT_FILE: a PEM bundle that replaces the built-in one, as in Nix and curl
  */
 import { readFileSync } from "node:fs";
+import { BlockList, isIP } from "node:net";
 import { describeError, NixdeployError } from "./errors.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -50,14 +52,29 @@ function matchesException(url: URL, entry: string): boolean {
   if (entry === "*") {
     return true;
   }
-  const { name, port } = splitPort(entry);
-  const listed = name.toLowerCase().replace(/^\*?\./, "");
   const host = url.hostname
     .toLowerCase()
     .replace(/^\[|\]$/g, "")
     .replace(/\.$/, "");
+  if (entry.includes("/")) {
+    return matchesNetwork(host, entry);
+  }
+  const { name, port } = splitPort(entry);
+  const listed = name.toLowerCase().replace(/^\*?\./, "");
   const isHost = listed !== "" && (host === listed || host.endsWith(`.${listed}`));
   return isHost && (port === null || port === (url.port || DEFAULT_PORTS[url.protocol]));
+}
+
+/** `10.0.0.0/8`, `fd00::/8`; matches addresses only, for names are not looked up. What is no network matches nothing. */
+function matchesNetwork(host: string, entry: string): boolean {
+  const [, address = "", prefix = ""] = /^\[?([0-9a-f.:]+)\]?\/(\d{1,3})$/i.exec(entry) ?? [];
+  const family = isIP(address);
+  if (family === 0 || isIP(host) !== family || Number(prefix) > (family === 4 ? 32 : 128)) {
+    return false;
+  }
+  const network = new BlockList();
+  network.addSubnet(address, Number(prefix), family === 4 ? "ipv4" : "ipv6");
+  return network.check(host, family === 4 ? "ipv4" : "ipv6");
 }
 
 /** `host`, `host:port`, `[v6]`, `[v6]:port`; what has several colons and no brackets is an IPv6 address without a port. */

@@ -44,6 +44,11 @@ const SLICE_BYTES = 64 * 1024;
 const ATTEMPTS_MAX = 4;
 const BACKOFF: BackoffLimits = { baseMs: 250, maxMs: 4_000 };
 const REDIRECTS_MAX = 5;
+/**
+ * Without it Bun's fetch looks into the environment by itself, and reads NO_PROXY in another way than we do. A bare
+ * object, because its types do not know.
+ */
+const PAST_ALL_PROXIES: object = { proxy: false };
 
 export type HttpClientOptions = {
   readonly userAgent: string;
@@ -305,7 +310,7 @@ async function fetchFollowing(parts: Parts, request: BodyRequest, signal: AbortS
       timeout: false,
       signal,
       ...(socketPath === undefined ? {} : { unix: socketPath }),
-      ...(proxy === null || socketPath !== undefined ? {} : { proxy }),
+      ...(proxy === null || socketPath !== undefined ? PAST_ALL_PROXIES : { proxy }),
       ...(authorities === null ? {} : { tls: { ca: authorities } }),
     });
     const target = redirectTarget(response, url);

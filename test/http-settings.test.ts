@@ -32,6 +32,13 @@ describe("proxies", () => {
     [{ ...both, NO_PROXY: "[::1]:8471" }, "http://[::1]:8470/", "http://plain:1"],
     [{ ...both, NO_PROXY: "2001:db8:1:2:3:4:5:6" }, "https://[2001:db8:1:2:3:4:5:6]/", null],
     [{ ...both, NO_PROXY: "[::1]" }, "https://[::1]/", null],
+    [{ ...both, NO_PROXY: "10.0.0.0/8" }, "https://10.20.30.40/", null],
+    [{ ...both, NO_PROXY: "10.0.0.0/8" }, "https://11.20.30.40/", "http://secure:2"],
+    [{ ...both, NO_PROXY: "10.0.0.0/8" }, "https://10.example/", "http://secure:2"],
+    [{ ...both, NO_PROXY: "fd00::/8" }, "https://[fd12::1]:8470/", null],
+    [{ ...both, NO_PROXY: "fd00::/8" }, "https://10.20.30.40/", "http://secure:2"],
+    [{ ...both, NO_PROXY: "0.0.0.0/0" }, "https://10.20.30.40/", null],
+    [{ ...both, NO_PROXY: "10.0.0.0/33,/8,x/8" }, "https://10.20.30.40/", "http://secure:2"],
   ];
   for (const [env, url, proxy] of cases) {
     test(`${JSON.stringify(env)}: ${url} by ${proxy ?? "no proxy"}`, () => {

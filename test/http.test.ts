@@ -591,6 +591,24 @@ describe("ways out", () => {
     expect(proxy.seen).toEqual([]);
   });
 
+  test("past a proxy that only the environment of the process names: the one that was given counts", async () => {
+    await using server = serve(() => Response.json({ ok: true }));
+    await using proxy = await startConnectProxy();
+    const before = process.env["HTTP_PROXY"];
+    process.env["HTTP_PROXY"] = proxy.url;
+    try {
+      await using http = createClient();
+      const call = { method: "GET", url: server.url, schema: ANSWER, signal: never } as const;
+      await http.requestJson(call);
+      await using answer = await http.openBody(call);
+      await collect(answer.body);
+    } finally {
+      if (before === undefined) delete process.env["HTTP_PROXY"];
+      else process.env["HTTP_PROXY"] = before;
+    }
+    expect(proxy.seen).toEqual([]);
+  });
+
   describe("TLS", () => {
     const tls = { key: Bun.file(join(TLS, "key.pem")), cert: Bun.file(join(TLS, "certificate.pem")) };
     const start = () => {
