@@ -54,7 +54,9 @@ describe("under a sub-path, with TLS", () => {
     expect(await device.link(PROFILE)).toBe(path);
     expect(await fleet.expectRun(["logs", "laptop"], ci)).toContain("succeeded");
     const seen = await nginx.requests();
-    expect(seen.filter((line) => line.startsWith("PUT /deploy/api/v1/caches/default/nars/"))).toHaveLength(3);
+    const parts = seen.filter((line) => line.startsWith("PUT /deploy/api/v1/caches/default/nars/"));
+    expect(parts.length).toBeGreaterThan(1);
+    expect(parts.filter((line) => !line.endsWith(" 200"))).toEqual([]);
     expect(seen.some((line) => /^GET \/deploy\/cache\/default\/nar\/\S+ 200$/.test(line))).toBeTrue();
   }, 90_000);
 
