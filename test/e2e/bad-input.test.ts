@@ -10,7 +10,9 @@ import { BINARY } from "../support/fleet.ts";
 import { runProcess } from "../support/processes.ts";
 import { ADDRESSES, KEYS, TOKENS } from "./bad-input/access.ts";
 import type { BadInput } from "./bad-input/case.ts";
+import { testDisks } from "./bad-input/disks.ts";
 import { AGENTS, DATA_DIRECTORIES, LISTENING } from "./bad-input/hosts.ts";
+import { testPatience } from "./bad-input/patience.ts";
 import { listMisuse } from "./bad-input/registry.ts";
 import { expectNoSecret, expectOneError } from "./bad-input/verdict.ts";
 import { NAMES, OUTPUTS, PATHS, SPECS } from "./bad-input/words.ts";
@@ -29,7 +31,7 @@ afterAll(async () => {
 
 describe("flags and arguments, of every command", () => {
   test.concurrent.each(misuses.map((row) => [row.what, row] as const))("%s", async (_, { words, says, hint }) => {
-    const result = await runProcess([BINARY, ...words], { timeoutMs: 10_000 });
+    const result = await runProcess([BINARY, ...words], { timeoutMs: 60_000 });
     expectOneError(result, { exitCode: 2, says, hint, secrets: world.secrets });
     expect(result.stderr).toContain(hint ?? "--help");
   });
@@ -72,14 +74,14 @@ for (const [table, rows] of Object.entries(TABLES)) {
   });
 }
 
+testDisks(() => world);
+testPatience(() => world);
+
 test("the coordinator is none the worse for all that", async () => {
   const { fleet } = world;
-  const status = await fleet.run(["status", "--json"]);
-  expect(JSON.parse(status.stdout)).toMatchObject({
-    agents: { online: 1 },
-    deploymentsRunning: 0,
-    deploymentsQueued: 0,
-  });
+  const agents: unknown = JSON.parse(await fleet.expectRun(["agents", "--json"]));
+  const first = expect.objectContaining({ name: "first", contact: "online", deployment: null });
+  expect(agents).toMatchObject({ agents: expect.arrayContaining([first]) });
   expect(JSON.parse(await fleet.expectRun(["cache", "show", "default", "--json"]))).toMatchObject({ public: false });
   const output = fleet.coordinator.process.output();
   expect(output).not.toContain("bug");

@@ -20,7 +20,7 @@ const WRONG_ADDRESSES: Readonly<Record<string, Answer>> = {
   "{hanging-up}": { exitCode: 75, says: "cannot reach {hanging-up}: the connection broke" },
   "{ssh}": { exitCode: 75, says: "it does not speak HTTP there", hint: "Check NIXDEPLOY_URL" },
   "{http-as-tls}": { exitCode: 75, says: "it does not speak TLS there", hint: "Is the address http:// instead?" },
-  "{tls-as-http}": { exitCode: 75, says: "cannot reach {tls-as-http}: the connection broke" },
+  "{tls-as-http}": { exitCode: 75, says: "cannot reach {tls-as-http}: the connection ", hint: "https://" },
   "{tls}": { exitCode: 75, says: "its certificate is not trusted", hint: "SSL_CERT_FILE" },
   "{html-200}": { exitCode: 1, says: "it answered HTTP 200 (text/html), a web page", hint: "Is it a nixdeploy coordinator?" },
   "{html-404}": { exitCode: 1, says: "it answered HTTP 404", hint: "Is it a nixdeploy coordinator?" },

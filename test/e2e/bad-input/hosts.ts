@@ -41,35 +41,15 @@ const LOOSE = "cannot use the data directory {new}: others may look into it";
 
 // biome-ignore format: a table, one row a line
 export const DATA_DIRECTORIES: readonly BadInput[] = [
-  ...damaged("a database of noise", insteadOf("coordinator.db", NOISE), {
-    says: "cannot open the database {new}/coordinator.db: it is no database",
-    hint: "Restore it from a backup",
-  }),
+  ...damaged("a database of noise", insteadOf("coordinator.db", NOISE), { says: "cannot open the database {new}/coordinator.db: it is no database", hint: "Restore it from a backup" }),
   ...damaged("a database of text", insteadOf("coordinator.db", "hello, I am no database, but I am long enough to be looked at\n".repeat(20)), { says: "it is no database" }),
-  ...damaged("a database that was cut", (directory) => truncate(join(directory, "coordinator.db"), 9_000), {
-    says: "cannot open the database {new}/coordinator.db: it is damaged",
-    hint: "Restore it from a backup",
-  }),
-  ...damaged("a database that is empty", (directory) => truncate(join(directory, "coordinator.db"), 0), {
-    says: "cannot open the database {new}/coordinator.db: it is gone, or empty",
-    hint: "To begin anew",
-  }),
-  ...damaged("a database that is gone", (directory) => rm(join(directory, "coordinator.db")), {
-    says: "it is gone, or empty",
-  }),
-  ...damaged("a database that is a directory", folderInsteadOf("coordinator.db"), {
-    says: "cannot open the database {new}/coordinator.db: it is no file",
-  }),
-  ...damaged("a lock of noise", insteadOf("coordinator.lock", NOISE), {
-    says: "cannot open the lock file {new}/coordinator.lock: it is no database",
-    hint: "Remove it: it holds nothing.",
-  }),
-  ...damaged("a lock that is a directory", folderInsteadOf("coordinator.lock"), {
-    says: "cannot open the lock file {new}/coordinator.lock: it is no file",
-  }),
-  ...damaged("NAR files that are a file", insteadOf("nars", "x"), {
-    says: "cannot use the folder of NAR files {new}/nars: a part of the path is no directory",
-  }),
+  ...damaged("a database that was cut", (directory) => truncate(join(directory, "coordinator.db"), 9_000), { says: "cannot open the database {new}/coordinator.db: it is damaged", hint: "Restore it from a backup" }),
+  ...damaged("a database that is empty", (directory) => truncate(join(directory, "coordinator.db"), 0), { says: "cannot open the database {new}/coordinator.db: it is gone, or empty", hint: "To begin anew" }),
+  ...damaged("a database that is gone", (directory) => rm(join(directory, "coordinator.db")), { says: "it is gone, or empty" }),
+  ...damaged("a database that is a directory", folderInsteadOf("coordinator.db"), { says: "cannot open the database {new}/coordinator.db: it is no file" }),
+  ...damaged("a lock of noise", insteadOf("coordinator.lock", NOISE), { says: "cannot open the lock file {new}/coordinator.lock: it is no database", hint: "Remove it: it holds nothing." }),
+  ...damaged("a lock that is a directory", folderInsteadOf("coordinator.lock"), { says: "cannot open the lock file {new}/coordinator.lock: it is no file" }),
+  ...damaged("NAR files that are a file", insteadOf("nars", "x"), { says: "cannot use the folder of NAR files {new}/nars: a part of the path is no directory" }),
   ...damaged("a control socket that is a directory", folderInsteadOf("control.sock"), {
     says: "cannot make the control socket {new}/control.sock: ",
   }).slice(0, 1),
@@ -135,53 +115,21 @@ const brokenOffer = (text: string) => async (state: string) => {
 
 // biome-ignore format: a table, one row a line
 export const AGENTS: readonly BadInput[] = [
-  damagedState("a key that others may read", (state) => chmod(join(state, "key"), 0o644), {
-    says: "cannot use the agent's key {new}/state/key: other users may read it",
-    hint: "chmod 600 {new}/state/key",
-  }),
+  damagedState("a key that others may read", (state) => chmod(join(state, "key"), 0o644), { says: "cannot use the agent's key {new}/state/key: other users may read it", hint: "chmod 600 {new}/state/key" }),
   damagedState("a key of noise", insteadOf("key", NOISE.subarray(0, 100)), { says: `${KEY}it is damaged` }),
-  damagedState("a key that was cut", (state) => truncate(join(state, "key"), 20), {
-    says: `${KEY}it is damaged (20 characters instead of 44)`,
-    hint: "Restore it from a backup",
-  }),
+  damagedState("a key that was cut", (state) => truncate(join(state, "key"), 20), { says: `${KEY}it is damaged (20 characters instead of 44)`, hint: "Restore it from a backup" }),
   damagedState("a key that is empty", (state) => truncate(join(state, "key"), 0), { says: `${KEY}it is damaged` }),
-  damagedState("a key that is a directory", folderInsteadOf("key"), {
-    says: "cannot use the agent's key {new}/state/key: other users may read it",
-  }),
-  damagedState("an enrolment of noise", insteadOf("enrolment.json", NOISE), {
-    says: `${ENROLMENT}it is damaged (no JSON)`,
-    hint: "Remove the file",
-  }),
-  damagedState("an enrolment that was cut", (state) => truncate(join(state, "enrolment.json"), 30), {
-    says: `${ENROLMENT}it is damaged (no JSON)`,
-  }),
-  damagedState("an enrolment of another shape", insteadOf("enrolment.json", "{}"), {
-    says: `${ENROLMENT}it is damaged (coordinatorUrl, agentId, workspace, pinnedPublicKeys)`,
-  }),
-  damagedState("an enrolment that is a directory", folderInsteadOf("enrolment.json"), {
-    says: `${ENROLMENT}it is a directory`,
-  }),
-  damagedState("an offer of noise", brokenOffer("\u0000\u0001\u0002"), {
-    says: "cannot read the deployment {new}/state/deployments/0123456789abcdfg/offer.json: it is damaged (no JSON)",
-    hint: "Remove {new}/state/deployments/0123456789abcdfg",
-  }),
-  damagedState("an offer of another shape", brokenOffer('{"kind":"offer"}'), {
-    says: `${OFFER}: it is damaged (deploymentId`,
-  }),
-  damagedState("deployments that are a file", insteadOf("deployments", "x"), {
-    says: "cannot use the agent's deployments in {new}/state/deployments: ",
-  }),
-  damagedState("a lock that is a directory", folderInsteadOf("lock"), {
-    says: "cannot write the lock {new}/state/lock: it is a directory",
-  }),
-  damagedState("a key of another user", (state) => chmod(state, 0o711), {
-    through: "another user",
-    says: "permission denied",
-  }),
-  damagedState("a key that only another user may read", ownedByNobody, {
-    through: "another user",
-    says: `${KEY}permission denied`,
-  }),
+  damagedState("a key that is a directory", folderInsteadOf("key"), { says: "cannot use the agent's key {new}/state/key: other users may read it" }),
+  damagedState("an enrolment of noise", insteadOf("enrolment.json", NOISE), { says: `${ENROLMENT}it is damaged (no JSON)`, hint: "Remove the file" }),
+  damagedState("an enrolment that was cut", (state) => truncate(join(state, "enrolment.json"), 30), { says: `${ENROLMENT}it is damaged (no JSON)` }),
+  damagedState("an enrolment of another shape", insteadOf("enrolment.json", "{}"), { says: `${ENROLMENT}it is damaged (coordinatorUrl, agentId, workspace, pinnedPublicKeys)` }),
+  damagedState("an enrolment that is a directory", folderInsteadOf("enrolment.json"), { says: `${ENROLMENT}it is a directory` }),
+  damagedState("an offer of noise", brokenOffer("\u0000\u0001\u0002"), { says: "cannot read the deployment {new}/state/deployments/0123456789abcdfg/offer.json: it is damaged (no JSON)", hint: "Remove {new}/state/deployments/0123456789abcdfg" }),
+  damagedState("an offer of another shape", brokenOffer('{"kind":"offer"}'), { says: `${OFFER}: it is damaged (deploymentId` }),
+  damagedState("deployments that are a file", insteadOf("deployments", "x"), { says: "cannot use the agent's deployments in {new}/state/deployments: " }),
+  damagedState("a lock that is a directory", folderInsteadOf("lock"), { says: "cannot write the lock {new}/state/lock: it is a directory" }),
+  damagedState("a key of another user", (state) => chmod(state, 0o711), { through: "another user", says: "permission denied" }),
+  damagedState("a key that only another user may read", ownedByNobody, { through: "another user", says: `${KEY}permission denied` }),
   { what: "a second agent on one profile", command: "agent --name second --profile {rows}/first/profile --state-dir {new}", exitCode: 1, says: "cannot start the agent: another one keeps the profile {rows}/first/profile", hint: "only one agent may keep a profile" },
   { what: "a second agent on one state directory", command: "agent --name second --profile {new}/profile --state-dir {rows}/first/state", exitCode: 1, says: "cannot start the agent: another one uses the state directory {rows}/first/state" },
   { what: "the same agent once more", command: "agent --name first --profile {rows}/first/profile --state-dir {rows}/first/state", exitCode: 1, says: "cannot start the agent: another one keeps the profile" },

@@ -89,41 +89,15 @@ export const SPECS: readonly BadInput[] = [
   spec("a spec that is a page", "<html>", { says: "it is not JSON" }),
   spec("a spec that is cut", '{"agents": {"first": "/nix/st', { says: "it is not JSON" }),
   spec("a spec without agents", "{}", { says: "not of the right form", hint: '"agents" is missing' }),
-  spec("a spec whose agents are a list", '{"agents": []}', {
-    says: "not of the right form",
-    hint: "a list instead of an object",
-  }),
+  spec("a spec whose agents are a list", '{"agents": []}', { says: "not of the right form", hint: "a list instead of an object" }),
   spec("a spec with no agent", '{"agents": {}}', { says: "not of the right form", hint: '"agents" names no agent' }),
-  spec("a path that is a number", '{"agents": {"first": 1}}', {
-    says: "not of the right form",
-    hint: "it is a number instead of a store path",
-  }),
-  spec("a path outside the store", '{"agents": {"first": "/etc/passwd"}}', {
-    says: "not of the right form",
-    hint: "no store path",
-  }),
-  spec("a path with a way out", '{"agents": {"first": "{absent}/../x"}}', {
-    says: "not of the right form",
-    hint: "no store path",
-  }),
-  spec("an illegal agent name", '{"agents": {"../x": "{path}"}}', {
-    says: "not of the right form",
-    hint: '"../x" is no agent name',
-  }),
-  spec("an agent name with control characters", '{"agents": {"a\\u001b[2J": "{path}"}}', {
-    says: "not of the right form",
-    hint: "is no agent name",
-  }),
-  spec("all faults at once", '{"agents": {"a b": "{path}", "c": 3}, "rollbackScript": []}', {
-    says: "not of the right form",
-    hint: '"rollbackScript" is a list',
-  }),
-  spec("an agent that the spec lacks", '{"agents": {"first": "{path}"}}', {
-    command: `activate ${SPEC} --agent second`,
-    exitCode: 2,
-    says: 'cannot deploy to "second": the spec has no such agent',
-    hint: "It has: first.",
-  }),
+  spec("a path that is a number", '{"agents": {"first": 1}}', { says: "not of the right form", hint: "it is a number instead of a store path" }),
+  spec("a path outside the store", '{"agents": {"first": "/etc/passwd"}}', { says: "not of the right form", hint: "no store path" }),
+  spec("a path with a way out", '{"agents": {"first": "{absent}/../x"}}', { says: "not of the right form", hint: "no store path" }),
+  spec("an illegal agent name", '{"agents": {"../x": "{path}"}}', { says: "not of the right form", hint: '"../x" is no agent name' }),
+  spec("an agent name with control characters", '{"agents": {"a\\u001b[2J": "{path}"}}', { says: "not of the right form", hint: "is no agent name" }),
+  spec("all faults at once", '{"agents": {"a b": "{path}", "c": 3}, "rollbackScript": []}', { says: "not of the right form", hint: '"rollbackScript" is a list' }),
+  spec("an agent that the spec lacks", '{"agents": {"first": "{path}"}}', { command: `activate ${SPEC} --agent second`, exitCode: 2, says: 'cannot deploy to "second": the spec has no such agent', hint: "It has: first." }),
 ];
 
 export const OUTPUTS: readonly BadInput[] = [
@@ -134,6 +108,7 @@ export const OUTPUTS: readonly BadInput[] = [
   "--help",
   "--version",
   "push --dry-run {path}",
+  "serve --listen 127.0.0.1:0 --data-dir {new}",
 ].map((command) => ({
   what: `${command}, the result to a full disk`,
   command,

@@ -111,8 +111,8 @@ async function runRow({ command, env = {}, through, stdin }: BadInput, { fleet, 
   // A row that is wrong does not end by itself: that is a failure too, and soon.
   return await fleet.builder.exec([...wrapper, fill("{nixdeploy}"), ...words], {
     env: Object.fromEntries(variables),
-    timeoutMs: 20_000,
-    ...(stdin === undefined ? {} : { input: stdin }),
+    timeoutMs: 60_000,
+    ...(stdin === undefined ? {} : { input: fill(stdin) }),
   });
 }
 
