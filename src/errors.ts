@@ -101,6 +101,7 @@ const SYSTEM_REASONS: Readonly<Record<string, string>> = {
   ENOENT: "there is no such file or directory",
   ENOTDIR: "a part of the path is no directory",
   EISDIR: "it is a directory",
+  ERR_FS_EISDIR: "it is a directory",
   ELOOP: "its symlinks have no end",
   ENAMETOOLONG: "the name is too long",
   ENOSPC: "no space is left on the device",

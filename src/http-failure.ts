@@ -155,6 +155,8 @@ const REASONS: readonly { readonly codes: RegExp; readonly reason: string; reado
 ];
 const CERTIFICATE_CODES = /^(CERT_.*|.*_CERT|.*_CERT_.*|UNABLE_TO_.*|ERR_TLS_CERT_ALTNAME_INVALID|INVALID_CA)$/;
 
+/** What a TLS server does to who speaks HTTP to it. */
+const HINT_TLS = "If it speaks TLS there, the address begins with https://.";
 const HINT_AUTHORITY = "For an authority of your own, set SSL_CERT_FILE or NIX_SSL_CERT_FILE to a bundle that has it.";
 /** A certificate that is not good at this time: or is it this time that is wrong? */
 const CLOCK_CODES = /^(CERT_HAS_EXPIRED|CERT_NOT_YET_VALID)$/;
@@ -181,7 +183,8 @@ export function failureOfConnection(error: unknown, { source, isThroughProxy }: 
   }
   const known = REASONS.find(({ codes }) => codes.test(code));
   const reason = known?.reason ?? (code === "" ? "the connection failed" : `the connection failed (${code})`);
-  const hint = isThroughProxy ? HINT_PROXY : known?.hint;
+  const isPlain = /^(ECONNRESET|UND_ERR_SOCKET)$/.test(code) && source.startsWith("http://");
+  const hint = isThroughProxy ? HINT_PROXY : isPlain ? HINT_TLS : known?.hint;
   return new HttpFailure("unreachable", `cannot reach ${source}: ${reason}`, {
     isTransient: true,
     cause: error,

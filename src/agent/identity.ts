@@ -14,7 +14,7 @@ import { publicKeyFromSeed, signMessage } from "../nix/signature.ts";
 import { loginMessage } from "../protocol.ts";
 import type { Random } from "../runtime.ts";
 import { ensureDirectory, writeDurableFile } from "./durable-file.ts";
-import { isMissing } from "./system-error.ts";
+import { hasCode, isMissing } from "./system-error.ts";
 
 export type Identity = {
   /** Raw, base64, as the hello carries it. */
@@ -65,7 +65,9 @@ async function readSeed(path: string): Promise<Uint8Array | null> {
     if (error instanceof NixdeployError) throw error;
     const why = error instanceof NixParseError ? `it is damaged (${error.reason})` : describeError(error);
     throw new NixdeployError("host", `cannot read the agent's key ${path}: ${why}`, {
-      hint: "Restore it from a backup; or remove it, and the agent on the coordinator, and enroll again.",
+      hint: hasCode(error, "EACCES")
+        ? "Run the agent as the user that it was made by."
+        : "Restore it from a backup; or remove it, and the agent on the coordinator, and enroll again.",
       cause: error,
     });
   }

@@ -11,6 +11,7 @@ import { describeError, NixdeployError } from "../errors.ts";
 import { narHashFromDigest } from "../nix/hash.ts";
 import { createNarReader } from "../nix/nar/nar-reader.ts";
 import { type NarInfo, parseNarInfo } from "../nix/narinfo.ts";
+import { NixParseError } from "../nix/parse-error.ts";
 import { type StorePath, storePathHash } from "../nix/store-path.ts";
 
 export const FILE_BYTES_MAX = 16 * 1024 * 1024;
@@ -90,10 +91,17 @@ function parseAnswer<T>(storePath: StorePath, parse: () => T): T {
     return parse();
   } catch (error) {
     if (error instanceof NixdeployError) throw error;
-    throw wrongAnswer(storePath, describeError(error));
+    throw wrongAnswer(
+      storePath,
+      error instanceof NixParseError ? `its ${error.format} is wrong` : describeError(error),
+      error,
+    );
   }
 }
 
-function wrongAnswer(storePath: StorePath, why: string): NixdeployError {
-  return new NixdeployError("remote", `cannot read ${storePath} from the cache: ${why}`);
+function wrongAnswer(storePath: StorePath, why: string, cause?: unknown): NixdeployError {
+  return new NixdeployError("remote", `cannot read ${storePath} from the cache: ${why}`, {
+    hint: "Is it a nixdeploy coordinator? Check NIXDEPLOY_URL or --url.",
+    cause,
+  });
 }

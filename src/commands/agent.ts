@@ -50,7 +50,7 @@ export const command = defineNixdeployCommand({
       repeatable: true,
       description: "A key that closures may be signed with, instead of those of the first contact",
       valueHint: "NAME:BASE64",
-      parse: (text) => formatPublicKey(parsePublicKey(text)),
+      parse: (text) => withoutFormat(() => formatPublicKey(parsePublicKey(text))),
     },
   },
   async run({ args, context }) {
@@ -86,9 +86,14 @@ function resolveProfile(profile: string | null, env: Environment): string {
 
 /** Checked here, so that a wrong one is a usage error; resolved when the environment is known. */
 function parseProfile(text: string): string {
+  withoutFormat(() => resolveProfilePath({ profile: text, isRoot: true, home: "/", stateHome: null }));
+  return text;
+}
+
+/** The flag says already what it should have been: only the reason is left of a parser's error. */
+function withoutFormat<Value>(parse: () => Value): Value {
   try {
-    resolveProfilePath({ profile: text, isRoot: true, home: "/", stateHome: null });
-    return text;
+    return parse();
   } catch (error) {
     throw error instanceof NixParseError ? new Error(error.reason) : error;
   }

@@ -6,6 +6,7 @@ import { parseCacheName } from "../names.ts";
 import type { UploadPlan } from "../nix/cache/upload/plan-upload.ts";
 import { loadUploadPlan, runUpload, type UploadResult } from "../nix/cache/upload/upload.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
+import { NixParseError } from "../nix/parse-error.ts";
 import type { PathInfo } from "../nix/path-info.ts";
 import { signPathInfo } from "../nix/signature.ts";
 import { parseSecretKey } from "../nix/signing-key.ts";
@@ -102,7 +103,8 @@ function parseSigningKey(text: string) {
   try {
     return parseSecretKey(text.trim());
   } catch (error) {
-    throw new NixdeployError("usage", `cannot use the signing key: ${describeError(error)}`, {
+    const why = error instanceof NixParseError ? error.reason : describeError(error);
+    throw new NixdeployError("usage", `cannot use the signing key: ${why}`, {
       hint: "It is one line NAME:BASE64, as `nix key generate-secret` or `nix-store --generate-binary-cache-key` makes it.",
       cause: error,
     });

@@ -118,7 +118,10 @@ async function readPem<Value extends X509Certificate | KeyObject>(file: string, 
   } catch (cause) {
     // The library's text says less than this, and the file may be a secret.
     throw new NixdeployError("usage", `cannot use the TLS ${what} ${file}: it is no ${what} in PEM form`, {
-      hint: `The file begins with a line like -----BEGIN ${what === "key" ? "PRIVATE KEY" : "CERTIFICATE"}-----; keys must not be encrypted.`,
+      hint:
+        what === "key"
+          ? "The file begins with a line like -----BEGIN PRIVATE KEY-----, and must not be encrypted."
+          : "The file begins with -----BEGIN CERTIFICATE-----: the server's own first, then those that signed it.",
       cause,
     });
   }

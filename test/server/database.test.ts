@@ -252,6 +252,6 @@ describe("the lock", () => {
   });
 
   test("says what is wrong with a file that cannot be", () => {
-    expect(() => takeExclusiveLock("/nonexistent/lock")).toThrow("unable to open");
+    expect(() => takeExclusiveLock("/nonexistent/lock")).toThrow("cannot open the lock file");
   });
 });

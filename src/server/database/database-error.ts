@@ -2,7 +2,7 @@
  * What SQLite says about a file, as an error that a person can act on. Anything else that a statement can do wrong is a
  * bug of ours and passes through.
  */
-import { describeError, NixdeployError } from "../../errors.ts";
+import { NixdeployError } from "../../errors.ts";
 
 /** Result codes of SQLite (sqlite.org/rescode.html) that are about the file and not about the statement. */
 const REASONS: readonly { readonly codes: RegExp; readonly reason: string; readonly isDamaged?: true }[] = [
@@ -43,7 +43,7 @@ function findReason(error: unknown) {
 export function explainDatabaseError(error: unknown, { what, file, hint }: DatabaseFile): unknown {
   const known = findReason(error);
   if (known === undefined) return error;
-  return new NixdeployError("host", `cannot open ${what} ${file}: ${known.reason} (${describeError(error)})`, {
+  return new NixdeployError("host", `cannot open ${what} ${file}: ${known.reason}`, {
     cause: error,
     ...(known.isDamaged === true ? { hint } : {}),
   });
