@@ -40,6 +40,8 @@ const ANSWERS_TO_FAILURES = {
   development: false,
   error: () => formatProblem({ title: "The coordinator failed to answer", status: 500 }),
 } as const;
+/** Bun makes a request's URL of what the Host header says, whatever that is. */
+const NOT_A_URL = () => formatProblem({ title: "Host and target make no URL", status: 400 });
 
 /** @throws NixdeployError `host` when the port or the socket cannot be had */
 export function listen(coordinator: Coordinator, options: ListenOptions): Listener {
@@ -56,7 +58,9 @@ export function listen(coordinator: Coordinator, options: ListenOptions): Listen
       ...ANSWERS_TO_FAILURES,
       routes: coordinator.cacheFileRoutes,
       fetch: async (request, bun) => {
-        if (new URL(request.url).pathname === AGENT_CONNECT_PATH) return upgrade(request, bun);
+        const url = URL.parse(request.url);
+        if (url === null) return NOT_A_URL();
+        if (url.pathname === AGENT_CONNECT_PATH) return upgrade(request, bun);
         return await coordinator.fetch(request, { control: false });
       },
       websocket: agentWebsocket(coordinator, connections),
@@ -100,7 +104,8 @@ function bindControlSocket(coordinator: Coordinator, path: string) {
       unix: path,
       ...NO_IDLE_TIMEOUT,
       ...ANSWERS_TO_FAILURES,
-      fetch: async (request) => await coordinator.fetch(request, { control: true }),
+      fetch: async (request) =>
+        URL.canParse(request.url) ? await coordinator.fetch(request, { control: true }) : NOT_A_URL(),
     });
     chmodSync(path, OWNER_ONLY);
     return control;
