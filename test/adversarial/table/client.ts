@@ -162,7 +162,7 @@ export const clientParsers: readonly Parser[] = [
     errors: [Error],
     dictionary: ["d", "h", "m", "s", "0", "9999999"],
     parse: (bytes) => parseDuration(textOf(bytes)),
-    format: (milliseconds) => `${milliseconds / 1000}s`,
+    format: (milliseconds) => `${Math.floor(milliseconds / 60_000)}m${(milliseconds / 1000) % 60}s`,
   }),
   ...commandParsers,
 ];
