@@ -15,6 +15,10 @@
  * (latin1): nothing is lost, and comparing two of them compares their bytes. To show one, decode it:
  * `Buffer.from(name, "latin1").toString("utf8")`.
  *
+ * Names that differ only in case, or in how Unicode composes a letter, are different names and accepted, as by Nix: a
+ * store knows no case. Where the file system does (macOS), the daemon renames on import and undoes it when it reads
+ * ("case hack"), so neither the reader here nor the agent has to know.
+ *
  * Source: Nix `src/libutil/archive.cc`; the limits are those of Nix 2.35. Older versions of Nix neither check the
  * order nor refuse duplicates, which is why nobody should be handed a NAR that was not checked.
  */

@@ -150,6 +150,15 @@ describe("the NAR reader", () => {
     expect(() => reader.finish()).toThrow("disk full");
   });
 
+  test("tells names apart that differ only in case, and those that are not UTF-8", () => {
+    const names = ["A", "a", "a~nix~case~hack~1", "e\xcc\x81", "\x80", "\xc3\xa9", "\xff\xfe"];
+    const link: NarTree = { type: "symlink", target: "\xff" };
+    const tree: NarTree = { type: "directory", entries: new Map(names.map((name) => [name, link])) };
+    const events = readNarEvents([narOf(tree)]);
+    expect(events.map(({ path }) => path)).toEqual(["", ...names]);
+    expect(treeOfEvents(events)).toEqual(tree);
+  });
+
   test("reads the deepest, longest and widest things that are allowed", () => {
     let tree: NarTree = { type: "symlink", target: "x".repeat(4095) };
     for (let depth = 0; depth < 63; depth += 1) {
