@@ -75,3 +75,19 @@ test("an endless event is refused", () => {
   const chunk = new TextEncoder().encode(`data: ${"a".repeat(EVENT_CHARACTERS_MAX / 4)}\n`);
   expect(() => [1, 2, 3, 4, 5].map(() => parser.push(chunk))).toThrow("an event is longer than");
 });
+
+test("an endless event of empty lines is refused", () => {
+  const parser = createEventStreamParser();
+  const chunk = new TextEncoder().encode("data\n".repeat(EVENT_CHARACTERS_MAX / 4));
+  expect(() => [1, 2, 3, 4, 5].map(() => parser.push(chunk))).toThrow("an event is longer than");
+});
+
+test("a long line in small chunks is looked through once", () => {
+  const parser = createEventStreamParser();
+  const chunk = new Uint8Array(64).fill(0x61);
+  const before = process.cpuUsage();
+  for (let bytes = 0; bytes < EVENT_CHARACTERS_MAX; bytes += chunk.length) parser.push(chunk);
+  const { user, system } = process.cpuUsage(before);
+  // Looking at all of it again for each chunk took more than a minute.
+  expect((user + system) / 1000).toBeLessThan(3_000);
+});
