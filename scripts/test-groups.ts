@@ -24,7 +24,7 @@ const RULES: readonly GroupRule[] = [
     folders: ["test/e2e/"],
     needs: ["nix", "binary"],
     testTimeoutMs: 120_000,
-    groupTimeoutMs: 600_000,
+    groupTimeoutMs: 1_500_000,
     processes: 2,
   },
   {
@@ -32,7 +32,7 @@ const RULES: readonly GroupRule[] = [
     folders: ["test/integration/"],
     needs: ["nix"],
     testTimeoutMs: 60_000,
-    groupTimeoutMs: 480_000,
+    groupTimeoutMs: 900_000,
     processes: 1,
   },
   {
@@ -40,7 +40,7 @@ const RULES: readonly GroupRule[] = [
     folders: ["test/"],
     needs: [],
     testTimeoutMs: 10_000,
-    groupTimeoutMs: 120_000,
+    groupTimeoutMs: 900_000,
     processes: 2,
   },
 ];
