@@ -78,6 +78,25 @@ export async function runProgram(options: RunProgramOptions): Promise<ProgramExi
   return { kind: "not-started", reason: describeError(result.cause ?? result.shortMessage) };
 }
 
+/** Starts a program that outlives us, in a session of its own, without standard streams. */
+export function startDetached(options: {
+  readonly command: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+}): void {
+  const [file = "", ...args] = options.command;
+  const child = execa(file, args, {
+    env: options.environment,
+    extendEnv: false,
+    cwd: "/",
+    stdio: "ignore",
+    buffer: false,
+    reject: false,
+    detached: true,
+    cleanup: false,
+  });
+  child.nodeChildProcess.unref();
+}
+
 /** Stops the whole group when time is up. @returns whether it was */
 async function stopAtDeadline(options: {
   readonly pid: number | undefined;

@@ -1,0 +1,145 @@
+/**
+ * NixOS: `test` first, and only after the proof the profile and the boot loader.
+ *
+ *   check     the new script's `check`, where it knows it; free space for kernel and initrd
+ *   activate  switch-to-configuration test
+ *   commit    nix-env --set, switch-to-configuration boot
+ *   undo      if anything was committed: the previous profile and its `boot`; then the previous system's `test`
+ *
+ * What the exit codes of `test` mean is decided in `judge.ts`.
+ */
+import type { StorePath } from "../../nix/store-path.ts";
+import type { ProgramExit } from "../process.ts";
+import { describeBootSpace } from "./boot-space.ts";
+import {
+  codeOf,
+  type Driver,
+  type DriverDeps,
+  describeExit,
+  isSuccess,
+  runLogged,
+  type StageEnd,
+  setProfile,
+} from "./driver.ts";
+import { EXIT_LOCK_HELD, judgeTest, judgeUndo } from "./judge.ts";
+import { describeUnprovedKernel } from "./kernel.ts";
+
+type Action = "check" | "dry-activate" | "test" | "boot";
+
+const CHECK_MAX_MS = 2 * 60_000;
+/** Between tries while another activation, or one that an earlier supervisor started, holds the lock. */
+const LOCK_RETRY_MS = 1_000;
+/** An old script says this, with code 1, to an action it does not know. */
+const USAGE = /\busage\b/i;
+
+export function createNixosDriver(deps: DriverDeps): Driver {
+  const { record } = deps;
+  const { storePath, previous } = record;
+
+  const check = async (): Promise<StageEnd> => {
+    const tooFull = await describeBootSpace(storePath, previous.current);
+    if (tooFull !== null) return { kind: "refused", reason: tooFull, exitCode: null };
+    if (record.mode === "dry-activate") return await dryActivate(deps);
+    return await runCheck(deps);
+  };
+  const commit = async (): Promise<StageEnd> => {
+    const set = await setProfile(storePath, deps);
+    if (set.kind !== "good") return set;
+    return await install(storePath, deps);
+  };
+  const undo = async (): Promise<StageEnd> => {
+    if (record.commitBegun) {
+      const restored = await restorePermanent(deps);
+      if (restored.kind !== "good") return restored;
+    }
+    return await restoreRunning(deps);
+  };
+  return {
+    check,
+    activate: () => runTest(deps),
+    commit,
+    undo,
+    runsNew: async () => (await deps.readCurrentSystem()) === storePath,
+  };
+}
+
+async function runCheck(deps: DriverDeps): Promise<StageEnd> {
+  let isUnknown = false;
+  const exit = await runAction(deps.record.storePath, "check", deps, (line) => {
+    isUnknown ||= USAGE.test(line);
+  });
+  if (isSuccess(exit) || (isUnknown && exit.kind === "exited")) return { kind: "good", exitCode: null };
+  return { kind: "refused", reason: `the new system's own check ${describeExit(exit)}`, exitCode: codeOf(exit) };
+}
+
+async function dryActivate(deps: DriverDeps): Promise<StageEnd> {
+  const exit = await runAction(deps.record.storePath, "dry-activate", deps);
+  if (isSuccess(exit)) return { kind: "good", exitCode: 0 };
+  return {
+    kind: "refused",
+    reason: `switch-to-configuration dry-activate ${describeExit(exit)}`,
+    exitCode: codeOf(exit),
+  };
+}
+
+async function runTest(deps: DriverDeps): Promise<StageEnd> {
+  const { record } = deps;
+  const exit = await runAction(record.storePath, "test", deps);
+  const end = judgeTest(exit, record.policy);
+  if (end.kind !== "good") return end;
+  const note = await describeUnprovedKernel(record.storePath);
+  return note === null ? end : { ...end, note };
+}
+
+/** The boot loader's default becomes this system, which the profile names already. */
+async function install(system: StorePath, deps: DriverDeps): Promise<StageEnd> {
+  const exit = await runAction(system, "boot", deps);
+  if (isSuccess(exit)) return { kind: "good", exitCode: null };
+  const reason = `installing the boot loader entry of ${system} ${describeExit(exit)}`;
+  return { kind: "bad", reason, exitCode: codeOf(exit) };
+}
+
+async function restorePermanent(deps: DriverDeps): Promise<StageEnd> {
+  const { profile } = deps.record.previous;
+  if (profile === null) return { kind: "good", exitCode: null };
+  const set = await setProfile(profile, deps);
+  return set.kind === "good" ? await install(profile, deps) : set;
+}
+
+async function restoreRunning(deps: DriverDeps): Promise<StageEnd> {
+  const { current, failedUnits } = deps.record.previous;
+  if (current === null) {
+    return { kind: "bad", reason: "there is no earlier system to go back to", exitCode: null };
+  }
+  const exit = await runAction(current, "test", deps);
+  const running = await deps.readCurrentSystem();
+  if (running !== current) {
+    return { kind: "bad", reason: `its script ${describeExit(exit)}, and ${running} runs`, exitCode: codeOf(exit) };
+  }
+  const failedNow = await deps.readFailedUnits();
+  return judgeUndo({ exit, failedBefore: failedUnits, failedNow });
+}
+
+/** While another activation holds the lock, waits for it, as long as an activation may take. */
+async function runAction(
+  system: StorePath,
+  action: Action,
+  deps: DriverDeps,
+  onLine?: (text: string) => void,
+): Promise<ProgramExit> {
+  const { clock, record } = deps;
+  const deadlineMs = action === "check" ? CHECK_MAX_MS : record.policy.activationTimeoutMs;
+  const giveUpAtMs = clock.monotonicMs() + deadlineMs;
+  for (;;) {
+    const program = { command: `${system}/bin/switch-to-configuration`, args: [action], deadlineMs };
+    const exit = await runLogged(program, deps, onLine);
+    // A first try finds somebody else's lock, which is refused; a later one finds what an earlier one of ours left.
+    const isLeftover = exit.kind === "exited" && exit.code === EXIT_LOCK_HELD && isOurs(deps);
+    if (!isLeftover || clock.monotonicMs() >= giveUpAtMs) return exit;
+    await clock.sleep(LOCK_RETRY_MS, new AbortController().signal);
+  }
+}
+
+function isOurs({ record }: DriverDeps): boolean {
+  return record.tries > 1 || record.stage === "undoing";
+}
