@@ -15,7 +15,7 @@ import {
 } from "./names.ts";
 import { parseFileHash, parseNarHash } from "./nix/hash.ts";
 import { parseStorePathHash } from "./nix/store-path.ts";
-import { parsedWith, storePathSchema } from "./protocol.ts";
+import { activationPolicySchema, parsedWith, storePathSchema } from "./protocol.ts";
 import { TOKEN_KINDS } from "./token.ts";
 
 const count = z.number().int().nonnegative();
@@ -189,6 +189,7 @@ export const createRolloutSchema = z.object({
   /** Nix system → store path of a script. */
   rollbackScript: z.record(z.string().max(64), z.string().max(400)).optional(),
   mode: z.enum(MODES),
+  policy: activationPolicySchema.optional(),
   description: z.string().max(1_000).optional(),
   origin: originSchema.optional(),
   requireOnline: z.boolean().optional(),

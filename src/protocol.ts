@@ -90,6 +90,19 @@ export const helloSchema = z.object({
 });
 export type Hello = z.output<typeof helloSchema>;
 
+const HOUR_MS = 3_600_000;
+/** {@link ActivationPolicy} on the wire. */
+export const activationPolicySchema = z.object({
+  onUnitFailure: z.enum(["rollback", "keep"]).optional(),
+  confirmWindowMs: z.number().int().min(1_000).max(HOUR_MS).optional(),
+  activationTimeoutMs: z
+    .number()
+    .int()
+    .min(1_000)
+    .max(24 * HOUR_MS)
+    .optional(),
+});
+
 const entryBase = { n: z.number().int().positive(), atMs: count };
 
 export const reportEntrySchema = z.discriminatedUnion("type", [
@@ -204,6 +217,7 @@ export const offerSchema = z.object({
   mode: z.enum(MODES),
   /** Run after activation on the agent's kind of system; a failure rolls back. */
   rollbackScript: storePathSchema.nullable(),
+  policy: activationPolicySchema.optional(),
 });
 export type Offer = z.output<typeof offerSchema>;
 

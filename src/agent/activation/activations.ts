@@ -120,9 +120,9 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
       failedUnits: await readFailedUnits(deps),
     },
     policy: {
-      onUnitFailure: "rollback",
-      confirmWindowMs: CONFIRM_WINDOW_MS,
-      activationTimeoutMs: ACTIVATION_TIMEOUT_MS,
+      onUnitFailure: offer.policy?.onUnitFailure ?? "rollback",
+      confirmWindowMs: offer.policy?.confirmWindowMs ?? CONFIRM_WINDOW_MS,
+      activationTimeoutMs: offer.policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_MS,
     },
     prover: unit === null ? { kind: "supervisor" } : { kind: "agent", unit },
     environment: { ...deps.environment },
