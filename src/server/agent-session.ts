@@ -95,11 +95,8 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
       send(welcome);
       return socket.close(CLOSE_NORMAL, "heard");
     }
-    const live: LiveAgent = {
-      agentId: agent.id,
-      send,
-      close: (reason) => socket.close(CLOSE_NORMAL, reason),
-    };
+    const close = (reason: string) => socket.close(CLOSE_NORMAL, reason);
+    const live: LiveAgent = { agentId: agent.id, send, close };
     send(welcome);
     state = { kind: "live", agent, live };
     await loginDeadline.stop();
