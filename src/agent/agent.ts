@@ -79,7 +79,8 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   const identity = await loadIdentity({ ...config, random: deps.random });
   logger.info(`agent ${config.name} keeps ${config.profilePath}; its key is ${identity.fingerprint}`);
   const enrolment = await readEnrolment(config.stateDirectory);
-  await using store = await openDeploymentStore({ ...config, clock, followed: await deps.activations.pending() });
+  const pending = await deps.activations.pending();
+  await using store = await openDeploymentStore({ ...config, clock, followed: pending });
   const contact = createContact();
   const trust = createTrust(config.trustedPublicKeys, enrolment?.pinnedPublicKeys ?? []);
   // Aborted when the agent is told to stop, or when the connection fails for good.
@@ -109,7 +110,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
       }),
   });
   const facts = createFacts(deps, () => worker.inFlight, signal);
-  worker.resume();
+  worker.resume(pending);
   try {
     await runConnection({
       ...deps,

@@ -56,10 +56,12 @@ export async function openDeploymentStore(options: {
     await file[Symbol.asyncDispose]();
     // Without its offer a folder counts as never begun, should this be interrupted.
     await rm(join(directory, "offer.json"), { force: true });
+    await syncDirectory(directory);
     await rm(directory, { recursive: true, force: true });
     changes.changed();
   };
   await ensureDirectory(parent, PRIVATE_DIRECTORY);
+  await syncDirectory(options.stateDirectory);
   for (const { directory, offer } of await readOffers(parent)) await add(directory, offer);
 
   return {
@@ -128,6 +130,11 @@ export async function openDeploymentJournal(options: {
       await opened.file[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Whether the coordinator may still have to learn something about a deployment. */
+export async function hasJournal(stateDirectory: string, deploymentId: DeploymentId): Promise<boolean> {
+  return (await readOffer(join(stateDirectory, "deployments", deploymentId))) !== null;
 }
 
 async function openJournal(options: {

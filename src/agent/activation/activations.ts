@@ -8,6 +8,7 @@ import type { DeploymentId } from "../../names.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import type { AgentConfig } from "../agent.ts";
+import { hasJournal } from "../deployment-store.ts";
 import { tryLockFile } from "../flock.ts";
 import type { Journal, OutcomeEntry } from "../journal.ts";
 import type { Proof } from "../login.ts";
@@ -18,7 +19,10 @@ import { recordProof } from "./proof.ts";
 import { type ActivationRecord, readRecord, removeRecord, requestCancel, writeRecord } from "./record.ts";
 
 export type Activations = {
-  /** The deployment that has an activation on record; null when there is none. */
+  /**
+   * The deployment that has an activation on record; null when there is none. Forgets a record of the past: one that is
+   * finished, and whose outcome the coordinator has.
+   */
   pending(): Promise<DeploymentId | null>;
   /**
    * Looks whether it may be activated and, if so, puts it on record: from then on `carry` must follow.
@@ -68,11 +72,18 @@ export function createActivations(deps: ActivationsDeps): Activations {
   const { stateDirectory } = deps.config;
   return {
     async pending() {
-      return (await readRecord(stateDirectory))?.deploymentId ?? null;
+      const record = await readRecord(stateDirectory);
+      if (record?.stage === "finished" && !(await hasJournal(stateDirectory, record.deploymentId))) {
+        await removeRecord(stateDirectory);
+        return null;
+      }
+      return record?.deploymentId ?? null;
     },
     async begin(request) {
       const prepared = await prepare(request, deps);
       if (typeof prepared === "string") return prepared;
+      // Whoever finds the record may write the journal.
+      await request.journal.handOver();
       await writeRecord(stateDirectory, prepared);
       return null;
     },
@@ -133,7 +144,7 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
     deadlineUptimeMs: null,
     commitBegun: false,
     unitsFailed: false,
-    ...{ reason: null, outcome: null, exitCode: null },
+    ...{ note: null, reason: null, outcome: null, exitCode: null },
   };
 }
 
@@ -150,7 +161,10 @@ async function readType(path: StorePath | null, { readNames }: ActivationsDeps) 
 }
 
 async function carry(journal: Journal, signal: AbortSignal, deps: ActivationsDeps): Promise<OutcomeEntry> {
-  if (journal.outcome === null) await journal.handOver();
+  if (journal.outcome !== null) {
+    await removeRecord(deps.config.stateDirectory);
+    return journal.outcome;
+  }
   const over = new AbortController();
   const watching = keepSupervised(AbortSignal.any([signal, over.signal]), deps).catch((error: unknown) => {
     if (!signal.aborted && !over.signal.aborted) throw error;

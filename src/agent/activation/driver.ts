@@ -4,6 +4,9 @@
  *
  * Every call may be made again: whoever was killed in the middle of one begins it anew.
  */
+import { readdir, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { parseGenerationLink } from "../../nix/profile.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import type { ProgramExit, RunProgram } from "../process.ts";
@@ -80,6 +83,18 @@ export async function setProfile(storePath: StorePath, deps: DriverDeps): Promis
   const exit = await runLogged({ command: "nix-env", args, deadlineMs: SET_PROFILE_MAX_MS }, deps);
   if (isSuccess(exit) && (await deps.readProfilePath()) === storePath) return { kind: "good", exitCode: 0 };
   return { kind: "bad", reason: `setting the profile ${profilePath} ${describeExit(exit)}`, exitCode: codeOf(exit) };
+}
+
+/** Removes the link and its generations, all of which this activation made. */
+export async function removeProfile(deps: DriverDeps): Promise<StageEnd> {
+  const { profilePath } = deps.record;
+  await rm(profilePath, { force: true });
+  const directory = dirname(profilePath);
+  for (const name of await readdir(directory)) {
+    if (parseGenerationLink(name)?.profile === basename(profilePath)) await rm(join(directory, name), { force: true });
+  }
+  if ((await deps.readProfilePath()) === null) return { kind: "good", exitCode: null };
+  return { kind: "bad", reason: `the profile ${profilePath} could not be removed`, exitCode: null };
 }
 
 export function isSuccess(exit: ProgramExit): boolean {

@@ -17,16 +17,21 @@ import {
   type DriverDeps,
   describeExit,
   isSuccess,
+  removeProfile,
   runLogged,
   type StageEnd,
   setProfile,
 } from "./driver.ts";
 import { EXIT_LOCK_HELD, judgeTest, judgeUndo } from "./judge.ts";
 import { describeUnprovedKernel } from "./kernel.ts";
+import { findObstacle } from "./obstacles.ts";
+import type { ActivationRecord } from "./record.ts";
 
 type Action = "check" | "dry-activate" | "test" | "boot";
 
 const CHECK_MAX_MS = 2 * 60_000;
+/** The way back gets this long, however short the new version's time was. */
+const UNDO_MIN_MS = 10 * 60_000;
 /** Between tries while another activation, or one that an earlier supervisor started, holds the lock. */
 const LOCK_RETRY_MS = 1_000;
 /** An old script says this, with code 1, to an action it does not know. */
@@ -37,6 +42,8 @@ export function createNixosDriver(deps: DriverDeps): Driver {
   const { storePath, previous } = record;
 
   const check = async (): Promise<StageEnd> => {
+    const obstacle = await findObstacle(record);
+    if (obstacle !== null) return { kind: "refused", reason: obstacle, exitCode: null };
     const tooFull = await describeBootSpace(storePath, previous.current);
     if (tooFull !== null) return { kind: "refused", reason: tooFull, exitCode: null };
     if (record.mode === "dry-activate") return await dryActivate(deps);
@@ -69,7 +76,12 @@ async function runCheck(deps: DriverDeps): Promise<StageEnd> {
     isUnknown ||= USAGE.test(line);
   });
   if (isSuccess(exit) || (isUnknown && exit.kind === "exited")) return { kind: "good", exitCode: null };
-  return { kind: "refused", reason: `the new system's own check ${describeExit(exit)}`, exitCode: codeOf(exit) };
+  if (codeOf(exit) === EXIT_LOCK_HELD) {
+    const reason = "another activation is running on this machine (its check ended with code 11)";
+    return { kind: "refused", reason, exitCode: EXIT_LOCK_HELD };
+  }
+  const what = exit.kind === "not-started" ? "bin/switch-to-configuration" : "own check";
+  return { kind: "refused", reason: `the new system's ${what} ${describeExit(exit)}`, exitCode: codeOf(exit) };
 }
 
 async function dryActivate(deps: DriverDeps): Promise<StageEnd> {
@@ -101,7 +113,7 @@ async function install(system: StorePath, deps: DriverDeps): Promise<StageEnd> {
 
 async function restorePermanent(deps: DriverDeps): Promise<StageEnd> {
   const { profile } = deps.record.previous;
-  if (profile === null) return { kind: "good", exitCode: null };
+  if (profile === null) return await removeProfile(deps);
   const set = await setProfile(profile, deps);
   return set.kind === "good" ? await install(profile, deps) : set;
 }
@@ -128,7 +140,7 @@ async function runAction(
   onLine?: (text: string) => void,
 ): Promise<ProgramExit> {
   const { clock, record } = deps;
-  const deadlineMs = action === "check" ? CHECK_MAX_MS : record.policy.activationTimeoutMs;
+  const deadlineMs = timeFor(action, record);
   const giveUpAtMs = clock.monotonicMs() + deadlineMs;
   for (;;) {
     const program = { command: `${system}/bin/switch-to-configuration`, args: [action], deadlineMs };
@@ -138,6 +150,11 @@ async function runAction(
     if (!isLeftover || clock.monotonicMs() >= giveUpAtMs) return exit;
     await clock.sleep(LOCK_RETRY_MS, new AbortController().signal);
   }
+}
+
+function timeFor(action: Action, { stage, policy }: ActivationRecord): number {
+  if (stage === "undoing") return Math.max(UNDO_MIN_MS, policy.activationTimeoutMs);
+  return action === "check" ? Math.min(CHECK_MAX_MS, policy.activationTimeoutMs) : policy.activationTimeoutMs;
 }
 
 function isOurs({ record }: DriverDeps): boolean {

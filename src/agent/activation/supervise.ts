@@ -18,6 +18,7 @@ import type { RunProgram } from "../process.ts";
 import type { BootClock } from "./boot-clock.ts";
 import type { Driver, DriverDeps, StageEnd } from "./driver.ts";
 import { advance, begin, PHASE_OF } from "./engine.ts";
+import { recordingRuns, stopLeftover } from "./leftover.ts";
 import { createNixosDriver } from "./nixos.ts";
 import { createPlainDriver } from "./plain.ts";
 import { awaitProof } from "./proof.ts";
@@ -48,11 +49,15 @@ const OUTCOME_RETRY_MS = 5_000;
 const UNDO_RETRY_MS = 2_000;
 
 /** @throws the signal's reason; the record then says where to go on */
-export async function superviseActivation(deps: SuperviseDeps): Promise<SuperviseEnd> {
-  using lock = tryLockFile(join(deps.stateDirectory, LOCK_FILE));
+export async function superviseActivation(given: SuperviseDeps): Promise<SuperviseEnd> {
+  const { stateDirectory } = given;
+  using lock = tryLockFile(join(stateDirectory, LOCK_FILE));
   if (lock === null) return "somebody-else-does";
-  const recorded = await readRecord(deps.stateDirectory);
+  const recorded = await readRecord(stateDirectory);
   if (recorded === null) return "nothing-to-do";
+  const { bootId } = await given.bootClock.read();
+  await stopLeftover({ ...given, bootId });
+  const deps = { ...given, run: recordingRuns(given.run, { stateDirectory, bootId }) };
   await using opened = await openDeploymentJournal({ ...deps, deploymentId: recorded.deploymentId });
   const { journal } = opened;
   if (journal.outcome !== null) return "nothing-to-do";
