@@ -7,7 +7,9 @@
  * used twice for different entries.
  */
 import { type FileHandle, open } from "node:fs/promises";
+import { dirname } from "node:path";
 import { type ReportEntry, reportEntrySchema } from "../protocol.ts";
+import { syncDirectory } from "./durable-file.ts";
 
 /** A place in the file: behind entry `n`, at byte `offset`. */
 export type Cursor = { readonly n: number; readonly offset: number };
@@ -49,11 +51,14 @@ export type OpenJournalFileOptions = {
 export async function openJournalFile({ path, onEntry, isFollowed }: OpenJournalFileOptions): Promise<JournalFile> {
   const file = await open(path, "a+", 0o600);
   await file.close();
+  await syncDirectory(dirname(path));
   const handle = await open(path, "r+");
   try {
-    const end = await readEntries(handle, START, onEntry);
-    if (isFollowed) await handle.datasync();
-    else await handle.truncate(end.offset);
+    const { size } = await handle.stat();
+    const end = await readEntries(handle, { from: START, untilOffset: size, onEntry });
+    if (!isFollowed) await handle.truncate(end.offset);
+    // Whoever wrote it may have been killed before it was synced.
+    await handle.datasync();
     return createJournalFile(handle, end);
   } catch (error) {
     await handle.close();
@@ -90,7 +95,7 @@ function createJournalFile(handle: FileHandle, recovered: Cursor): JournalFile {
       // Whoever wrote it may not have synced it yet, and what leaves the machine must be durable.
       await handle.datasync();
       const before = end;
-      end = await readEntries(handle, end, onEntry);
+      end = await readEntries(handle, { from: end, untilOffset: size, onEntry });
       return end.n > before.n;
     },
     async find(n, from) {
@@ -106,11 +111,16 @@ function createJournalFile(handle: FileHandle, recovered: Cursor): JournalFile {
   };
 }
 
-/** Gives every whole entry from a place on to `onEntry`. @returns the place behind the last one */
-async function readEntries(handle: FileHandle, from: Cursor, onEntry: (entry: ReportEntry) => void): Promise<Cursor> {
+type ReadEntriesOptions = Pick<OpenJournalFileOptions, "onEntry"> & {
+  readonly from: Cursor;
+  /** What is behind it may be written at this moment, and not be durable. */
+  readonly untilOffset: number;
+};
+
+/** Gives every whole entry between two places to `onEntry`. @returns the place behind the last one */
+async function readEntries(handle: FileHandle, { from, untilOffset, onEntry }: ReadEntriesOptions): Promise<Cursor> {
   let end = from;
-  const { size } = await handle.stat();
-  for await (const line of readLines(handle, from.offset, size)) {
+  for await (const line of readLines(handle, from.offset, untilOffset)) {
     const entry = parseEntry(line.text);
     if (entry === null || entry.n !== end.n + 1) break;
     end = { n: entry.n, offset: line.end };

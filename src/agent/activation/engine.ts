@@ -9,22 +9,24 @@
  * | stage      | good               | refused, untouched | bad                | reboot in between               |
  * | ---------- | ------------------ | ------------------ | ------------------ | ------------------------------- |
  * | checking   | activating ¹       | finished, failed   | finished, failed   | checking again                  |
- * | activating | confirming ²       | finished, failed   | undoing            | undoing                         |
- * | confirming | committing ¹       | –                  | undoing            | undoing                         |
- * | committing | finished           | –                  | undoing            | the new one booted: committing, |
- * |            |                    |                    |                    | else undoing                    |
- * | undoing    | rolled-back        | –                  | undoing ³, then    | undoing                         |
+ * | activating | confirming ²       | finished, failed ⁴ | undoing            | undoing                         |
+ * | confirming | committing ¹       | as bad             | undoing            | undoing                         |
+ * | committing | finished           | as bad ⁴           | undoing            | the new one booted, or `boot`:  |
+ * |            |                    |                    |                    | committing, else undoing        |
+ * | undoing    | rolled-back        | as bad             | undoing ³, then    | undoing                         |
  * |            |                    |                    | finished, degraded |                                 |
  *
  * ¹ By mode: `boot` goes from checking to committing; `test` ends after confirming; `dry-activate` ends after checking.
  * ² With units that failed, if the policy is to keep them: the end is then degraded instead of succeeded.
  * ³ Up to {@link UNDO_TRIES_MAX} times.
+ * ⁴ The first try of the first stage that touches anything (`boot`: committing) can still be refused; a later try may
+ *   find what an earlier one did, so it counts as bad.
  *
  * Until committing, the boot default is the previous system: a power cut or a reboot at any earlier moment *is* the undo,
  * which `undoing` then only verifies.
  */
 import type { Outcome } from "../../deployment.ts";
-import type { ActivationRecord, Stage } from "./record.ts";
+import { type ActivationRecord, SENTENCE_CHARACTERS_MAX, type Stage } from "./record.ts";
 
 export type EngineEvent =
   | { readonly kind: "good"; readonly exitCode: number | null; readonly unitsFailed?: boolean; readonly note?: string }
@@ -53,7 +55,7 @@ export function advance(record: ActivationRecord, event: EngineEvent): Activatio
     case "good":
       return advanceGood(record, event);
     case "refused":
-      return finish(record, { outcome: "failed", ...event });
+      return isUntouched(record) ? finish(record, { outcome: "failed", ...event }) : advanceBad(record, event);
     case "bad":
       return advanceBad(record, event);
     case "rebooted":
@@ -65,8 +67,9 @@ export function advance(record: ActivationRecord, event: EngineEvent): Activatio
 
 function advanceGood(record: ActivationRecord, event: Extract<EngineEvent, { kind: "good" }>): ActivationRecord {
   const unitsFailed = record.unitsFailed || event.unitsFailed === true;
-  const next = { ...record, unitsFailed, exitCode: event.exitCode ?? record.exitCode };
-  const succeed = () => finish(next, { ...describeSuccess(next, event.note ?? null), exitCode: next.exitCode });
+  const exitCode = event.exitCode ?? record.exitCode;
+  const next = { ...record, unitsFailed, exitCode, note: cut(event.note ?? null) ?? record.note };
+  const succeed = () => finish(next, { ...describeSuccess(next), exitCode });
   switch (record.stage) {
     case "checking":
       if (record.mode === "dry-activate") return succeed();
@@ -81,7 +84,8 @@ function advanceGood(record: ActivationRecord, event: Extract<EngineEvent, { kin
       return finish(next, {
         outcome: "rolled-back",
         reason: `${record.reason ?? "It was undone"}; the machine is back on ${describePrevious(record)}`,
-        exitCode: next.exitCode,
+        // Of what went wrong, not of the way back.
+        exitCode: record.exitCode,
       });
     case "finished":
       return record;
@@ -90,14 +94,17 @@ function advanceGood(record: ActivationRecord, event: Extract<EngineEvent, { kin
   }
 }
 
-function advanceBad(record: ActivationRecord, event: Extract<EngineEvent, { kind: "bad" }>): ActivationRecord {
+function advanceBad(
+  record: ActivationRecord,
+  event: Extract<EngineEvent, { kind: "bad" | "refused" }>,
+): ActivationRecord {
   switch (record.stage) {
     case "checking":
       return finish(record, { outcome: "failed", ...event });
     case "activating":
     case "confirming":
     case "committing":
-      return enter({ ...record, reason: event.reason, exitCode: event.exitCode ?? record.exitCode }, "undoing");
+      return enter({ ...record, reason: cut(event.reason), exitCode: event.exitCode ?? record.exitCode }, "undoing");
     case "undoing": {
       if (record.tries < UNDO_TRIES_MAX) return record;
       const reason = `${record.reason ?? "It failed"}; going back to ${describePrevious(record)} failed: ${event.reason}`;
@@ -128,6 +135,12 @@ function advanceRebooted(record: ActivationRecord, runsNew: boolean): Activation
   }
 }
 
+/** Whether nothing of this machine can have been changed yet. */
+export function isUntouched({ stage, mode, tries }: ActivationRecord): boolean {
+  if (stage === "checking") return true;
+  return stage === (mode === "boot" ? "committing" : "activating") && tries <= 1;
+}
+
 /** Takes note of a try that begins. */
 export function begin(record: ActivationRecord): ActivationRecord {
   const commitBegun = record.commitBegun || record.stage === "committing" || isCommittedByActivating(record);
@@ -148,11 +161,16 @@ function finish(
   end: { readonly outcome: Outcome; readonly reason: string; readonly exitCode: number | null },
 ): ActivationRecord {
   const reason = `${end.reason.charAt(0).toUpperCase()}${end.reason.slice(1)}${/[.!?]$/.test(end.reason) ? "" : "."}`;
-  return { ...enter(record, "finished"), outcome: end.outcome, reason: reason.slice(0, 4_000), exitCode: end.exitCode };
+  return { ...enter(record, "finished"), outcome: end.outcome, reason: cut(reason), exitCode: end.exitCode };
 }
 
-function describeSuccess(record: ActivationRecord, note: string | null): { outcome: Outcome; reason: string } {
-  const text = note === null ? describeLive(record) : `${describeLive(record)}; ${note}`;
+/** So that the record can be read again, and reported. */
+function cut<Text extends string | null>(text: Text): Text | string {
+  return text === null ? text : text.slice(0, SENTENCE_CHARACTERS_MAX);
+}
+
+function describeSuccess(record: ActivationRecord): { outcome: Outcome; reason: string } {
+  const text = record.note === null ? describeLive(record) : `${describeLive(record)}; ${record.note}`;
   if (!record.unitsFailed) return { outcome: "succeeded", reason: text };
   return { outcome: "degraded", reason: `${text}; some units failed, and the policy is to keep it` };
 }

@@ -14,7 +14,7 @@ import { writeDurableFile } from "../durable-file.ts";
 import { isMissing } from "../system-error.ts";
 import type { BootClock } from "./boot-clock.ts";
 import { codeOf, type DriverDeps, describeExit, isSuccess, runLogged, type StageEnd } from "./driver.ts";
-import { type ActivationRecord, isCancelRequested } from "./record.ts";
+import { type ActivationRecord, isCancelRequested, PROOF_FILE_NAME } from "./record.ts";
 
 export type ProofDeps = {
   readonly record: ActivationRecord;
@@ -28,7 +28,6 @@ export type ProofDeps = {
   readonly signal: AbortSignal;
 };
 
-const PROOF_FILE = "proof.json";
 const proofSchema = z.object({ deploymentId: z.string(), bootId: z.string() });
 
 const LOOK_INTERVAL_MS = 200;
@@ -39,7 +38,7 @@ export async function recordProof(
   stateDirectory: string,
   proof: { readonly deploymentId: string; readonly bootId: string },
 ): Promise<void> {
-  await writeDurableFile({ path: join(stateDirectory, PROOF_FILE), text: JSON.stringify(proof), mode: 0o600 });
+  await writeDurableFile({ path: join(stateDirectory, PROOF_FILE_NAME), text: JSON.stringify(proof), mode: 0o600 });
 }
 
 /** @returns "good", or "bad" with the reason why the new version must go */
@@ -99,7 +98,7 @@ async function tryLogin(deps: ProofDeps, leftMs: number): Promise<string | null>
 
 async function isProofRecorded({ stateDirectory, record }: ProofDeps): Promise<boolean> {
   try {
-    const proof = proofSchema.safeParse(JSON.parse(await readFile(join(stateDirectory, PROOF_FILE), "utf8")));
+    const proof = proofSchema.safeParse(JSON.parse(await readFile(join(stateDirectory, PROOF_FILE_NAME), "utf8")));
     return proof.success && proof.data.deploymentId === record.deploymentId && proof.data.bootId === record.bootId;
   } catch (error) {
     if (isMissing(error) || error instanceof SyntaxError) return false;

@@ -6,7 +6,7 @@
  * Versioned: fields may be added, which older versions ignore; `version` changes only when an old reader would go wrong.
  */
 import { readFile, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 import { MODES, OUTCOMES } from "../../deployment.ts";
 import { describeError, NixdeployError } from "../../errors.ts";
@@ -32,7 +32,9 @@ export const STAGES = [
 export type Stage = (typeof STAGES)[number];
 
 const count = z.number().int().nonnegative();
-const sentence = z.string().max(4_000);
+/** Less than a report may hold. */
+export const SENTENCE_CHARACTERS_MAX = 4_000;
+const sentence = z.string().max(SENTENCE_CHARACTERS_MAX);
 
 const recordSchema = z.object({
   version: z.literal(1),
@@ -77,6 +79,8 @@ const recordSchema = z.object({
   commitBegun: z.boolean(),
   /** Units failed, and the policy was to keep it. */
   unitsFailed: z.boolean(),
+  /** What a person should know although it is good. */
+  note: sentence.nullable(),
   /** Why it is undone, or how it ended. */
   reason: sentence.nullable(),
   outcome: z.enum(OUTCOMES).nullable(),
@@ -86,6 +90,8 @@ export type ActivationRecord = z.output<typeof recordSchema>;
 
 const FILE_NAME = "activation.json";
 const CANCEL_FILE_NAME = "activation-cancel";
+/** See `proof.ts`. */
+export const PROOF_FILE_NAME = "proof.json";
 
 /** @returns null when there is none. @throws NixdeployError("host") when it cannot be read */
 export async function readRecord(stateDirectory: string): Promise<ActivationRecord | null> {
@@ -108,12 +114,13 @@ export async function writeRecord(stateDirectory: string, record: ActivationReco
   await writeDurableFile({ path: join(stateDirectory, FILE_NAME), text, mode: 0o600 });
 }
 
-/** Forgets it, and a request to cancel it. */
+/** Forgets it, with everything that belongs to it. */
 export async function removeRecord(stateDirectory: string): Promise<void> {
-  for (const name of [CANCEL_FILE_NAME, FILE_NAME]) {
-    const path = join(stateDirectory, name);
-    await rm(path, { force: true });
-    await syncDirectory(dirname(path));
+  for (const name of [CANCEL_FILE_NAME, PROOF_FILE_NAME, FILE_NAME]) {
+    for (const path of [join(stateDirectory, `${name}.new`), join(stateDirectory, name)])
+      await rm(path, { force: true });
+    // The record goes last, so that nothing is left that nobody looks for.
+    await syncDirectory(stateDirectory);
   }
 }
 
