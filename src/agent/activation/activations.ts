@@ -3,6 +3,7 @@
  * agent meanwhile, the supervisor goes on; whatever happens to the supervisor, another one is started from the record.
  */
 import { join } from "node:path";
+import { describeError, NixdeployError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { DeploymentId } from "../../names.ts";
 import type { StorePath } from "../../nix/store-path.ts";
@@ -12,7 +13,7 @@ import { hasJournal } from "../deployment-store.ts";
 import { tryLockFile } from "../flock.ts";
 import type { Journal, OutcomeEntry } from "../journal.ts";
 import type { Proof } from "../login.ts";
-import type { BootClock } from "./boot-clock.ts";
+import type { BootClock, BootTime } from "./boot-clock.ts";
 import { detectSystemType } from "./detect.ts";
 import { findRefusal } from "./plan.ts";
 import { recordProof } from "./proof.ts";
@@ -70,6 +71,7 @@ const SUPERVISOR_LOOK_MS = 2_000;
 
 export function createActivations(deps: ActivationsDeps): Activations {
   const { stateDirectory } = deps.config;
+  const started = deps.bootClock.read().catch(() => null);
   return {
     async pending() {
       const record = await readRecord(stateDirectory);
@@ -84,7 +86,7 @@ export function createActivations(deps: ActivationsDeps): Activations {
       if (typeof prepared === "string") return prepared;
       // Whoever finds the record may write the journal.
       await request.journal.handOver();
-      await writeRecord(stateDirectory, prepared);
+      await writeFirst(stateDirectory, prepared);
       return null;
     },
     carry: (journal, signal) => carry(journal, signal, deps),
@@ -92,7 +94,7 @@ export function createActivations(deps: ActivationsDeps): Activations {
     async proofToGive() {
       const record = await readRecord(stateDirectory);
       if (record?.stage !== "confirming" || record.prover.kind !== "agent") return null;
-      return { deploymentId: record.deploymentId, by: "agent" };
+      return isStartedSince(await started, record) ? { deploymentId: record.deploymentId, by: "agent" } : null;
     },
     async proved(deploymentId) {
       const { bootId } = await deps.bootClock.read();
@@ -148,6 +150,26 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   };
 }
 
+/** A record that is not surely durable does not count: nobody may go on from what is told to have failed. */
+async function writeFirst(stateDirectory: string, record: ActivationRecord): Promise<void> {
+  try {
+    await writeRecord(stateDirectory, record);
+  } catch (cause) {
+    await removeRecord(stateDirectory).catch(() => {
+      // The journal will hold the outcome, which stops whoever finds the record.
+    });
+    throw new NixdeployError("host", `cannot record the activation in ${stateDirectory}: ${describeError(cause)}`, {
+      cause,
+    });
+  }
+}
+
+/** Whether this process began after the switch: an older one proves nothing about the new system. */
+function isStartedSince(started: BootTime | null, record: ActivationRecord): boolean {
+  if (started === null || started.bootId !== record.bootId || record.deadlineUptimeMs === null) return false;
+  return started.uptimeMs >= record.deadlineUptimeMs - record.policy.confirmWindowMs;
+}
+
 async function readFailedUnits(deps: ActivationsDeps): Promise<string[] | null> {
   const units = await deps.readFailedUnits();
   return units === null ? null : [...units];
@@ -185,8 +207,10 @@ async function carry(journal: Journal, signal: AbortSignal, deps: ActivationsDep
 async function keepSupervised(signal: AbortSignal, deps: ActivationsDeps): Promise<never> {
   const { clock, logger, config } = deps;
   for (;;) {
-    if (!isSupervised(config.stateDirectory)) {
-      await deps.launch().catch((error: unknown) => logger.error(`cannot start a supervisor: ${String(error)}`));
+    try {
+      if (!isSupervised(config.stateDirectory)) await deps.launch();
+    } catch (error) {
+      logger.error(`cannot start a supervisor: ${describeError(error)}`);
     }
     await clock.sleep(SUPERVISOR_LOOK_MS, signal);
   }

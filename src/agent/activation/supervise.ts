@@ -22,7 +22,7 @@ import { recordingRuns, stopLeftover } from "./leftover.ts";
 import { createNixosDriver } from "./nixos.ts";
 import { createPlainDriver } from "./plain.ts";
 import { awaitProof } from "./proof.ts";
-import { type ActivationRecord, readRecord, writeRecord } from "./record.ts";
+import { type ActivationRecord, isCancelRequested, readRecord, writeRecord } from "./record.ts";
 
 export type SuperviseDeps = {
   readonly stateDirectory: string;
@@ -92,9 +92,7 @@ async function runStage({ deps, journal, record: before, driver }: StageContext)
   } catch (error) {
     const reason = `the record of the activation cannot be written: ${describeError(error)}`;
     deps.logger.error(reason);
-    // Nothing was begun in this stage yet; but an earlier one may have.
-    if (record.stage === "checking") return advance(record, { kind: "refused", reason, exitCode: null });
-    if (record.stage !== "undoing") return advance(record, { kind: "bad", reason, exitCode: null });
+    if (record.stage !== "undoing") return advance(record, { kind: "refused", reason, exitCode: null });
   }
   if (record.stage === "undoing" && record.tries > 1) await clock.sleep(UNDO_RETRY_MS, signal);
   if (record.stage === "undoing" && record.tries === 1) await journal.log("agent", `going back: ${record.reason}`);
@@ -104,6 +102,8 @@ async function runStage({ deps, journal, record: before, driver }: StageContext)
 
 async function runWork({ deps, journal, record, driver }: StageContext): Promise<StageEnd> {
   try {
+    const obstacle = await findObstacleInBetween(deps, record, driver(record));
+    if (obstacle !== null) return { kind: "refused", reason: obstacle, exitCode: null };
     switch (record.stage) {
       case "checking":
         return await driver(record).check();
@@ -126,8 +126,22 @@ async function runWork({ deps, journal, record, driver }: StageContext): Promise
   }
 }
 
+/** What forbids to go forward, and has nothing to do with the stage's own work. */
+async function findObstacleInBetween(
+  { stateDirectory }: SuperviseDeps,
+  { stage, mode, deploymentId }: ActivationRecord,
+  driver: Driver,
+): Promise<string | null> {
+  if (stage === "undoing" || stage === "finished") return null;
+  const isLive = stage === "confirming" || (stage === "committing" && mode !== "boot");
+  // Somebody else's hand; or a way back that could not be recorded, before its supervisor was killed.
+  if (isLive && !(await driver.runsNew())) return "the new version does not run any more";
+  return (await isCancelRequested(stateDirectory, deploymentId)) ? "a cancel asked to go back" : null;
+}
+
 async function confirm(deps: SuperviseDeps, journal: Journal, record: ActivationRecord): Promise<StageEnd> {
-  if (record.prover.kind === "agent" && record.tries === 1) await deps.restartUnit(record.prover.unit);
+  // At every try: an agent that began before the switch proves nothing (see `activations.ts`).
+  if (record.prover.kind === "agent") await deps.restartUnit(record.prover.unit);
   return await awaitProof({
     ...deps,
     record,
