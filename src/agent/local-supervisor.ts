@@ -44,6 +44,7 @@ export async function runLocalSupervisor(options: LocalSupervisorOptions): Promi
     readCurrentSystem: machine.readCurrentSystem,
     readNames: readTopNames,
     readFailedUnits: services.readFailedUnits,
+    hasUnit: services.hasUnit,
     restartUnit: services.restartUnit,
     loginAsSupervisor: (current, signal) => loginAsSupervisor(current, { ...options, signal }),
   });

@@ -10,6 +10,7 @@ import { parseGenerationLink } from "../../nix/profile.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import type { ProgramExit, RunProgram } from "../process.ts";
+import { isMissing } from "../system-error.ts";
 import type { ActivationRecord } from "./record.ts";
 
 export type StageEnd =
@@ -47,6 +48,7 @@ export type DriverDeps = {
   readonly readNames: (path: StorePath) => Promise<ReadonlySet<string>>;
   /** Failed units by name; null where no service manager tells. */
   readonly readFailedUnits: () => Promise<readonly string[] | null>;
+  readonly hasUnit: (system: StorePath, unit: string) => Promise<boolean>;
   readonly log: (stream: "agent" | "out" | "err", text: string) => Promise<void>;
 };
 
@@ -90,11 +92,20 @@ export async function removeProfile(deps: DriverDeps): Promise<StageEnd> {
   const { profilePath } = deps.record;
   await rm(profilePath, { force: true });
   const directory = dirname(profilePath);
-  for (const name of await readdir(directory)) {
+  for (const name of await readNames(directory)) {
     if (parseGenerationLink(name)?.profile === basename(profilePath)) await rm(join(directory, name), { force: true });
   }
   if ((await deps.readProfilePath()) === null) return { kind: "good", exitCode: null };
   return { kind: "bad", reason: `the profile ${profilePath} could not be removed`, exitCode: null };
+}
+
+async function readNames(directory: string): Promise<readonly string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (isMissing(error)) return [];
+    throw error;
+  }
 }
 
 export function isSuccess(exit: ProgramExit): boolean {

@@ -112,10 +112,10 @@ async function install(system: StorePath, deps: DriverDeps): Promise<StageEnd> {
 }
 
 async function restorePermanent(deps: DriverDeps): Promise<StageEnd> {
-  const { profile } = deps.record.previous;
-  if (profile === null) return await removeProfile(deps);
-  const set = await setProfile(profile, deps);
-  return set.kind === "good" ? await install(profile, deps) : set;
+  const { profile, current } = deps.record.previous;
+  const restored = profile === null ? await removeProfile(deps) : await setProfile(profile, deps);
+  const booted = profile ?? current;
+  return restored.kind === "good" && booted !== null ? await install(booted, deps) : restored;
 }
 
 async function restoreRunning(deps: DriverDeps): Promise<StageEnd> {
@@ -128,8 +128,20 @@ async function restoreRunning(deps: DriverDeps): Promise<StageEnd> {
   if (running !== current) {
     return { kind: "bad", reason: `its script ${describeExit(exit)}, and ${running} runs`, exitCode: codeOf(exit) };
   }
-  const failedNow = await deps.readFailedUnits();
+  const failedNow = isSuccess(exit) ? null : await readFailedOfOld(current, deps);
   return judgeUndo({ exit, failedBefore: failedUnits, failedNow });
+}
+
+/** Without those that only the new system has: they are gone, and systemd merely remembers them. */
+async function readFailedOfOld(old: StorePath, deps: DriverDeps): Promise<readonly string[] | null> {
+  const failed = await deps.readFailedUnits();
+  if (failed === null) return null;
+  const ofOld: string[] = [];
+  for (const unit of failed) {
+    const isOfNewOnly = (await deps.hasUnit(deps.record.storePath, unit)) && !(await deps.hasUnit(old, unit));
+    if (!isOfNewOnly) ofOld.push(unit);
+  }
+  return ofOld;
 }
 
 /** While another activation holds the lock, waits for it, as long as an activation may take. */

@@ -35,6 +35,7 @@ export type SuperviseDeps = {
   readonly readCurrentSystem: () => Promise<StorePath | null>;
   readonly readNames: (path: StorePath) => Promise<ReadonlySet<string>>;
   readonly readFailedUnits: () => Promise<readonly string[] | null>;
+  readonly hasUnit: (system: StorePath, unit: string) => Promise<boolean>;
   /** Starts the agent's unit again as the new system has it. */
   readonly restartUnit: (unit: string) => Promise<void>;
   readonly loginAsSupervisor: (record: ActivationRecord, signal: AbortSignal) => Promise<boolean>;
