@@ -32,6 +32,7 @@ export type FaultBench = {
   readonly fleet: Fleet;
   readonly oldSystem: string;
   readonly checkScripts: Readonly<Partial<Record<Proof, string>>>;
+  readonly nextVersion: () => number;
 };
 
 export type FaultLane = AsyncDisposable & {
@@ -53,7 +54,12 @@ export async function prepareFaultBench(fleet: Fleet): Promise<FaultBench> {
     "script hangs": await script("hangs", "exec sleep infinity"),
   };
   for (const path of Object.values(checkScripts)) await fleet.expectRun(["push", path]);
-  return { fleet, oldSystem, checkScripts };
+  let version = Number(OLD_VERSION);
+  const nextVersion = () => {
+    version += 1;
+    return version;
+  };
+  return { fleet, oldSystem, checkScripts, nextVersion };
 }
 
 export async function createFaultLane(bench: FaultBench, name: string): Promise<FaultLane> {
@@ -95,25 +101,23 @@ type Lane = {
 
 type Started = { readonly activate: SpawnedProcess; readonly newSystem: string; readonly unitBefore: number | null };
 
-let versions = 0;
-
 async function start({ bench, device, holds, probe }: Lane, one: FaultCase): Promise<Started> {
   const { fleet, checkScripts } = bench;
   const end = scriptEnd(one.script);
-  versions += 1;
+  const version = bench.nextVersion();
   const held: Fault[] = [
     { stage: "start", kind: "hold", argument: HOLDS.checking, actions: ["check", "dry-activate"] },
     { stage: end.heldAt ?? "activate", kind: "hold", argument: HOLDS.activating, actions: ["test"] },
     { stage: "boot-loader", kind: "hold", argument: HOLDS.committing, actions: ["boot"] },
   ];
   const newSystem = await fleet.builder.build("system", {
-    ...{ name: "matrix", version: `${versions}`, units: [{ name: UNIT }] },
+    ...{ name: "matrix", version: `${version}`, units: [{ name: UNIT }] },
     ...end.system,
     faults: [...held, ...(end.faults ?? [])],
   });
   await fleet.expectRun(["push", newSystem]);
   const script = checkScripts[one.proof];
-  const spec = join(fleet.directory, `spec-${versions}.json`);
+  const spec = join(fleet.directory, `spec-${version}.json`);
   const rollbackScript = script === undefined ? {} : { [`${ARCHITECTURE}-linux`]: script };
   await writeFile(spec, JSON.stringify({ agents: { [device.name]: newSystem }, rollbackScript }));
   for (const hold of listHolds(one)) await holds.set(hold);
@@ -185,7 +189,11 @@ async function hasFinished({ probe }: Lane): Promise<boolean> {
 }
 
 /** Every place names the old system, or every place the new one. */
-async function expectMachine({ bench, probe }: Lane, one: FaultCase, { newSystem, unitBefore }: Started): Promise<void> {
+async function expectMachine(
+  { bench, probe }: Lane,
+  one: FaultCase,
+  { newSystem, unitBefore }: Started,
+): Promise<void> {
   const expected = expectEnd(one);
   const pathOf = (side: "old" | "new") => (side === "old" ? bench.oldSystem : newSystem);
   const wanted = {
@@ -194,7 +202,8 @@ async function expectMachine({ bench, probe }: Lane, one: FaultCase, { newSystem
     unit: expected.running === "old" ? OLD_VERSION : `${newSystem.split("-").at(-1)}`,
   };
   const found = await probe.sides();
-  if (!Bun.deepEquals(found, wanted)) throw new Error(`the device has ${Bun.inspect(found)} and not ${Bun.inspect(wanted)}`);
+  if (!Bun.deepEquals(found, wanted))
+    throw new Error(`the device has ${Bun.inspect(found)} and not ${Bun.inspect(wanted)}`);
   const isUntouched = expected.state === "failed" || one.mode === "dry-activate" || one.mode === "boot";
   if (isUntouched && expected.state !== "rolled-back" && (await probe.unitProcess()) !== unitBefore) {
     throw new Error("its unit was restarted, although nothing was to be touched");

@@ -65,13 +65,17 @@ export function createActivationProbe(
     async leftovers(latestDeployment) {
       const found: string[] = [];
       const state = await listFiles(device.hostPath(stateDirectory));
-      found.push(...state.filter((file) => /^(activation(-cancel|-program)?(\.json)?$|proof|deployments\/)/.test(file)));
+      found.push(
+        ...state.filter((file) => /^(activation(-cancel|-program)?(\.json)?$|proof|deployments\/)/.test(file)),
+      );
       for (const place of [stateDirectory, "/run", "/boot", "/nix/var/nix/profiles", "/nix/var/nix/gcroots"]) {
         const files = await listFiles(device.hostPath(place));
         found.push(...files.filter((file) => TEMPORARY.test(basename(file))).map((file) => `${place}/${file}`));
       }
       const roots = await listFiles(device.hostPath("/nix/var/nix/gcroots/nixdeploy"));
-      found.push(...roots.filter((root) => !root.startsWith(`${agent}-${latestDeployment}`)).map((root) => `root ${root}`));
+      found.push(
+        ...roots.filter((root) => !root.startsWith(`${agent}-${latestDeployment}`)).map((root) => `root ${root}`),
+      );
       for (const id of device.processes()) {
         const command = commandOf(id);
         if (command.length > 0 && !isExpected(id, command)) found.push(`process ${id}: ${command.join(" ")}`);
