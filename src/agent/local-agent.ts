@@ -65,9 +65,8 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
       environment: programs,
       launch: () =>
         launchSupervisor({
-          ...{ stateDirectory: config.stateDirectory, agentName: config.name, clock },
+          ...{ stateDirectory: config.stateDirectory, agentName: config.name, services, logger },
           environment: programs,
-          run: runProgram,
         }),
       agentUnit: services.agentUnit,
       hasUnit: services.hasUnit,

@@ -5,6 +5,7 @@ import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
 import { systemBootClock } from "./activation/boot-clock.ts";
+import { createDeadline } from "./activation/launch.ts";
 import type { ActivationRecord } from "./activation/record.ts";
 import { readRecord } from "./activation/record.ts";
 import { type SuperviseEnd, superviseActivation } from "./activation/supervise.ts";
@@ -46,6 +47,8 @@ export async function runLocalSupervisor(options: LocalSupervisorOptions): Promi
     readFailedUnits: services.readFailedUnits,
     hasUnit: services.hasUnit,
     restartUnit: services.restartUnit,
+    mainProcess: services.mainProcess,
+    deadline: await createDeadline({ services, stateDirectory, agentName: record.agentName }),
     loginAsSupervisor: (current, signal) => loginAsSupervisor(current, { ...options, signal }),
   });
 }

@@ -42,6 +42,8 @@ export type FixtureUnit = {
   readonly version?: string;
   /** Shell text to run instead of the standard program, which writes its version to /run/units/NAME.version and waits. */
   readonly exec?: string;
+  /** The lines of its section [Service], instead of any program of ours. */
+  readonly service?: readonly string[];
   /** Cannot start. */
   readonly fails?: boolean;
   /** NixOS' unit options; default true. */
@@ -78,6 +80,8 @@ export type FixtureOptions = {
     /** One more store path in the closure, for example a generated one (closure.ts). */
     readonly payload?: string;
     readonly faults?: readonly Fault[];
+    /** Who runs its units: a few shell functions (default), or systemd, which takes a box (systemd-box.ts). */
+    readonly serviceManager?: "small" | "systemd";
     /** What is wrong with bin/switch-to-configuration itself; default nothing. */
     readonly switchProgram?: "missing" | "not-executable" | "foreign";
   };

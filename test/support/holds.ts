@@ -17,7 +17,7 @@ export type Holds = {
 
 const DIRECTORY = "/run/hold";
 
-export function createHolds(machine: Machine): Holds {
+export function createHolds(machine: Pick<Machine, "hostPath">): Holds {
   const file = (name: string) => machine.hostPath(`${DIRECTORY}/${name}`);
   return {
     async set(name) {

@@ -15,6 +15,7 @@ import type { Journal, OutcomeEntry } from "../journal.ts";
 import type { Proof } from "../login.ts";
 import type { BootClock, BootTime } from "./boot-clock.ts";
 import { detectSystemType } from "./detect.ts";
+import { undoUnitOf } from "./launch.ts";
 import { findRefusal } from "./plan.ts";
 import { recordProof } from "./proof.ts";
 import { type ActivationRecord, readRecord, removeRecord, requestCancel, writeRecord } from "./record.ts";
@@ -98,7 +99,7 @@ export function createActivations(deps: ActivationsDeps): Activations {
     },
     async proved(deploymentId) {
       const { bootId } = await deps.bootClock.read();
-      await recordProof(stateDirectory, { deploymentId, bootId });
+      await recordProof(stateDirectory, { deploymentId, bootId, processId: process.pid });
     },
   };
 }
@@ -116,8 +117,14 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   });
   if (refusal !== null) return `Cannot activate ${storePath}: ${refusal}.`;
   const unit = type === "nixos" ? await deps.agentUnit() : null;
-  if (unit !== null && !(await deps.hasUnit(storePath, unit))) {
-    return `Cannot activate ${storePath}: it does not contain this agent's unit ${unit}, so nobody could prove that it works.`;
+  if (unit !== null) {
+    if (!(await deps.hasUnit(storePath, unit))) {
+      return `Cannot activate ${storePath}: it does not contain this agent's unit ${unit}, so nobody could prove that it works.`;
+    }
+    const undoUnit = undoUnitOf(config.name);
+    if (!(await deps.hasUnit(storePath, undoUnit))) {
+      return `Cannot activate ${storePath}: it does not contain the unit ${undoUnit}, so nobody would go back after a reboot.`;
+    }
   }
   return {
     version: 1,

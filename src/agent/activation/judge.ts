@@ -3,7 +3,8 @@
  *
  *   test, of the new system
  *     0      live
- *     4      live, but units failed: undone, or kept and degraded (`--on-unit-failure`)
+ *     4      live, but units failed: undone, or kept and degraded (`--on-unit-failure`); good when all that fail now
+ *            failed before too
  *     11     another activation holds the lock: refused, untouched
  *     100    live as far as possible, the init interface changed: undone, since it cannot prove itself without a reboot
  *     other  touched, whatever the code says: units may have been stopped before it gave up
@@ -26,19 +27,21 @@ const EXIT_REBOOT_NEEDED = 100;
 
 const ACTION = "switch-to-configuration test";
 
-export function judgeTest(exit: ProgramExit, policy: Pick<ActivationRecord["policy"], "onUnitFailure">): StageEnd {
+export function judgeTest(end: {
+  readonly exit: ProgramExit;
+  readonly policy: Pick<ActivationRecord["policy"], "onUnitFailure">;
+  /** Null where no service manager tells. */
+  readonly failedBefore: readonly string[] | null;
+  readonly failedNow: readonly string[] | null;
+}): StageEnd {
+  const { exit } = end;
   if (exit.kind !== "exited") return { kind: "bad", reason: `${ACTION} ${describeExit(exit)}`, exitCode: null };
   const { code } = exit;
   switch (code) {
     case 0:
       return { kind: "good", exitCode: 0 };
     case EXIT_UNITS_FAILED:
-      if (policy.onUnitFailure === "keep") return { kind: "good", exitCode: code, unitsFailed: true };
-      return {
-        kind: "bad",
-        reason: `some units of the new system failed (${ACTION} ended with code 4)`,
-        exitCode: code,
-      };
+      return judgeFailedUnits(end);
     case EXIT_LOCK_HELD:
       return {
         kind: "refused",
@@ -54,6 +57,19 @@ export function judgeTest(exit: ProgramExit, policy: Pick<ActivationRecord["poli
     default:
       return { kind: "bad", reason: `${ACTION} ${describeExit(exit)}`, exitCode: code };
   }
+}
+
+function judgeFailedUnits({ policy, failedBefore, failedNow }: Parameters<typeof judgeTest>[0]): StageEnd {
+  const fresh = (failedNow ?? []).filter((unit) => !(failedBefore ?? []).includes(unit));
+  // None at all: it failed and was started again, or nobody can tell.
+  const failsAsBefore = failedNow !== null && failedNow.length > 0 && fresh.length === 0;
+  if (failsAsBefore) {
+    return { kind: "good", exitCode: EXIT_UNITS_FAILED, note: `as before, these units fail: ${failedNow.join(", ")}` };
+  }
+  if (policy.onUnitFailure === "keep") return { kind: "good", exitCode: EXIT_UNITS_FAILED, unitsFailed: true };
+  const which = fresh.length === 0 ? "" : `: ${fresh.join(", ")}`;
+  const reason = `some units of the new system failed (${ACTION} ended with code 4)${which}`;
+  return { kind: "bad", reason, exitCode: EXIT_UNITS_FAILED };
 }
 
 export function judgeUndo(end: {

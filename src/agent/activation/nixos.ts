@@ -97,10 +97,11 @@ async function dryActivate(deps: DriverDeps): Promise<StageEnd> {
 async function runTest(deps: DriverDeps): Promise<StageEnd> {
   const { record } = deps;
   const exit = await runAction(record.storePath, "test", deps);
-  const end = judgeTest(exit, record.policy);
+  const failedNow = isSuccess(exit) ? null : await deps.readFailedUnits();
+  const end = judgeTest({ exit, policy: record.policy, failedBefore: record.previous.failedUnits, failedNow });
   if (end.kind !== "good") return end;
-  const note = await describeUnprovedKernel(record.storePath);
-  return note === null ? end : { ...end, note };
+  const notes = [end.note, await describeUnprovedKernel(record.storePath)].filter((note) => typeof note === "string");
+  return notes.length === 0 ? end : { ...end, note: notes.join("; ") };
 }
 
 /** The boot loader's default becomes this system, which the profile names already. */

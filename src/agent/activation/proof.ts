@@ -19,6 +19,10 @@ import { type ActivationRecord, isCancelRequested, PROOF_FILE_NAME } from "./rec
 export type ProofDeps = {
   readonly record: ActivationRecord;
   readonly stateDirectory: string;
+  /** Why the agent's unit did not start; null when it did. */
+  readonly trouble: string | null;
+  /** The id of the main process of a unit; null when it has none. */
+  readonly mainProcess: (unit: string) => Promise<number | null>;
   readonly driverDeps: DriverDeps;
   readonly bootClock: BootClock;
   readonly clock: Clock;
@@ -28,16 +32,18 @@ export type ProofDeps = {
   readonly signal: AbortSignal;
 };
 
-const proofSchema = z.object({ deploymentId: z.string(), bootId: z.string() });
+const proofSchema = z.object({
+  deploymentId: z.string(),
+  bootId: z.string(),
+  /** Of the agent that logged in. */
+  processId: z.number().int().positive(),
+});
 
 const LOOK_INTERVAL_MS = 200;
 const LOGIN_RETRY = { baseMs: 500, maxMs: 5_000 } as const;
 
 /** For the agent: its welcome took the login for the proof. Durable on return. */
-export async function recordProof(
-  stateDirectory: string,
-  proof: { readonly deploymentId: string; readonly bootId: string },
-): Promise<void> {
+export async function recordProof(stateDirectory: string, proof: z.input<typeof proofSchema>): Promise<void> {
   await writeDurableFile({ path: join(stateDirectory, PROOF_FILE_NAME), text: JSON.stringify(proof), mode: 0o600 });
 }
 
@@ -51,7 +57,7 @@ export async function awaitProof(deps: ProofDeps): Promise<StageEnd> {
 /** @returns null once the login is proved */
 async function awaitLogin(deps: ProofDeps): Promise<StageEnd | null> {
   const { record, clock, signal } = deps;
-  let lastTrouble = "nobody has logged in from it";
+  let lastTrouble = deps.trouble ?? "nobody has logged in from it";
   let nextLoginAtMs = Number.NEGATIVE_INFINITY;
   for (let attempt = 0; ; ) {
     signal.throwIfAborted();
@@ -62,7 +68,9 @@ async function awaitLogin(deps: ProofDeps): Promise<StageEnd | null> {
       return bad(`the new version did not prove itself within ${windowS} s: ${lastTrouble}`);
     }
     if (record.prover.kind === "agent") {
-      if (await isProofRecorded(deps)) return null;
+      const proof = await readProof(deps);
+      if (proof !== null && proof.processId === (await deps.mainProcess(record.prover.unit))) return null;
+      if (proof !== null) lastTrouble = `the agent that logged in is not the main process of ${record.prover.unit}`;
     } else if (clock.monotonicMs() >= nextLoginAtMs) {
       const trouble = await tryLogin(deps, leftMs);
       if (trouble === null) return null;
@@ -96,12 +104,14 @@ async function tryLogin(deps: ProofDeps, leftMs: number): Promise<string | null>
   }
 }
 
-async function isProofRecorded({ stateDirectory, record }: ProofDeps): Promise<boolean> {
+/** Of this deployment, in this boot. */
+async function readProof({ stateDirectory, record }: ProofDeps): Promise<z.output<typeof proofSchema> | null> {
   try {
-    const proof = proofSchema.safeParse(JSON.parse(await readFile(join(stateDirectory, PROOF_FILE_NAME), "utf8")));
-    return proof.success && proof.data.deploymentId === record.deploymentId && proof.data.bootId === record.bootId;
+    const text = await readFile(join(stateDirectory, PROOF_FILE_NAME), "utf8");
+    const proof = proofSchema.safeParse(JSON.parse(text)).data ?? null;
+    return proof?.deploymentId === record.deploymentId && proof.bootId === record.bootId ? proof : null;
   } catch (error) {
-    if (isMissing(error) || error instanceof SyntaxError) return false;
+    if (isMissing(error) || error instanceof SyntaxError) return null;
     throw error;
   }
 }

@@ -73,7 +73,7 @@ const recordSchema = z.object({
   /** Begun tries of this stage. */
   tries: count,
   bootId: z.string(),
-  /** Uptime at which the confirm window ends; null outside of it. */
+  /** Uptime at which this stage must have ended (confirming: the confirm window); null where it has no deadline. */
   deadlineUptimeMs: count.nullable(),
   /** Profile or boot entry may name the new version. */
   commitBegun: z.boolean(),

@@ -17,7 +17,8 @@ import { type Journal, measurePhases } from "../journal.ts";
 import type { RunProgram } from "../process.ts";
 import type { BootClock } from "./boot-clock.ts";
 import type { Driver, DriverDeps, StageEnd } from "./driver.ts";
-import { advance, begin, PHASE_OF } from "./engine.ts";
+import { advance, begin, isUntouched, PHASE_OF } from "./engine.ts";
+import type { Deadline } from "./launch.ts";
 import { recordingRuns, stopLeftover } from "./leftover.ts";
 import { createNixosDriver } from "./nixos.ts";
 import { createPlainDriver } from "./plain.ts";
@@ -38,6 +39,10 @@ export type SuperviseDeps = {
   readonly hasUnit: (system: StorePath, unit: string) => Promise<boolean>;
   /** Starts the agent's unit again as the new system has it. */
   readonly restartUnit: (unit: string) => Promise<void>;
+  /** The id of the main process of a unit; null when it has none. */
+  readonly mainProcess: (unit: string) => Promise<number | null>;
+  /** Null where nothing can stand in for us. */
+  readonly deadline: Deadline | null;
   readonly loginAsSupervisor: (record: ActivationRecord, signal: AbortSignal) => Promise<boolean>;
   readonly signal: AbortSignal;
 };
@@ -48,6 +53,10 @@ const LOCK_FILE = "activation.lock";
 /** Between tries to write the outcome where the disk takes nothing. */
 const OUTCOME_RETRY_MS = 5_000;
 const UNDO_RETRY_MS = 2_000;
+/** A script that is stopped when its time is up gets this long to end. */
+const STOP_MS = 15_000;
+/** Before somebody may stand in for us where the stage has no end of its own. */
+const STAND_IN_MS = 30_000;
 
 /** @throws the signal's reason; the record then says where to go on */
 export async function superviseActivation(given: SuperviseDeps): Promise<SuperviseEnd> {
@@ -95,10 +104,28 @@ async function runStage({ deps, journal, record: before, driver }: StageContext)
     deps.logger.error(reason);
     if (record.stage !== "undoing") return advance(record, { kind: "refused", reason, exitCode: null });
   }
+  const unarmed = await armDeadline(deps, record);
+  if (unarmed !== null) return advance(record, { kind: "refused", reason: unarmed, exitCode: null });
   if (record.stage === "undoing" && record.tries > 1) await clock.sleep(UNDO_RETRY_MS, signal);
   if (record.stage === "undoing" && record.tries === 1) await journal.log("agent", `going back: ${record.reason}`);
   const end = await runWork({ deps, journal, record, driver });
   return advance(record, end);
+}
+
+/** So that somebody comes even if we are gone for good. @returns why this stage must not begin, or null */
+async function armDeadline(deps: SuperviseDeps, record: ActivationRecord): Promise<string | null> {
+  if (deps.deadline === null || record.stage === "checking" || record.mode === "dry-activate") return null;
+  try {
+    const { uptimeMs } = await deps.bootClock.read();
+    const afterMs = record.deadlineUptimeMs === null ? STAND_IN_MS : record.deadlineUptimeMs - uptimeMs;
+    await deps.deadline.arm(record.stage, afterMs);
+    return null;
+  } catch (error) {
+    const reason = `nobody would go back if the supervisor were gone: ${describeError(error)}`;
+    deps.logger.error(reason);
+    // Later there are the timers of the stages before, and stopping half-way helps nobody.
+    return isUntouched(record) ? reason : null;
+  }
 }
 
 async function runWork({ deps, journal, record, driver }: StageContext): Promise<StageEnd> {
@@ -129,11 +156,14 @@ async function runWork({ deps, journal, record, driver }: StageContext): Promise
 
 /** What forbids to go forward, and has nothing to do with the stage's own work. */
 async function findObstacleInBetween(
-  { stateDirectory }: SuperviseDeps,
-  { stage, mode, deploymentId }: ActivationRecord,
+  { stateDirectory, bootClock }: SuperviseDeps,
+  record: ActivationRecord,
   driver: Driver,
 ): Promise<string | null> {
+  const { stage, mode, deploymentId } = record;
   if (stage === "undoing" || stage === "finished") return null;
+  if (stage === "activating" && (await isLate(record, bootClock)))
+    return "the activation did not come to its end in time";
   const isLive = stage === "confirming" || (stage === "committing" && mode !== "boot");
   // Somebody else's hand; or a way back that could not be recorded, before its supervisor was killed.
   if (isLive && !(await driver.runsNew())) return "the new version does not run any more";
@@ -142,26 +172,59 @@ async function findObstacleInBetween(
 
 async function confirm(deps: SuperviseDeps, journal: Journal, record: ActivationRecord): Promise<StageEnd> {
   // At every try: an agent that began before the switch proves nothing (see `activations.ts`).
-  if (record.prover.kind === "agent") await deps.restartUnit(record.prover.unit);
+  const trouble = record.prover.kind === "agent" ? await restartAgent(deps, journal, record.prover.unit) : null;
   return await awaitProof({
     ...deps,
     record,
+    trouble,
     driverDeps: createDriverDeps(deps, record, journal),
     loginAsSupervisor: (signal) => deps.loginAsSupervisor(record, signal),
   });
 }
 
+/** It may still come up by itself. @returns why it did not, or null */
+async function restartAgent(deps: SuperviseDeps, journal: Journal, unit: string): Promise<string | null> {
+  try {
+    await deps.restartUnit(unit);
+    return null;
+  } catch (error) {
+    const trouble = `${unit} did not start: ${describeError(error)}`;
+    await journal.log("agent", trouble);
+    return trouble;
+  }
+}
+
 async function undo(deps: SuperviseDeps, record: ActivationRecord, driver: Driver): Promise<StageEnd> {
   const end = await driver.undo();
-  if (end.kind === "good" && record.prover.kind === "agent") await deps.restartUnit(record.prover.unit);
+  if (end.kind !== "good" || record.prover.kind !== "agent") return end;
+  const { unit } = record.prover;
+  try {
+    await deps.restartUnit(unit);
+  } catch (error) {
+    const { current } = record.previous;
+    // An agent that somebody started by hand: there is nothing to go back to.
+    const hadUnit = current !== null && (await deps.hasUnit(current, unit));
+    if (hadUnit) return { kind: "bad", reason: `${unit} did not start: ${describeError(error)}`, exitCode: null };
+  }
   return end;
 }
 
-/** The confirm window begins when the script has ended, once, however often somebody takes over. */
+/** Counted once, from the first try, however often somebody takes over; the confirm window from the script's end. */
 async function withDeadline(record: ActivationRecord, deps: SuperviseDeps): Promise<ActivationRecord> {
-  if (record.stage !== "confirming" || record.deadlineUptimeMs !== null) return record;
+  const maxMs = stageMaxMs(record);
+  if (maxMs === null || record.deadlineUptimeMs !== null) return record;
   const { uptimeMs } = await deps.bootClock.read();
-  return { ...record, deadlineUptimeMs: uptimeMs + record.policy.confirmWindowMs };
+  return { ...record, deadlineUptimeMs: uptimeMs + maxMs };
+}
+
+/** @returns null for a stage that goes on until it is done */
+function stageMaxMs({ stage, policy }: ActivationRecord): number | null {
+  if (stage === "activating") return policy.activationTimeoutMs + STOP_MS;
+  return stage === "confirming" ? policy.confirmWindowMs : null;
+}
+
+async function isLate({ deadlineUptimeMs }: ActivationRecord, bootClock: BootClock): Promise<boolean> {
+  return deadlineUptimeMs !== null && (await bootClock.read()).uptimeMs >= deadlineUptimeMs;
 }
 
 async function enterPhase(journal: Journal, record: ActivationRecord): Promise<void> {
@@ -177,6 +240,8 @@ async function finish(deps: SuperviseDeps, journal: Journal, record: ActivationR
   for (;;) {
     try {
       await writeRecord(deps.stateDirectory, record);
+      // Before the outcome: whoever is killed in between is followed by somebody, and after it nobody looks any more.
+      await deps.deadline?.disarm();
       return await journal.finish({
         outcome,
         reason,

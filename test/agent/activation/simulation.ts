@@ -129,6 +129,8 @@ async function runSupervisor(options: {
       readNames: async () => new Set(),
       readFailedUnits: async () => machine.failedUnits,
       hasUnit: async () => true,
+      mainProcess: async () => null,
+      deadline: null,
       restartUnit: async () => {
         onStep("restart");
         machine.restartUnit();
