@@ -135,8 +135,6 @@ async function runSupervisor(options: {
         onStep("restart");
         machine.restartUnit();
       },
-      mainProcess: async () => process.pid,
-      deadline: null,
       loginAsSupervisor: async () => {
         onStep("login");
         return machine.login();
