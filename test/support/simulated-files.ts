@@ -138,16 +138,17 @@ async function openSimulated(disk: Disk, path: string, flags: string, mode?: num
   if (node !== null) disk.live.set(path, node);
   if (flags === "w" && node?.kind === "file") node.unsynced.push(Buffer.alloc(0));
 
+  const readNow = () => readFileSync(`/proc/self/fd/${handle.fd}`);
   const change = async <T>(operation: string, work: () => Promise<T>): Promise<T> => {
     tellWatcher(operation, disk, path);
     const result = await work();
-    if (node?.kind === "file") node.unsynced.push(readFileSync(handle.fd === -1 ? path : `/proc/self/fd/${handle.fd}`));
+    if (node?.kind === "file") node.unsynced.push(readNow());
     return result;
   };
   const sync = async () => {
     tellWatcher("sync", disk, path);
     if (node?.kind === "file") {
-      node.synced = node.unsynced.at(-1) ?? node.synced;
+      node.synced = readNow();
       node.unsynced = [];
     } else syncDirectory(disk, path);
   };
