@@ -20,8 +20,8 @@ export type ScriptEnd = {
   readonly breaks: "check" | "dry-activate" | "test" | "boot" | null;
   /** Refuses before it touches anything. */
   readonly refuses?: true;
-  /** Where its call `test` is held; default: units are stopped, nothing else is done. */
-  readonly heldAt?: "start" | "stop-units" | "activate";
+  /** Where its call `test` is held; default: units are stopped, nothing else is done. "itself": it hangs there anyway. */
+  readonly heldAt?: "start" | "stop-units" | "activate" | "itself";
   readonly flags?: readonly string[];
   /** The policy is to keep it although units fail. */
   readonly degraded?: true;
@@ -79,6 +79,12 @@ export const SCRIPT_ENDS = {
     breaks: "test",
   },
   hangs: { faults: [{ stage: "start-units", kind: "hang", actions: test }], breaks: "test", flags: SHORT },
+  "hangs with the lock": {
+    faults: [{ stage: "start-units", kind: "hang", actions: test }],
+    breaks: "test",
+    heldAt: "itself",
+    flags: SHORT,
+  },
   "hangs and ignores SIGTERM": {
     faults: [{ stage: "activate", kind: "hang-ignoring-sigterm", actions: test }],
     breaks: "test",
@@ -247,6 +253,7 @@ const CHOSEN: ReadonlySet<string> = new Set([
   "switch · exit 0 · proved · kill -9 both while committing",
   "switch · exit 0 · unreachable · kill -9 agent until the end while confirming",
   "switch · exit 0 · unreachable · kill -9 both while confirming",
+  "switch · hangs with the lock · proved · kill -9 supervisor while activating",
   "switch · exit 2 · proved · kill -9 both while activating",
   "switch · exit 2 · proved · kill -9 supervisor while undoing",
   "switch · exit 2 · proved · kill -9 both while undoing",

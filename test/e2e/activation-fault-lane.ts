@@ -105,9 +105,11 @@ async function start({ bench, device, holds, probe }: Lane, one: FaultCase): Pro
   const { fleet, checkScripts } = bench;
   const end = scriptEnd(one.script);
   const version = bench.nextVersion();
+  const heldAt = end.heldAt ?? "activate";
+  const inTest = { kind: "hold", argument: HOLDS.activating, actions: ["test"] } as const;
   const held: Fault[] = [
     { stage: "start", kind: "hold", argument: HOLDS.checking, actions: ["check", "dry-activate"] },
-    { stage: end.heldAt ?? "activate", kind: "hold", argument: HOLDS.activating, actions: ["test"] },
+    ...(heldAt === "itself" ? [] : [{ stage: heldAt, ...inTest }]),
     { stage: "boot-loader", kind: "hold", argument: HOLDS.committing, actions: ["boot"] },
   ];
   const newSystem = await fleet.builder.build("system", {
@@ -144,7 +146,11 @@ async function carryOut(lane: Lane, one: FaultCase, started: Started): Promise<v
     const isKilled = one.kill?.at === stage;
     const shuts = stage === "activating" && shutsGate(one);
     if (!isKilled && !shuts) continue;
-    if (HOLDS[stage] !== "") await holds.reached(HOLDS[stage], started.activate.output);
+    if (stage === "activating" && scriptEnd(one.script).heldAt === "itself") {
+      await waitFor("the script to hang", () => probe.runs("sleep infinity"), { timeoutMs: LONG_MS });
+    } else if (HOLDS[stage] !== "") {
+      await holds.reached(HOLDS[stage], started.activate.output);
+    }
     await waitFor(`the record to say ${stage}`, async () => (await probe.stage()) === stage, { timeoutMs: LONG_MS });
     if (shuts) gate.shut();
     if (isKilled) await kill(lane, one);

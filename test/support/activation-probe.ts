@@ -22,6 +22,8 @@ export type ActivationProbe = {
   /** The stage on record; null when there is no record. */
   stage(): Promise<string | null>;
   supervisors(): number[];
+  /** Whether a process has exactly this command line. */
+  runs(commandLine: string): boolean;
   sides(): Promise<SystemSides>;
   /** Process id of the unit: it stays the same as long as nobody touches it. */
   unitProcess(): Promise<number | null>;
@@ -52,6 +54,7 @@ export function createActivationProbe(
       return text === null ? null : recordSchema.parse(JSON.parse(text)).stage;
     },
     supervisors,
+    runs: (commandLine) => device.processes().some((id) => commandOf(id).join(" ") === commandLine),
     async sides() {
       const [profile, bootDefault] = [await device.link(SYSTEM_PROFILE), await device.bootDefault()];
       const isRunning = (await unitProcess()) !== null;

@@ -6,7 +6,7 @@
  *
  * Need not survive a power cut, which stops every program, so nothing is synced.
  */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -15,31 +15,46 @@ import type { RunProgram } from "../process.ts";
 import { hasCode, isMissing } from "../system-error.ts";
 
 const FILE_NAME = "activation-program.json";
+const MARK_VARIABLE = "NIXDEPLOY_PROGRAM";
 const LOOK_INTERVAL_MS = 50;
 /** Then what is left is a zombie that nobody buries, or hangs in the kernel, where no signal reaches it. */
 const LOOKS_MAX = 40;
 
 const programSchema = z.object({
-  /** Of the program, and of its process group. */
-  processId: z.number().int().positive(),
-  /** Tells it from another process that got the same id; null where the system does not say. */
-  startedAt: z.string().nullable(),
   bootId: z.string(),
+  /** Value of a variable in the program's environment: finds it when we were killed before its id was written. */
+  mark: z.string(),
+  process: z
+    .object({
+      /** Of the program, and of its process group. */
+      id: z.number().int().positive(),
+      /** Tells it from another process that got the same id; null where the system does not say. */
+      startedAt: z.string().nullable(),
+    })
+    .nullable(),
 });
+type Program = z.output<typeof programSchema>;
 
-/** `run`, with the program on record from its start to its end. */
+/** `run`, with the program on record from before its start to its end. */
 export function recordingRuns(run: RunProgram, options: { stateDirectory: string; bootId: string }): RunProgram {
   const path = join(options.stateDirectory, FILE_NAME);
+  const write = (program: Program) => {
+    try {
+      writeFileSync(path, JSON.stringify(program), { mode: 0o600 });
+    } catch {
+      // A full disk must not stop a way back. Only a killed supervisor would need the file.
+    }
+  };
+  let count = 0;
   return async (program) => {
-    const onStarted = (processId: number) => {
-      const started = { processId, startedAt: readStart(processId), bootId: options.bootId };
-      try {
-        writeFileSync(path, JSON.stringify(started), { mode: 0o600 });
-      } catch {
-        // A full disk must not stop a way back. Only a killed supervisor would need the file.
-      }
-    };
-    const exit = await run({ ...program, onStarted });
+    count += 1;
+    const started = { bootId: options.bootId, mark: `${process.pid}-${readStart(process.pid)}-${count}` };
+    write({ ...started, process: null });
+    const exit = await run({
+      ...program,
+      environment: { ...program.environment, [MARK_VARIABLE]: started.mark },
+      onStarted: (id) => write({ ...started, process: { id, startedAt: readStart(id) } }),
+    });
     rmSync(path, { force: true });
     return exit;
   };
@@ -54,19 +69,16 @@ export async function stopLeftover(options: {
 }): Promise<void> {
   const path = join(options.stateDirectory, FILE_NAME);
   const left = await readLeft(path);
-  if (left?.bootId === options.bootId) {
-    const nowStarted = readStart(left.processId);
-    // Another start: the id belongs to somebody else now, which also means that nothing of the old group is left.
-    if (nowStarted === null || nowStarted === left.startedAt) {
-      for (let look = 0; look < LOOKS_MAX && killGroup(left.processId); look += 1) {
-        await options.clock.sleep(LOOK_INTERVAL_MS, options.signal);
-      }
+  const group = left === null || left.bootId !== options.bootId ? null : findGroup(left);
+  if (group !== null) {
+    for (let look = 0; look < LOOKS_MAX && killGroup(group); look += 1) {
+      await options.clock.sleep(LOOK_INTERVAL_MS, options.signal);
     }
   }
   rmSync(path, { force: true });
 }
 
-async function readLeft(path: string): Promise<z.output<typeof programSchema> | null> {
+async function readLeft(path: string): Promise<Program | null> {
   try {
     return programSchema.safeParse(JSON.parse(await readFile(path, "utf8"))).data ?? null;
   } catch (error) {
@@ -76,7 +88,41 @@ async function readLeft(path: string): Promise<z.output<typeof programSchema> | 
   }
 }
 
-/** Field 22 of /proc/PID/stat (proc(5)); null when it is gone, or a zombie, or there is no such file here. */
+/** The process group to kill; null when there is nothing, or the id is somebody else's by now. */
+function findGroup({ process: known, mark }: Program): number | null {
+  if (known === null) return findMarked(mark);
+  const nowStarted = readStart(known.id);
+  return nowStarted === null || nowStarted === known.startedAt ? known.id : null;
+}
+
+/** The first process that has the mark: what has it besides was started by that one. Null where there is no /proc. */
+function findMarked(mark: string): number | null {
+  const found: { id: number; startedAt: number }[] = [];
+  for (const name of listProcesses()) {
+    const id = Number(name);
+    const startedAt = readStart(id);
+    if (startedAt !== null && hasMark(id, mark)) found.push({ id, startedAt: Number(startedAt) });
+  }
+  return found.sort((a, b) => a.startedAt - b.startedAt || a.id - b.id)[0]?.id ?? null;
+}
+
+function listProcesses(): string[] {
+  try {
+    return readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  } catch {
+    return [];
+  }
+}
+
+function hasMark(id: number, mark: string): boolean {
+  try {
+    return readFileSync(`/proc/${id}/environ`, "utf8").split("\0").includes(`${MARK_VARIABLE}=${mark}`);
+  } catch {
+    return false; // It has ended, or is not ours to look at.
+  }
+}
+
+/** Field 22 of /proc/PID/stat (proc(5)); null when it is gone, or there is no such file here. */
 function readStart(processId: number): string | null {
   try {
     const text = readFileSync(`/proc/${processId}/stat`, "utf8");
@@ -93,7 +139,8 @@ function killGroup(processId: number): boolean {
     process.kill(-processId, "SIGKILL");
     return true;
   } catch (error) {
-    if (hasCode(error, "ESRCH")) return false;
+    // Gone; or run as somebody else, by a program that may do that: then it is not ours to stop.
+    if (hasCode(error, "ESRCH") || hasCode(error, "EPERM")) return false;
     throw error;
   }
 }
