@@ -195,8 +195,8 @@ async function carry(journal: Journal, signal: AbortSignal, deps: ActivationsDep
     return journal.outcome;
   }
   const over = new AbortController();
-  const watching = keepSupervised(AbortSignal.any([signal, over.signal]), deps).catch((error: unknown) => {
-    if (!signal.aborted && !over.signal.aborted) throw error;
+  const watching = keepSupervised(AbortSignal.any([signal, over.signal]), deps).catch(() => {
+    // It only ends when it is told to.
   });
   try {
     const outcome = await journal.follow(signal);

@@ -6,20 +6,21 @@
  * not proved itself.
  */
 import { expect } from "bun:test";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type ActivationRecord, readRecord, writeRecord } from "../../../src/agent/activation/record.ts";
 import { type SuperviseEnd, superviseActivation } from "../../../src/agent/activation/supervise.ts";
 import { openDeploymentStore } from "../../../src/agent/deployment-store.ts";
 import type { OutcomeEntry } from "../../../src/agent/journal.ts";
 import { hasCode } from "../../../src/agent/system-error.ts";
-import { silentLogger } from "../../../src/log.ts";
 import type { ReportEntry } from "../../../src/protocol.ts";
-import { type Clock, systemRandom } from "../../../src/runtime.ts";
-import { actAs, pretendExecutable, type SimulatedDisk, simulateDisk } from "../../support/simulated-files.ts";
+import type { Clock } from "../../../src/runtime.ts";
+import { pretendExecutable, type SimulatedDisk, simulateDisk } from "../../support/simulated-files.ts";
 import { createTemporaryDirectory } from "../../support/temporary-directory.ts";
 import { offerOf } from "../offers.ts";
 import { createModelMachine, type ModelMachine } from "./model-machine.ts";
 import { NEW, OLD, recordOf, SCRIPT } from "./records.ts";
+import { createSimulatedProcess, type Faults } from "./simulated-process.ts";
 
 export type Simulation = AsyncDisposable & {
   readonly machine: ModelMachine;
@@ -27,42 +28,49 @@ export type Simulation = AsyncDisposable & {
   readonly stateDirectory: string;
   readonly record: ActivationRecord;
   /** One supervisor, until it ends; the steps it took. */
-  supervise(faults?: Faults): Promise<Run>;
+  supervise(faults?: Faults, signal?: AbortSignal): Promise<Run>;
   /** Supervisors, one after the other, until there is an outcome. */
   settle(): Promise<OutcomeEntry>;
   /** What the coordinator would be told. */
   readEntries(): Promise<readonly ReportEntry[]>;
 };
 
-export type Faults = {
-  /** Before this step, counted from 1, the process is killed. */
-  readonly killBefore?: number;
-  /** Told before each step; what it throws is what the step throws, if it is one on files. */
-  readonly onStep?: (step: string, number: number) => void;
-  readonly signal?: AbortSignal;
-};
 export type Run = { readonly end: SuperviseEnd | "killed"; readonly steps: readonly string[] };
 
-export class Killed extends Error {}
 const SUPERVISORS_MAX = 4;
 
+/** An activation that its agent has just put on record. */
 export async function createSimulation(changes: Partial<ActivationRecord> = {}): Promise<Simulation> {
+  return await createEmptySimulation(changes, putOnRecord);
+}
+
+async function putOnRecord(stateDirectory: string, record: ActivationRecord, clock: Clock): Promise<void> {
+  const { mode, rollbackScript, previous } = record;
+  await using store = await openDeploymentStore({ stateDirectory, clock, followed: null });
+  const journal = await store.begin(offerOf("a", { storePath: NEW, mode, rollbackScript }));
+  await journal.phase({ phase: "activating", previousPath: previous.profile });
+  await writeRecord(stateDirectory, record);
+}
+
+/** A machine with an empty state directory, to which the record would belong. */
+export async function createEmptySimulation(
+  changes: Partial<ActivationRecord> = {},
+  prepare?: typeof putOnRecord,
+): Promise<Simulation> {
   const directory = await createTemporaryDirectory("simulation");
   const stateDirectory = directory.join("state");
   const record = recordOf({ profilePath: directory.join("profiles", "test"), ...changes });
   const isNixos = record.type === "nixos";
   const machine = createModelMachine({ ...record, isNixos, previous: record.previous.profile });
   pretendExecutable(SCRIPT);
-  const offer = offerOf("a", { storePath: NEW, mode: record.mode, rollbackScript: record.rollbackScript });
-  await using store = await openDeploymentStore({ stateDirectory, clock: machine.clock, followed: null });
-  const journal = await store.begin(offer);
-  await journal.phase({ phase: "activating", previousPath: record.previous.profile });
-  await writeRecord(stateDirectory, record);
+  await mkdir(stateDirectory);
+  await prepare?.(stateDirectory, record, machine.clock);
   const disk = simulateDisk(stateDirectory);
   const proven = new Set<string>();
   machine.onEffect = (effect) => forbid(effect, { disk, stateDirectory, record, machine, proven });
 
-  const supervise = async (faults: Faults = {}) => await runSupervisor({ machine, stateDirectory, faults });
+  const supervise = async (faults: Faults = {}, signal = new AbortController().signal) =>
+    await runSupervisor({ machine, stateDirectory, faults, signal });
   return {
     ...{ machine, disk, stateDirectory, record, supervise },
     async settle() {
@@ -91,60 +99,16 @@ async function runSupervisor(options: {
   readonly machine: ModelMachine;
   readonly stateDirectory: string;
   readonly faults: Faults;
+  readonly signal: AbortSignal;
 }): Promise<Run> {
-  const { machine, stateDirectory, faults } = options;
-  const steps: string[] = [];
-  let isDead = false;
-  const mustLive = () => {
-    if (isDead) throw new Killed("the process was killed");
-  };
-  const onStep = (step: string) => {
-    mustLive();
-    steps.push(step);
-    isDead = steps.length === faults.killBefore;
-    mustLive();
-    faults.onStep?.(step, steps.length);
-  };
-  const clock: Clock = {
-    ...machine.clock,
-    async sleep(durationMs, signal) {
-      mustLive();
-      await machine.clock.sleep(durationMs, signal);
-      mustLive();
-    },
-  };
-  const work = async () =>
-    await superviseActivation({
-      ...{ stateDirectory, clock, random: systemRandom, logger: silentLogger },
-      signal: faults.signal ?? new AbortController().signal,
-      run: async (program) => {
-        onStep(`run ${program.command.replace(/^.*?-/, "")} ${program.args.at(-1) ?? ""}`);
-        const exit = await machine.run(program);
-        mustLive();
-        return exit;
-      },
-      bootClock: { read: async () => machine.readBoot() },
-      readProfilePath: async () => machine.profile,
-      readCurrentSystem: async () => machine.current,
-      readNames: async () => new Set(),
-      readFailedUnits: async () => machine.failedUnits,
-      hasUnit: async () => true,
-      mainProcess: async () => null,
-      deadline: null,
-      restartUnit: async () => {
-        onStep("restart");
-        machine.restartUnit();
-      },
-      loginAsSupervisor: async () => {
-        onStep("login");
-        return machine.login();
-      },
-    });
+  const process = createSimulatedProcess(options.machine, options.faults);
+  const { steps } = process;
   try {
-    return { end: await actAs(onStep, work), steps };
+    const deps = process.superviseDeps(options.stateDirectory, options.signal);
+    return { end: await process.run(() => superviseActivation(deps)), steps };
   } catch (error) {
     // A supervisor that cannot open its files ends, too.
-    if (!isDead && !hasCode(error, "ENOSPC")) throw error;
+    if (!process.isDead && !hasCode(error, "ENOSPC")) throw error;
     return { end: "killed", steps };
   }
 }
@@ -156,7 +120,7 @@ export function expectTruth(
 ): void {
   const isNixos = record.type === "nixos";
   const before = { profile: record.previous.profile, bootDefault: isNixos ? OLD : null };
-  const isNew = outcome === "succeeded" || (outcome === "degraded" && machine.failedUnits?.length !== 0);
+  const isNew = outcome === "succeeded";
   const setsProfile = isNew && (record.mode === "switch" || record.mode === "boot");
   const { profile, bootDefault, current } = machine;
   const permanent = setsProfile ? { profile: NEW, bootDefault: isNixos ? NEW : null } : before;

@@ -215,7 +215,7 @@ test("a supervisor that is told to stop leaves the record to the next", async ()
   const onStep = (step: string) => {
     if (step === "login") stop.abort(new Error("stopped"));
   };
-  await expect(simulation.supervise({ onStep, signal: stop.signal })).rejects.toThrow("stopped");
+  await expect(simulation.supervise({ onStep }, stop.signal)).rejects.toThrow("stopped");
   expect((await readRecord(simulation.stateDirectory))?.stage).toBe("confirming");
   simulation.machine.isReachable = true;
   await simulation.supervise();

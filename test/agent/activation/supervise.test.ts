@@ -3,7 +3,8 @@ import { describe, expect, test } from "bun:test";
 import { readRecord } from "../../../src/agent/activation/record.ts";
 import { NEW, OLD } from "./records.ts";
 import { SCENARIOS, simulate } from "./scenarios.ts";
-import { expectTruth, type Faults } from "./simulation.ts";
+import type { Faults } from "./simulated-process.ts";
+import { expectTruth } from "./simulation.ts";
 
 /** `FAULT_MATRIX=full` takes every step for every fault; else some faults come at every third, another third by scenario. */
 const isFull = process.env["FAULT_MATRIX"] === "full";
