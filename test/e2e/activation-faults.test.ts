@@ -2,7 +2,7 @@
  * kill -9 of agent, supervisor or both at every stage on record × every end of the switch script × proofs × modes: the
  * device always ends on the old system or on the new one, whole, the coordinator says which, and nothing is left over.
  *
- * A chosen part runs always; all of it with FAULT_MATRIX=full.
+ * A chosen part runs always; all of it with FAULT_MATRIX=full; FAULT_CASE="part of a name" runs those that have it.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createFleet, type Fleet } from "../support/fleet.ts";
