@@ -15,7 +15,7 @@ import {
 } from "./names.ts";
 import { parseFileHash, parseNarHash } from "./nix/hash.ts";
 import { parseStorePath, parseStorePathHash } from "./nix/store-path.ts";
-import { parsedListWith, parsedWith, storePathSchema } from "./protocol.ts";
+import { activationPolicySchema, parsedListWith, parsedWith, storePathSchema } from "./protocol.ts";
 import { TOKEN_KINDS } from "./token.ts";
 
 const count = z.number().int().nonnegative();
@@ -217,6 +217,7 @@ export const createRolloutSchema = z.object({
   /** Nix system → store path of a script. */
   rollbackScript: textRecord({ entriesMax: SYSTEMS_MAX, keyLengthMax: 64, valueLengthMax: 400 }).optional(),
   mode: z.enum(MODES),
+  policy: activationPolicySchema.optional(),
   description: z.string().max(ROLLOUT_DESCRIPTION_LENGTH_MAX).optional(),
   origin: originSchema.optional(),
   requireOnline: z.boolean().optional(),

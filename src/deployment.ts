@@ -47,6 +47,16 @@ export function isTerminal(state: DeploymentState): boolean {
   return TERMINAL.has(state);
 }
 
+/** How an activation is judged. What is not said is the device's default: roll back, 60 s, 30 min. */
+export type ActivationPolicy = {
+  /** Units of the new version that fail: go back, or stay on it and call it degraded. */
+  readonly onUnitFailure?: "rollback" | "keep" | undefined;
+  /** How long the new version may take to prove itself. */
+  readonly confirmWindowMs?: number | undefined;
+  /** How long its activation script may run. */
+  readonly activationTimeoutMs?: number | undefined;
+};
+
 /** Milliseconds spent in each phase, from the JSON that is kept of it; phases this version does not know are left out. */
 export function parsePhaseDurations(json: string): Partial<Record<Phase, number>> {
   const value: unknown = JSON.parse(json);

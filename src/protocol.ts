@@ -114,8 +114,23 @@ export const helloSchema = z.object({
   /** Path of the profile this agent keeps. */
   profile: shortText,
   state: machineStateSchema,
+  /** This login is the proof of an activation: the new version runs, and reaches the coordinator. Signed with it. */
+  proof: z.object({ deploymentId, by: z.enum(["agent", "supervisor"]) }).optional(),
 });
 export type Hello = z.output<typeof helloSchema>;
+
+const HOUR_MS = 3_600_000;
+/** {@link ActivationPolicy} on the wire. */
+export const activationPolicySchema = z.object({
+  onUnitFailure: z.enum(["rollback", "keep"]).optional(),
+  confirmWindowMs: z.number().int().min(1_000).max(HOUR_MS).optional(),
+  activationTimeoutMs: z
+    .number()
+    .int()
+    .min(1_000)
+    .max(24 * HOUR_MS)
+    .optional(),
+});
 
 const entryBase = { n: z.number().int().positive(), atMs: count };
 
@@ -200,6 +215,8 @@ export const welcomeSchema = z.object({
   }),
   /** Bearer credential to read the cache and to ask for plans, renewed with every welcome. */
   readCredential: z.string().max(512),
+  /** The coordinator takes this login for the proof of that deployment: what it reports is what was asked for. */
+  proved: deploymentId.optional(),
 });
 export type Welcome = z.output<typeof welcomeSchema>;
 
@@ -229,6 +246,7 @@ export const offerSchema = z.object({
   mode: z.enum(MODES),
   /** Run after activation on the agent's kind of system; a failure rolls back. */
   rollbackScript: storePathSchema.nullable(),
+  policy: activationPolicySchema.optional(),
 });
 export type Offer = z.output<typeof offerSchema>;
 
@@ -250,9 +268,16 @@ export type CoordinatorFrame = z.output<typeof coordinatorFrameSchema>;
 export type AgentFrameInput = z.input<typeof agentFrameSchema>;
 export type CoordinatorFrameInput = z.input<typeof coordinatorFrameSchema>;
 
-/** The bytes an agent signs to prove that it holds the key it names. */
-export function loginMessage(login: { readonly nonce: string; readonly name: string }): Uint8Array {
-  return new TextEncoder().encode(`nixdeploy agent login 1\n${login.nonce}\n${login.name}\n`);
+export type LoginClaim = {
+  readonly nonce: string;
+  readonly name: string;
+  readonly proof?: { readonly deploymentId: string; readonly by: string } | undefined;
+};
+
+/** The bytes an agent signs to prove that it holds the key it names, and what this login proves. */
+export function loginMessage({ nonce, name, proof }: LoginClaim): Uint8Array {
+  const claim = proof === undefined ? "" : `proof ${proof.deploymentId} by ${proof.by}\n`;
+  return new TextEncoder().encode(`nixdeploy agent login 1\n${nonce}\n${name}\n${claim}`);
 }
 
 export type DecodedFrame<Frame> =

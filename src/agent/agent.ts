@@ -14,7 +14,7 @@ import { createSignatureVerifier } from "../nix/signature.ts";
 import { parsePublicKey } from "../nix/signing-key.ts";
 import type { Welcome } from "../protocol.ts";
 import type { Clock, Random } from "../runtime.ts";
-import type { Activator } from "./activation/run.ts";
+import type { Activations } from "./activation/activations.ts";
 import { runConnection } from "./connection.ts";
 import { createContact } from "./contact.ts";
 import { deploy } from "./deploy.ts";
@@ -51,7 +51,7 @@ export type AgentDeps = {
   readonly connectDaemon: (options: { readonly signal: AbortSignal }) => Promise<DaemonConnection>;
   /** The workspace's cache; `credential` is asked at every request. */
   readonly openCache: (welcome: Welcome, credential: () => string) => CacheReader;
-  readonly activator: Activator;
+  readonly activations: Activations;
   readonly machine: Machine;
   readonly gcRoots: GcRoots;
 };
@@ -85,7 +85,8 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   const identity = await loadIdentity({ ...config, random: deps.random });
   logger.info(`agent ${config.name} keeps ${config.profilePath}; its key is ${identity.fingerprint}`);
   const enrolment = await readEnrolment(config.stateDirectory);
-  await using store = await openDeploymentStore({ ...config, clock });
+  const pending = await deps.activations.pending();
+  await using store = await openDeploymentStore({ ...config, clock, followed: pending });
   const contact = createContact();
   const trust = createTrust(config.trustedPublicKeys, enrolment?.pinnedPublicKeys ?? []);
   // Aborted when the agent is told to stop, or when the connection fails for good.
@@ -109,12 +110,13 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
         contact,
         trust: trust.current,
         readProfilePath: async () => (await machine.readState(null)).profilePath,
+        readCurrentSystem: machine.readCurrentSystem,
         readStoreFreeBytes: machine.readStoreFreeBytes,
         signal,
       }),
   });
   const facts = createFacts(deps, () => worker.inFlight, signal);
-  worker.resume();
+  worker.resume(pending);
   try {
     await runConnection({
       ...deps,
@@ -123,6 +125,8 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
       identity,
       enrolment,
       readFacts: facts,
+      readProof: deps.activations.proofToGive,
+      onProved: deps.activations.proved,
       store,
       contact,
       handlers: {

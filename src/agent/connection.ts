@@ -6,19 +6,21 @@
 import { fullJitterMs } from "../backoff.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import type { AgentName } from "../names.ts";
+import type { AgentName, DeploymentId } from "../names.ts";
 import type { Welcome } from "../protocol.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { Contact } from "./contact.ts";
 import type { DeploymentStore } from "./deployment-store.ts";
 import { type Enrolment, planPins, writeEnrolment } from "./enrolment.ts";
 import type { Identity } from "./identity.ts";
-import { type HelloFacts, type LoginResult, login, sendFrame } from "./login.ts";
+import { type HelloFacts, type LoginResult, login, type Proof, sendFrame } from "./login.ts";
 import type { DialMessageSocket } from "./message-socket.ts";
 import { planRefusal } from "./refusal.ts";
 import { LOSSY_BUFFER_MAX_BYTES, runSession, type SessionHandlers } from "./session.ts";
 
 const RECONNECT = { baseMs: 1_000, maxMs: 60_000 } as const;
+/** While an activation waits for this login to prove it. */
+const RECONNECT_FOR_PROOF = { baseMs: 1_000, maxMs: 5_000 } as const;
 /** A session that lasted so long was a success: the next wait is short again. */
 const STABLE_AFTER_MS = 30_000;
 
@@ -33,6 +35,10 @@ export type ConnectionOptions = {
   /** From --trusted-public-key, `name:base64`. */
   readonly givenPublicKeys: readonly string[];
   readonly readFacts: () => Promise<HelloFacts>;
+  /** The activation that the next login would prove; null when there is none. */
+  readonly readProof: () => Promise<Proof | null>;
+  /** The coordinator took a login for the proof. */
+  readonly onProved: (deploymentId: DeploymentId) => Promise<void>;
   readonly store: DeploymentStore;
   readonly contact: Contact;
   readonly handlers: SessionHandlers & {
@@ -59,7 +65,8 @@ export async function runConnection(options: ConnectionOptions): Promise<never> 
     if (end.kind === "give-up") throw new NixdeployError("denied", end.message, { hint: end.hint });
     const lastedMs = end.wasConnected ? clock.monotonicMs() - startedAtMs : 0;
     attempt = planAttempt(attempt, lastedMs);
-    const waitMs = fullJitterMs(attempt, random.fraction(), RECONNECT);
+    const isProofAwaited = (await options.readProof().catch(() => null)) !== null;
+    const waitMs = fullJitterMs(attempt, random.fraction(), isProofAwaited ? RECONNECT_FOR_PROOF : RECONNECT);
     attempt += 1;
     complain(end.message, memory, logger);
     await clock.sleep(waitMs, signal);
@@ -117,9 +124,14 @@ async function connectOnce(options: ConnectionOptions, memory: Memory): Promise<
   const { welcome, socket, frames } = result;
   try {
     await remember(welcome, options, memory);
+    if (welcome.proved !== undefined) await options.onProved(welcome.proved);
   } catch (error) {
     socket.destroy();
-    return { kind: "retry", message: `cannot record the enrolment: ${describeError(error)}`, wasConnected: false };
+    return {
+      kind: "retry",
+      message: `cannot record what the welcome says: ${describeError(error)}`,
+      wasConnected: false,
+    };
   }
   options.logger.info(`connected to ${options.coordinatorUrl} as ${options.name} (workspace ${welcome.workspace})`);
   memory.lastComplaint = null;

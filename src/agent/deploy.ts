@@ -17,10 +17,10 @@ import type { StorePath } from "../nix/store-path.ts";
 import type { Welcome } from "../protocol.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
 import type { Clock, Random } from "../runtime.ts";
-import type { ActivationResult, Activator } from "./activation/run.ts";
+import type { Activations } from "./activation/activations.ts";
 import type { Contact } from "./contact.ts";
 import type { GcRoots } from "./gc-roots.ts";
-import type { Journal, LogStream, OutcomeEntry } from "./journal.ts";
+import { type Journal, type LogStream, measurePhases, type OutcomeEntry } from "./journal.ts";
 
 export type DeployDeps = {
   readonly contact: Contact;
@@ -30,8 +30,9 @@ export type DeployDeps = {
   /** The keys this device trusts now. */
   readonly trust: () => { readonly verifier: SignatureVerifier; readonly keys: readonly PublicKey[] };
   readonly gcRoots: GcRoots;
-  readonly activator: Activator;
+  readonly activations: Activations;
   readonly readProfilePath: () => Promise<StorePath | null>;
+  readonly readCurrentSystem: () => Promise<StorePath | null>;
   readonly readStoreFreeBytes: () => Promise<number | null>;
   readonly clock: Clock;
   readonly random: Random;
@@ -54,39 +55,47 @@ const JOURNAL_RETRY_MS = 5_000;
 /** @returns when the outcome is in the journal. @throws the signal's reason when the agent ends before */
 export async function deploy(options: DeployOptions): Promise<void> {
   const { journal, logger, signal } = options;
-  if (journal.outcome !== null) return;
-  const outcome = await reachOutcome(options);
-  await recordOutcome(outcome, options);
-  logger.info(`deployment ${journal.offer.deploymentId} ${outcome.outcome}: ${outcome.reason}`);
-  await options.gcRoots.dropOthers(journal.offer.deploymentId).catch((error: unknown) => {
+  const { deploymentId } = journal.offer;
+  const isPending = (await options.activations.pending()) === deploymentId;
+  if (journal.outcome !== null && !isPending) return;
+  const isReady = isPending || (await makeReadyOrEnd(options));
+  if (isReady) await carry(options);
+  const { outcome } = journal;
+  if (outcome !== null) logger.info(`deployment ${deploymentId} ${outcome.outcome}: ${outcome.reason}`);
+  await options.gcRoots.dropOthers(deploymentId).catch((error: unknown) => {
     // Old roots only cost disk space; the next deployment tries again.
     if (!signal.aborted) logger.warn(`cannot remove old garbage-collector roots: ${describeError(error)}`);
   });
 }
 
-async function reachOutcome(options: DeployOptions): Promise<Outcome> {
-  const { journal, cancelled, signal } = options;
-  const begun = journal.phases.findLast((entry) => entry.phase === "activating");
-  if (begun !== undefined) {
-    await say(options, "the agent was restarted while it activated: activating again");
-    return await activate(options, { previousPath: begun.previousPath, fetchedBytes: null, isResumed: true });
-  }
-  // Open until the end of the activation: its temporary roots hold what no profile names yet.
+/** @returns true when an activation is on record, false when it ended before */
+async function makeReadyOrEnd(options: DeployOptions): Promise<boolean> {
+  const { cancelled, signal } = options;
+  let outcome: Outcome;
+  // Open until the activation is on record with roots of its own.
   await using daemons = new AsyncDisposableStack();
-  let ready: Ready;
   try {
-    ready = await makeReady(options, daemons);
+    const ready = await makeReady(options, daemons);
+    const refusal = await options.activations.begin({ ...options, ...ready });
+    if (refusal === null) return true;
+    outcome = { outcome: "failed", reason: refusal, previousPath: ready.previousProfile, ...NOTHING_DONE };
   } catch (error) {
     signal.throwIfAborted();
-    const facts = { previousPath: null, fetchedBytes: null, exitCode: null };
-    if (cancelled.aborted) return { outcome: "cancelled", reason: "Cancelled before anything was touched.", ...facts };
-    if (!(error instanceof NixdeployError)) options.logger.error(`unexpected: ${describeError(error)}`);
-    return { outcome: "failed", reason: explain(error), ...facts };
+    const facts = { previousPath: null, ...NOTHING_DONE };
+    if (!cancelled.aborted && !(error instanceof NixdeployError)) {
+      options.logger.error(`unexpected: ${describeError(error)}`);
+    }
+    outcome = cancelled.aborted
+      ? { outcome: "cancelled", reason: "Cancelled before anything was touched.", ...facts }
+      : { outcome: "failed", reason: explain(error), ...facts };
   }
-  return await activate(options, { ...ready, isResumed: false });
+  await recordOutcome(outcome, options);
+  return false;
 }
 
-type Ready = { readonly previousPath: StorePath | null; readonly fetchedBytes: number };
+const NOTHING_DONE = { fetchedBytes: null, exitCode: null } as const;
+
+type Ready = { readonly previousProfile: StorePath | null; readonly fetchedBytes: number };
 
 /** Everything before the point of no return, which is the journal's entry of the phase "activating". */
 async function makeReady(options: DeployOptions, daemons: AsyncDisposableStack): Promise<Ready> {
@@ -102,11 +111,15 @@ async function makeReady(options: DeployOptions, daemons: AsyncDisposableStack):
   for (const storePath of wanted) {
     fetchedBytes += await fetchOne({ ...options, signal }, { storePath, cache, rootDaemon });
   }
-  await options.gcRoots.keep({ deploymentId: offer.deploymentId, storePaths: wanted, daemon: rootDaemon });
-  const previousPath = await options.readProfilePath();
+  const previousProfile = await options.readProfilePath();
+  const previousSystem = await options.readCurrentSystem();
+  // What it goes back to must not be collected either.
+  const previous = [previousProfile, previousSystem].filter((path) => path !== null);
+  const storePaths = [...new Set([...wanted, ...previous])];
+  await options.gcRoots.keep({ deploymentId: offer.deploymentId, storePaths, daemon: rootDaemon });
   signal.throwIfAborted();
-  await enterPhase(options, "activating", previousPath);
-  return { previousPath, fetchedBytes };
+  await enterPhase(options, "activating", previousProfile);
+  return { previousProfile, fetchedBytes };
 }
 
 async function fetchOne(
@@ -130,25 +143,18 @@ async function fetchOne(
   return fetchedBytes;
 }
 
-async function activate(
-  options: DeployOptions,
-  facts: { readonly previousPath: StorePath | null; readonly fetchedBytes: number | null; readonly isResumed: boolean },
-): Promise<Outcome> {
-  const { journal, cancelled } = options;
-  const { offer } = journal;
-  const onCancel = () => void say(options, "a cancel came after the activation had begun: it goes on");
-  cancelled.addEventListener("abort", onCancel, { once: true });
-  const { previousPath, fetchedBytes } = facts;
-  try {
-    const result: ActivationResult = await options.activator.activate({
-      ...offer,
-      ...facts,
-      log: (stream, text) => logLine(options, stream, text),
+/** From here on the supervisor does everything; a cancel asks it to go back. */
+async function carry(options: DeployOptions): Promise<void> {
+  const { journal, cancelled, activations, logger } = options;
+  const onCancel = () => {
+    activations.cancel(journal.offer.deploymentId).catch((error: unknown) => {
+      logger.error(`cannot ask the supervisor to go back: ${describeError(error)}`);
     });
-    return { ...result, previousPath, fetchedBytes };
-  } catch (error) {
-    const reason = asSentence(`the activation ended unexpectedly: ${describeError(error)}`);
-    return { outcome: "degraded", reason, previousPath, fetchedBytes, exitCode: null };
+  };
+  cancelled.addEventListener("abort", onCancel, { once: true });
+  if (cancelled.aborted) onCancel();
+  try {
+    await activations.carry(journal, options.signal);
   } finally {
     cancelled.removeEventListener("abort", onCancel);
   }
@@ -173,17 +179,6 @@ async function recordOutcome(outcome: Outcome, options: DeployOptions): Promise<
       await clock.sleep(JOURNAL_RETRY_MS, signal);
     }
   }
-}
-
-/** From the journal's own times, so that a restart in between counts too. */
-function measurePhases(journal: Journal, endMs: number): Partial<Record<Phase, number>> {
-  const phaseMs: Partial<Record<Phase, number>> = {};
-  for (const [index, { phase, atMs }] of journal.phases.entries()) {
-    const untilMs = journal.phases[index + 1]?.atMs ?? endMs;
-    // The wall clock may have been set back.
-    phaseMs[phase] = (phaseMs[phase] ?? 0) + Math.max(0, untilMs - atMs);
-  }
-  return phaseMs;
 }
 
 /** A line of ours, in the deployment's log. */

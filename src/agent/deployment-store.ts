@@ -7,7 +7,7 @@ import { readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { DeploymentId } from "../names.ts";
-import { type Offer, offerSchema } from "../protocol.ts";
+import { type Offer, offerSchema, type ReportEntry } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
 import { type ChangeSignal, createChangeSignal } from "./change-signal.ts";
 import { ensureDirectory, syncDirectory, writeDurableFile } from "./durable-file.ts";
@@ -37,12 +37,15 @@ const PRIVATE_FILE = 0o600;
 export async function openDeploymentStore(options: {
   readonly stateDirectory: string;
   readonly clock: Clock;
+  /** The deployment whose journal another process may be writing: the one with an activation on record. */
+  readonly followed: DeploymentId | null;
 }): Promise<DeploymentStore> {
   const parent = join(options.stateDirectory, "deployments");
   const changes = createChangeSignal();
   const open = new Map<DeploymentId, Open>();
   const add = async (directory: string, offer: Offer) => {
-    const opened = await openJournal({ directory, offer, clock: options.clock, changes });
+    const isFollowed = offer.deploymentId === options.followed;
+    const opened = await openJournal({ directory, offer, clock: options.clock, changes, isFollowed });
     open.set(offer.deploymentId, opened);
     changes.changed();
     return opened.journal;
@@ -53,11 +56,13 @@ export async function openDeploymentStore(options: {
     await file[Symbol.asyncDispose]();
     // Without its offer a folder counts as never begun, should this be interrupted.
     await rm(join(directory, "offer.json"), { force: true });
+    await syncDirectory(directory);
     await rm(directory, { recursive: true, force: true });
     changes.changed();
   };
   try {
     await ensureDirectory(parent, PRIVATE_DIRECTORY);
+    await syncDirectory(options.stateDirectory);
     for (const { directory, offer } of await readOffers(parent)) await add(directory, offer);
   } catch (cause) {
     if (cause instanceof NixdeployError) throw cause;
@@ -106,17 +111,51 @@ export async function openDeploymentStore(options: {
   };
 }
 
+/**
+ * Opens one journal for writing, for the process that carries the activation out.
+ * @throws NixdeployError("host") when there is no such deployment, or its files cannot be used
+ */
+export async function openDeploymentJournal(options: {
+  readonly stateDirectory: string;
+  readonly deploymentId: DeploymentId;
+  readonly clock: Clock;
+}): Promise<AsyncDisposable & { readonly journal: Journal }> {
+  const directory = join(options.stateDirectory, "deployments", options.deploymentId);
+  const read = await readOffer(directory);
+  if (read === null) throw new NixdeployError("host", `cannot find the deployment of an activation in ${directory}`);
+  const { clock } = options;
+  const opened = await openJournal({
+    ...{ directory, clock, offer: read.offer },
+    changes: createChangeSignal(),
+    isFollowed: false,
+  });
+  return {
+    journal: opened.journal,
+    async [Symbol.asyncDispose]() {
+      await opened.journal.close();
+      await opened.file[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Whether the coordinator may still have to learn something about a deployment. */
+export async function hasJournal(stateDirectory: string, deploymentId: DeploymentId): Promise<boolean> {
+  return (await readOffer(join(stateDirectory, "deployments", deploymentId))) !== null;
+}
+
 async function openJournal(options: {
   readonly directory: string;
   readonly offer: Offer;
   readonly clock: Clock;
   readonly changes: ChangeSignal;
+  readonly isFollowed: boolean;
 }): Promise<Open> {
   const { directory } = options;
   const recovered: (PhaseEntry | OutcomeEntry)[] = [];
-  const file = await openJournalFile(join(directory, JOURNAL_FILE), (entry) => {
+  const onEntry = (entry: ReportEntry) => {
     if (entry.type !== "log") recovered.push(entry);
-  });
+  };
+  const file = await openJournalFile({ ...options, path: join(directory, JOURNAL_FILE), onEntry });
   const acknowledged = await file.find(await readAcknowledged(directory), { n: 0, offset: 0 });
   return { journal: createJournal({ ...options, file, recovered, acknowledged }), file, directory };
 }

@@ -11,7 +11,7 @@ import { describeError, NixdeployError } from "../errors.ts";
 import { decodeBase64, encodeBase64 } from "../nix/base64.ts";
 import { NixParseError } from "../nix/parse-error.ts";
 import { publicKeyFromSeed, signMessage } from "../nix/signature.ts";
-import { loginMessage } from "../protocol.ts";
+import { type LoginClaim, loginMessage } from "../protocol.ts";
 import type { Random } from "../runtime.ts";
 import { ensureDirectory, writeDurableFile } from "./durable-file.ts";
 import { hasCode, isMissing } from "./system-error.ts";
@@ -22,7 +22,7 @@ export type Identity = {
   /** `SHA256:base64` without padding, for people to compare. */
   readonly fingerprint: string;
   /** Base64 signature over the coordinator's challenge. */
-  signLogin(login: { readonly nonce: string; readonly name: string }): string;
+  signLogin(login: LoginClaim): string;
 };
 
 const SEED_BYTES = 32;

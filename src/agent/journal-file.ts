@@ -7,7 +7,9 @@
  * used twice for different entries.
  */
 import { type FileHandle, open } from "node:fs/promises";
+import { dirname } from "node:path";
 import { type ReportEntry, reportEntrySchema } from "../protocol.ts";
+import { syncDirectory } from "./durable-file.ts";
 
 /** A place in the file: behind entry `n`, at byte `offset`. */
 export type Cursor = { readonly n: number; readonly offset: number };
@@ -19,6 +21,12 @@ export type JournalFile = AsyncDisposable & {
   append(lines: string, entryCount: number): Promise<void>;
   /** The entries behind a place, up to the limits but at least one; none at the end. */
   read(from: Cursor, limits: ReadLimits): Promise<{ readonly entries: readonly ReportEntry[]; readonly next: Cursor }>;
+  /**
+   * Takes in what another process has appended: makes it durable, moves the end behind it, and gives every new entry to
+   * `onEntry`. A line that is not whole yet stays for the next time.
+   * @returns whether there was something
+   */
+  catchUp(onEntry: (entry: ReportEntry) => void): Promise<boolean>;
   /** The place behind entry `n` (at most the end), looked for from `from` on. */
   find(n: number, from: Cursor): Promise<Cursor>;
 };
@@ -31,13 +39,27 @@ const CHUNK_BYTES = 256 * 1024;
 const LINE_BYTES_MAX = 1024 * 1024;
 const NEWLINE = 0x0a;
 
-/** Opens or makes the file; every entry that is there is given to `onEntry`, in order. */
-export async function openJournalFile(path: string, onEntry: (entry: ReportEntry) => void): Promise<JournalFile> {
+export type OpenJournalFileOptions = {
+  readonly path: string;
+  /** Given every entry that is there, in order. */
+  readonly onEntry: (entry: ReportEntry) => void;
+  /** Another process may be writing: nothing is cut off, and nothing may be appended here. */
+  readonly isFollowed: boolean;
+};
+
+/** Opens or makes the file. */
+export async function openJournalFile({ path, onEntry, isFollowed }: OpenJournalFileOptions): Promise<JournalFile> {
   const file = await open(path, "a+", 0o600);
   await file.close();
+  await syncDirectory(dirname(path));
   const handle = await open(path, "r+");
   try {
-    return createJournalFile(handle, await recover(handle, onEntry));
+    const { size } = await handle.stat();
+    const end = await readEntries(handle, { from: START, untilOffset: size, onEntry });
+    if (!isFollowed) await handle.truncate(end.offset);
+    // Whoever wrote it may have been killed before it was synced.
+    await handle.datasync();
+    return createJournalFile(handle, end);
   } catch (error) {
     await handle.close();
     throw error;
@@ -67,6 +89,15 @@ function createJournalFile(handle: FileHandle, recovered: Cursor): JournalFile {
       }
       return { entries, next };
     },
+    async catchUp(onEntry) {
+      const { size } = await handle.stat();
+      if (size <= end.offset) return false;
+      // Whoever wrote it may not have synced it yet, and what leaves the machine must be durable.
+      await handle.datasync();
+      const before = end;
+      end = await readEntries(handle, { from: end, untilOffset: size, onEntry });
+      return end.n > before.n;
+    },
     async find(n, from) {
       let place = from;
       if (n >= end.n) return end;
@@ -80,16 +111,21 @@ function createJournalFile(handle: FileHandle, recovered: Cursor): JournalFile {
   };
 }
 
-async function recover(handle: FileHandle, onEntry: (entry: ReportEntry) => void): Promise<Cursor> {
-  let end = START;
-  const { size } = await handle.stat();
-  for await (const line of readLines(handle, 0, size)) {
+type ReadEntriesOptions = Pick<OpenJournalFileOptions, "onEntry"> & {
+  readonly from: Cursor;
+  /** What is behind it may be written at this moment, and not be durable. */
+  readonly untilOffset: number;
+};
+
+/** Gives every whole entry between two places to `onEntry`. @returns the place behind the last one */
+async function readEntries(handle: FileHandle, { from, untilOffset, onEntry }: ReadEntriesOptions): Promise<Cursor> {
+  let end = from;
+  for await (const line of readLines(handle, from.offset, untilOffset)) {
     const entry = parseEntry(line.text);
     if (entry === null || entry.n !== end.n + 1) break;
     end = { n: entry.n, offset: line.end };
     onEntry(entry);
   }
-  await handle.truncate(end.offset);
   return end;
 }
 

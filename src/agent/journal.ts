@@ -6,6 +6,7 @@
  * {@link LOG_BYTES_MAX} is not kept, which the journal says. Trouble with the disk never stops an activation: log lines
  * are lost then, while a phase or an outcome that cannot be written is an error for the caller.
  */
+import type { Phase } from "../deployment.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import { LOG_LINE_CHARACTERS_MAX, type Offer, REPORT_ENTRIES_MAX, type ReportEntry } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
@@ -16,6 +17,7 @@ import { type Cursor, type JournalFile, START } from "./journal-file.ts";
 export const LOG_BYTES_MAX = 64 * 1024 * 1024;
 
 const FLUSH_INTERVAL_MS = 100;
+const FOLLOW_INTERVAL_MS = 100;
 const BUFFER_BYTES_MAX = 512 * 1024;
 /** After a failed write, before log lines ask for another. */
 const RETRY_INTERVAL_MS = 1_000;
@@ -48,6 +50,13 @@ export type Journal = {
   read(from: Cursor): Promise<{ readonly entries: readonly ReportEntry[]; readonly next: Cursor }>;
   /** The coordinator has everything up to and including entry `through`, and nothing more. */
   acknowledge(through: number): Promise<void>;
+  /**
+   * Leaves the writing to another process (the supervisor of the activation): writes what is gathered; from now on only
+   * `follow`, `read` and `acknowledge` may be used. @throws NixdeployError("host") when the rest cannot be written
+   */
+  handOver(): Promise<void>;
+  /** Takes in what the other process writes, until the outcome is there. @throws the signal's reason */
+  follow(signal: AbortSignal): Promise<OutcomeEntry>;
   /** Writes what is gathered. */
   close(): Promise<void>;
 };
@@ -125,8 +134,31 @@ export function createJournal(options: JournalOptions): Journal {
       acknowledged = await file.find(through, through < acknowledged.n ? START : acknowledged);
       changes.changed();
     },
+    handOver: () => writer.flushOrFail(),
+    async follow(signal) {
+      const take = (entry: ReportEntry) => {
+        if (entry.type === "phase") phases.push(entry);
+        if (entry.type === "outcome") outcome = entry;
+      };
+      for (;;) {
+        if (await file.catchUp(take)) changes.changed();
+        if (outcome !== null) return outcome;
+        await clock.sleep(FOLLOW_INTERVAL_MS, signal);
+      }
+    },
     close: () => writer.close(),
   };
+}
+
+/** From the journal's own times, so that a restart in between counts too. */
+export function measurePhases(journal: Journal, endMs: number): Partial<Record<Phase, number>> {
+  const phaseMs: Partial<Record<Phase, number>> = {};
+  for (const [index, { phase, atMs }] of journal.phases.entries()) {
+    const untilMs = journal.phases[index + 1]?.atMs ?? endMs;
+    // The wall clock may have been set back.
+    phaseMs[phase] = (phaseMs[phase] ?? 0) + Math.max(0, untilMs - atMs);
+  }
+  return phaseMs;
 }
 
 /** A line that fits into a report, cut with a mark where it is longer. */

@@ -8,7 +8,10 @@ import type { Logger } from "../log.ts";
 import { createCoordinatorCache } from "../nix/cache/download/coordinator-cache.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
 import type { Clock, Random } from "../runtime.ts";
-import { createActivator } from "./activation/run.ts";
+import { createActivations } from "./activation/activations.ts";
+import { systemBootClock } from "./activation/boot-clock.ts";
+import { launchSupervisor } from "./activation/launch.ts";
+import { createServiceManager } from "./activation/systemd.ts";
 import { type AgentConfig, createAgent } from "./agent.ts";
 import { createGcRoots } from "./gc-roots.ts";
 import { createMachine, readTopNames } from "./machine.ts";
@@ -30,6 +33,8 @@ export type LocalAgentOptions = {
 export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
   const { config, environment, clock, random, logger } = options;
   const machine = createMachine(config.profilePath);
+  const programs = cleanEnvironment(environment);
+  const services = createServiceManager({ agentName: config.name, run: runProgram, clock, environment: programs });
   await using http = createHttpClient({
     userAgent: `nixdeploy-agent/${config.version}`,
     env: environment,
@@ -55,14 +60,20 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
         clock,
         random,
       }),
-    activator: createActivator({
-      profilePath: config.profilePath,
-      run: runProgram,
-      clock,
-      environment: cleanEnvironment(environment),
-      readNames: readTopNames,
-      readProfilePath: async () => (await machine.readState(null)).profilePath,
+    activations: createActivations({
+      ...{ config, clock, logger },
+      environment: programs,
+      launch: () =>
+        launchSupervisor({
+          ...{ stateDirectory: config.stateDirectory, agentName: config.name, services, logger },
+          environment: programs,
+        }),
+      agentUnit: services.agentUnit,
+      hasUnit: services.hasUnit,
       readCurrentSystem: machine.readCurrentSystem,
+      readNames: readTopNames,
+      readFailedUnits: services.readFailedUnits,
+      bootClock: systemBootClock,
     }),
     gcRoots: createGcRoots({
       agent: config.name,

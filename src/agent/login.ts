@@ -3,7 +3,7 @@
  * means, nor when to try again (`connection.ts`).
  */
 import { NixdeployError } from "../errors.ts";
-import type { AgentName } from "../names.ts";
+import type { AgentName, DeploymentId } from "../names.ts";
 import {
   AGENT_CONNECT_PATH,
   type AgentFrameInput,
@@ -43,10 +43,14 @@ export type LoginOptions = {
   /** The agent token; null to log in by the key alone. */
   readonly enrolmentToken: string | null;
   readonly readFacts: () => Promise<HelloFacts>;
+  /** Of which activation this login is the proof; asked when the challenge has come. */
+  readonly readProof?: () => Promise<Proof | null>;
   readonly dial: DialMessageSocket;
   readonly clock: Clock;
   readonly signal: AbortSignal;
 };
+
+export type Proof = { readonly deploymentId: DeploymentId; readonly by: "agent" | "supervisor" };
 
 export type LoginResult =
   | {
@@ -84,7 +88,8 @@ export async function login(options: LoginOptions): Promise<LoginResult> {
       socket.close();
       return { kind: "refused", refusal: versionRefusal(challenge) };
     }
-    sendFrame(socket, composeHello(options, { nonce: challenge.nonce, facts }));
+    const proof = (await options.readProof?.()) ?? null;
+    sendFrame(socket, composeHello(options, { nonce: challenge.nonce, facts, proof }));
     const answer = await expectFrame(options, frames, socket);
     if (answer.kind === "refused") {
       socket.close();
@@ -114,15 +119,16 @@ export function sendFrame(socket: MessageSocket, frame: AgentFrameInput): void {
 
 function composeHello(
   { name, identity, enrolmentToken }: LoginOptions,
-  { nonce, facts }: { readonly nonce: string; readonly facts: HelloFacts },
+  { nonce, facts, proof }: { readonly nonce: string; readonly facts: HelloFacts; readonly proof: Proof | null },
 ): AgentFrameInput {
   return {
     kind: "hello",
     protocolVersion: PROTOCOL_VERSION,
     name,
     publicKey: identity.publicKey,
-    signature: identity.signLogin({ nonce, name }),
+    signature: identity.signLogin({ nonce, name, proof: proof ?? undefined }),
     ...(enrolmentToken === null ? {} : { enrolmentToken }),
+    ...(proof === null ? {} : { proof }),
     ...facts,
   };
 }

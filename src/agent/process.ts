@@ -19,6 +19,8 @@ export type RunProgramOptions = {
   readonly deadlineMs: number;
   /** Called in order; the program's output waits for the promise. */
   readonly onLine: (stream: "out" | "err", text: string) => Promise<void>;
+  /** Told as soon as it runs; the id is that of its process group, too. */
+  readonly onStarted?: (processId: number) => void;
   readonly clock: Clock;
 };
 
@@ -34,23 +36,15 @@ export type RunProgram = (options: RunProgramOptions) => Promise<ProgramExit>;
 const KILL_GRACE_MS = 10_000;
 const LEFTOVER_OUTPUT_MS = 1_000;
 
+type Execa = typeof import("execa")["execa"];
+
 /** Runs a program to its end. Never throws: not being able to start it is a result too. */
 export async function runProgram(options: RunProgramOptions): Promise<ProgramExit> {
   const { clock } = options;
   // Loaded at the first activation: it would take 2 MB of an agent that waits.
-  const { execa } = await import("execa");
-  const child = execa(options.command, [...options.args], {
-    env: options.environment,
-    extendEnv: false,
-    cwd: "/",
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    buffer: false,
-    reject: false,
-    detached: true,
-    cleanup: false,
-  });
+  const child = startChild(options, (await import("execa")).execa);
+  if (child === null) return { kind: "not-started", reason: "it is no program that this system can execute" };
+  if (child.pid !== undefined) options.onStarted?.(child.pid);
   const hasExited = new AbortController();
   let timedOut = false;
   const deadline = stopAtDeadline({ ...options, pid: child.pid, signal: hasExited.signal }).then((stopped) => {
@@ -77,6 +71,48 @@ export async function runProgram(options: RunProgramOptions): Promise<ProgramExi
   if (result.exitCode !== undefined) return { kind: "exited", code: result.exitCode };
   if (result.signal !== undefined) return { kind: "killed", signal: result.signal };
   return { kind: "not-started", reason: describeError(result.cause ?? result.shortMessage) };
+}
+
+/** @returns null for a file that is no program of this architecture */
+function startChild(options: RunProgramOptions, execa: Execa) {
+  try {
+    return execa(options.command, [...options.args], {
+      env: options.environment,
+      extendEnv: false,
+      cwd: "/",
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+      buffer: false,
+      reject: false,
+      detached: true,
+      cleanup: false,
+    });
+  } catch (error) {
+    // Bun throws for ENOEXEC where Node emits an event, and execa then throws a TypeError of its own.
+    if (error instanceof TypeError) return null;
+    throw error;
+  }
+}
+
+/** Starts a program that outlives us, in a session of its own, without standard streams. */
+export async function startDetached(options: {
+  readonly command: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+}): Promise<void> {
+  const { execa } = await import("execa");
+  const [file = "", ...args] = options.command;
+  const child = execa(file, args, {
+    env: options.environment,
+    extendEnv: false,
+    cwd: "/",
+    stdio: "ignore",
+    buffer: false,
+    reject: false,
+    detached: true,
+    cleanup: false,
+  });
+  child.nodeChildProcess.unref();
 }
 
 /** Stops the whole group when time is up. @returns whether it was */

@@ -19,8 +19,11 @@ export type Worker = {
   readonly inFlight: DeploymentId | null;
   handle(event: Exclude<AgentEvent, { kind: "finished" }>): void;
   offer(offer: Offer): void;
-  /** Continues what the store holds without an outcome. */
-  resume(): void;
+  /**
+   * Continues what the store holds without an outcome; first of all the deployment that has an activation on record,
+   * even if it has its outcome: somebody must still tidy up after it.
+   */
+  resume(pending: DeploymentId | null): void;
   /** Resolves when nothing is in progress any more. */
   settled(): Promise<void>;
 };
@@ -73,7 +76,7 @@ export function createWorker(deps: WorkerDeps): Worker {
       deps.onChange();
       handle({ kind: "finished", deploymentId: id });
       // Only one is remembered as the next, so look for others that an earlier run left.
-      if (running === null && !signal.aborted && !isUnfinished(id)) resume();
+      if (running === null && !signal.aborted && !isUnfinished(id)) resume(null);
     });
     running = { id, cancel, done };
     deps.onChange();
@@ -98,7 +101,9 @@ export function createWorker(deps: WorkerDeps): Worker {
     }
   };
 
-  const resume = () => {
+  const resume = (pending: DeploymentId | null) => {
+    const left = pending === null ? null : store.find(pending);
+    if (left !== null) handle({ kind: "offered", offer: left.offer, isFinished: false });
     for (const journal of store.journals) {
       if (journal.outcome === null) handle({ kind: "offered", offer: journal.offer, isFinished: false });
     }

@@ -39,6 +39,21 @@ export const command = defineNixdeployCommand({
       description: "How long to follow; deployments go on after that",
     },
     mode: { type: "enum", options: MODES, default: "switch", description: "What to do on the devices" },
+    onUnitFailure: {
+      type: "enum",
+      options: ["rollback", "keep"],
+      description: "When units of the new system fail: go back (default), or keep it and call it degraded",
+    },
+    confirmWindowMs: {
+      type: "duration",
+      flag: "confirm-window",
+      description: "How long a new version may take to prove itself before it is undone (default: 60s)",
+    },
+    activationTimeoutMs: {
+      type: "duration",
+      flag: "activation-timeout",
+      description: "How long the activation script may run (default: 30m)",
+    },
     requireOnline: { type: "boolean", description: "Refuse the whole rollout if an agent is offline" },
     description: {
       type: "string",
@@ -66,6 +81,11 @@ export const command = defineNixdeployCommand({
     const request = planRolloutRequest({
       spec: selectAgents(spec, args.agent),
       mode,
+      policy: {
+        onUnitFailure: args.onUnitFailure,
+        confirmWindowMs: args.confirmWindowMs,
+        activationTimeoutMs: args.activationTimeoutMs,
+      },
       workspace,
       description,
       requireOnline,

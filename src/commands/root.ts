@@ -44,6 +44,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./logs.ts"),
   },
   { name: "status", summary: "Show the coordinator and the agents", load: () => import("./status.ts") },
+  {
+    name: "supervise",
+    summary: "Finish or undo the activation on record (started by the agent)",
+    load: () => import("./supervise.ts"),
+  },
   { name: "agents", summary: "List the agents", load: () => import("./agents.ts") },
   { name: "cache", summary: "Show and set binary caches", load: () => import("./cache.ts") },
 ];

@@ -41,7 +41,7 @@ export async function login(
   const signature = new Uint8Array(Buffer.from(hello.signature, "base64"));
   if (
     publicKey.length !== PUBLIC_KEY_BYTES ||
-    !verifyMessage(publicKey, loginMessage({ nonce: attempt.nonce, name: hello.name }), signature)
+    !verifyMessage(publicKey, loginMessage({ ...hello, nonce: attempt.nonce }), signature)
   ) {
     return refuse("bad-signature", "the signature over the challenge does not fit the key");
   }
@@ -52,6 +52,8 @@ export async function login(
     });
   }
   if (known === null) return await admit(deps, hello, publicKey);
+  // The supervisor of an activation speaks for the agent, but is not the agent.
+  if (hello.proof?.by === "supervisor") return { kind: "admitted", agent: known };
   const facts = { ...factsOf(hello), last_seen_ms: deps.clock.nowMs() };
   await saveAgentFacts(deps.database, known.id, facts);
   return { kind: "admitted", agent: { ...known, ...facts } };

@@ -2,8 +2,10 @@
  * One agent's connection: challenge, hello, welcome, then its frames, one after the other. Owns nothing durable: what
  * must survive is in the database before it is acknowledged.
  */
+
+import { isTerminal } from "../deployment.ts";
 import type { Logger } from "../log.ts";
-import type { AgentId } from "../names.ts";
+import type { AgentId, DeploymentId } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
 import { type AgentFrame, type CoordinatorFrameInput, decodeAgentFrame, PROTOCOL_VERSION } from "../protocol.ts";
 import type { Clock, Random } from "../runtime.ts";
@@ -47,6 +49,8 @@ export type AgentSession = {
   closed(): Promise<void>;
 };
 
+type HelloFrame = Extract<AgentFrame, { kind: "hello" }>;
+
 const CLOSE_POLICY = 1008;
 const CLOSE_NORMAL = 1000;
 const CLOSE_INTERNAL_ERROR = 1011;
@@ -76,7 +80,7 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
     socket.close(CLOSE_NORMAL, "log in again: the credential wants renewal"),
   );
 
-  const handleHello = async (frame: Extract<AgentFrame, { kind: "hello" }>, nonce: string) => {
+  const handleHello = async (frame: HelloFrame, nonce: string) => {
     const result = await login(deps, { hello: frame, nonce });
     if (result.kind === "refused") {
       deps.log.warn("agent refused", { name: frame.name, code: result.code, reason: result.message });
@@ -85,12 +89,11 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
       return;
     }
     const { agent } = result;
-    const live: LiveAgent = {
-      agentId: agent.id,
-      send,
-      close: (reason) => socket.close(CLOSE_NORMAL, reason),
-    };
-    send(await welcomeFrame(deps, agent));
+    send(await welcomeFrame(deps, agent, frame));
+    // It comes to be heard, and leaves; the agent's own connection stays what it is.
+    if (frame.proof?.by === "supervisor") return socket.close(CLOSE_NORMAL, "heard");
+    const close = (reason: string) => socket.close(CLOSE_NORMAL, reason);
+    const live: LiveAgent = { agentId: agent.id, send, close };
     state = { kind: "live", agent, live };
     await loginDeadline.stop();
     renewal.start();
@@ -218,7 +221,11 @@ function challengeFrame(deps: AgentSessionDeps, nonce: string): CoordinatorFrame
   };
 }
 
-async function welcomeFrame(deps: AgentSessionDeps, agent: AgentRow): Promise<CoordinatorFrameInput> {
+async function welcomeFrame(
+  deps: AgentSessionDeps,
+  agent: AgentRow,
+  hello: HelloFrame,
+): Promise<CoordinatorFrameInput> {
   const workspaces = await listWorkspaces(deps.database);
   const workspace = workspaces.find((candidate) => candidate.id === agent.workspace_id);
   if (workspace === undefined) throw new Error(`agent ${agent.name} belongs to no workspace`);
@@ -233,7 +240,21 @@ async function welcomeFrame(deps: AgentSessionDeps, agent: AgentRow): Promise<Co
       publicKeys: [formatPublicKey(publicKeyOf(parseSecretKey(cache.secret_key)))],
     },
     readCredential: deps.authenticator.issueReadCredential(agent.id),
+    ...(await findProved(deps.database, agent, hello)),
   };
+}
+
+/** What of a welcome says that this login proves a deployment: what the machine reports is what was asked for. */
+async function findProved(
+  database: CoordinatorDatabase,
+  agent: AgentRow,
+  { proof, state }: HelloFrame,
+): Promise<{ readonly proved?: DeploymentId }> {
+  if (proof === undefined) return {};
+  const row = await findDeployment(database, proof.deploymentId);
+  if (row === null || row.agent_id !== agent.id || isTerminal(row.state)) return {};
+  const runs = [state.currentPath, state.profilePath].includes(row.store_path);
+  return runs ? { proved: row.id } : {};
 }
 
 async function handleLiveFrame(

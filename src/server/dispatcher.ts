@@ -4,6 +4,7 @@
  * harmless.
  */
 import type { AgentId, DeploymentId } from "../names.ts";
+import { activationPolicySchema } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
 import type { AgentRegistry, LiveAgent } from "./agent-registry.ts";
 import type { Bus } from "./bus.ts";
@@ -86,6 +87,7 @@ function restate(agent: LiveAgent, row: DeploymentRow): void {
       storePath: row.store_path,
       mode: row.mode,
       rollbackScript: row.rollback_script,
+      policy: activationPolicySchema.parse(JSON.parse(row.policy)),
     });
   }
 }

@@ -4,6 +4,7 @@
  */
 import type { z } from "zod";
 import type { createRolloutSchema } from "../api.ts";
+import type { ActivationPolicy } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
 import { drawId, parseAgentName, parseDeploymentId, parseRolloutId, type TokenId } from "../names.ts";
 import { parseStorePath, type StorePath, storePathHash } from "../nix/store-path.ts";
@@ -73,7 +74,14 @@ export async function createRollout(
     for (const assignment of assignments) {
       for (const row of await makeRoom(transaction, assignment.agent, nowMs)) touched.add(row.rollout_id);
       const closureSizeBytes = sizes.get(assignment.storePath) ?? 0;
-      await insertQueued(transaction, { deps, rollout, assignment, mode: request.mode, closureSizeBytes });
+      await insertQueued(transaction, {
+        deps,
+        rollout,
+        assignment,
+        mode: request.mode,
+        policy: request.policy ?? {},
+        closureSizeBytes,
+      });
     }
   });
   for (const rolloutId of touched) deps.bus.publish(rolloutTopic(rolloutId));
@@ -180,6 +188,7 @@ async function insertQueued(
     readonly rollout: RolloutRow;
     readonly assignment: Assignment;
     readonly mode: DeploymentRow["mode"];
+    readonly policy: ActivationPolicy;
     readonly closureSizeBytes: number;
   },
 ): Promise<void> {
@@ -193,6 +202,7 @@ async function insertQueued(
     store_path: assignment.storePath,
     mode: made.mode,
     rollback_script: assignment.rollbackScript,
+    policy: JSON.stringify(made.policy),
     state: "queued",
     stop_requested: null,
     reason: null,

@@ -1,11 +1,16 @@
 /** The whole agent in one process: a scripted coordinator, a cache over HTTP, a store in memory, a real state directory. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { chmod, readdir, readFile, stat } from "node:fs/promises";
-import type { ActivationRequest, ActivationResult } from "../../src/agent/activation/run.ts";
+import { chmod, cp, readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { createActivations } from "../../src/agent/activation/activations.ts";
+import { type ActivationRecord, isCancelRequested, readRecord } from "../../src/agent/activation/record.ts";
 import { type AgentConfig, createAgent } from "../../src/agent/agent.ts";
+import { openDeploymentJournal } from "../../src/agent/deployment-store.ts";
+import { tryLockFile } from "../../src/agent/flock.ts";
+import { type Journal, measurePhases, type OutcomeEntry } from "../../src/agent/journal.ts";
 import { NixdeployError } from "../../src/errors.ts";
 import { createHttpClient, type HttpClient } from "../../src/http.ts";
-import { createLogger } from "../../src/log.ts";
+import { createLogger, silentLogger } from "../../src/log.ts";
 import { parseAgentName } from "../../src/names.ts";
 import { createCoordinatorCache } from "../../src/nix/cache/download/coordinator-cache.ts";
 import { formatPublicKey, publicKeyOf, secretKeyFromSeed } from "../../src/nix/signing-key.ts";
@@ -35,8 +40,10 @@ let http: HttpClient;
 let peers: MemoryPeer[];
 let logged: string[];
 let profile: StorePath | null;
-let activations: ActivationRequest[];
-let activate: (request: ActivationRequest) => Promise<ActivationResult>;
+/** As the supervisors found them, one for each that went to work. */
+let activations: ActivationRecord[];
+let activate: (record: ActivationRecord, journal: Journal) => Promise<ActivationEnd>;
+let supervisors: Promise<void>[];
 let roots: string[];
 
 beforeEach(async () => {
@@ -49,15 +56,17 @@ beforeEach(async () => {
   logged = [];
   profile = null;
   activations = [];
+  supervisors = [];
   roots = [];
-  activate = async (request) => {
-    await request.log("out", "hello from the activation");
-    profile = request.storePath;
-    return { outcome: "succeeded", reason: "It is live.", exitCode: 0 };
+  activate = async (record, journal) => {
+    await journal.log("out", "hello from the activation");
+    profile = record.storePath;
+    return SUCCEEDED;
   };
 });
 
 afterEach(async () => {
+  await Promise.allSettled(supervisors);
   await http[Symbol.asyncDispose]();
   await cache[Symbol.asyncDispose]();
   await directory[Symbol.asyncDispose]();
@@ -68,6 +77,24 @@ const impatientClock: Clock = {
   ...systemClock,
   sleep: (durationMs, signal) => systemClock.sleep(durationMs <= 15_000 ? Math.min(durationMs, 5) : durationMs, signal),
 };
+
+type ActivationEnd = Pick<OutcomeEntry, "outcome" | "reason" | "exitCode">;
+const SUCCEEDED: ActivationEnd = { outcome: "succeeded", reason: "It is live.", exitCode: 0 };
+
+/** What a supervisor does, as far as an agent can see it; the activation itself is the test's. */
+async function supervise(stateDirectory: string): Promise<void> {
+  using held = tryLockFile(join(stateDirectory, "activation.lock"));
+  const record = await readRecord(stateDirectory);
+  if (held === null || record === null) return;
+  const { deploymentId } = record;
+  await using opened = await openDeploymentJournal({ stateDirectory, deploymentId, clock: systemClock });
+  const { journal } = opened;
+  if (journal.outcome !== null) return;
+  activations.push(record);
+  const end = await activate(record, journal);
+  const phaseMs = measurePhases(journal, systemClock.nowMs());
+  await journal.finish({ ...end, previousPath: record.previous.profile, fetchedBytes: record.fetchedBytes, phaseMs });
+}
 
 type Running = { readonly stop: () => Promise<void>; readonly done: Promise<void> };
 
@@ -98,12 +125,19 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
         credential,
         http,
       }),
-    activator: {
-      activate: async (request) => {
-        activations.push(request);
-        return await activate(request);
-      },
-    },
+    activations: createActivations({
+      ...deps,
+      config,
+      environment: {},
+      launch: async () => void supervisors.push(supervise(config.stateDirectory)),
+      agentUnit: async () => null,
+      hasUnit: async () => false,
+      readCurrentSystem: async () => null,
+      readNames: async () => new Set(),
+      readFailedUnits: async () => null,
+      bootClock: { read: async () => ({ bootId: "the-boot", uptimeMs: 1_000 }) },
+      logger: silentLogger,
+    }),
     machine: {
       system: "x86_64-linux",
       hostName: "test",
@@ -169,6 +203,7 @@ const outcomeOf = (entries: readonly ReportEntry[]) => {
   if (last?.type !== "outcome") throw new Error("there is no outcome");
   return last;
 };
+const stateFiles = () => readdir(directory.join("state"));
 const deploymentFolders = () => readdir(directory.join("state", "deployments"));
 
 describe("login", () => {
@@ -263,7 +298,7 @@ describe("a deployment", () => {
   test("is fetched, rooted, activated and reported, and its folder disappears", async () => {
     const agent = startAgent();
     const peer = await admit();
-    peer.send(offer({ mode: "boot" }));
+    peer.send(offer());
     const entries = await takeDeployment(peer);
     expect(entries.map((entry) => (entry.type === "phase" ? entry.phase : entry.type))).toEqual([
       "fetching",
@@ -280,9 +315,7 @@ describe("a deployment", () => {
       fetchedBytes: leaf.file.length + app.file.length,
       phaseMs: { fetching: expect.any(Number), activating: expect.any(Number) },
     });
-    expect(activations).toMatchObject([
-      { storePath: app.storePath, mode: "boot", previousPath: null, isResumed: false },
-    ]);
+    expect(activations).toMatchObject([{ storePath: app.storePath, mode: "switch", previous: { profile: null } }]);
     expect(roots).toEqual([app.storePath]);
     await waitFor("the folder to go", async () => (await deploymentFolders()).length === 0);
     await agent.stop();
@@ -341,7 +374,7 @@ describe("a deployment", () => {
     const begun = Promise.withResolvers<void>();
     activate = async () => {
       await begun.promise;
-      return { outcome: "succeeded", reason: "Done.", exitCode: 0 };
+      return { ...SUCCEEDED, reason: "Done." };
     };
     peer.send(offer());
     await waitFor("the activation", () => activations.length === 1);
@@ -350,21 +383,37 @@ describe("a deployment", () => {
     begun.resolve();
     await takeDeployment(peer);
     await takeDeployment(peer);
-    expect(activations.map((request) => request.storePath)).toEqual([app.storePath, leaf.storePath]);
+    expect(activations.map((record) => record.storePath)).toEqual([app.storePath, leaf.storePath]);
     await agent.stop();
   });
 
-  test("whose activation throws is degraded: a human must look", async () => {
+  test("that may not be activated fails before anything is recorded", async () => {
     const agent = startAgent();
     const peer = await admit();
-    activate = async () => {
-      throw new Error("EIO");
+    peer.send(offer({ mode: "boot" }));
+    expect(outcomeOf(await takeDeployment(peer))).toMatchObject({
+      outcome: "failed",
+      reason: `Cannot activate ${app.storePath}: it is a plain package, which has no mode boot.`,
+    });
+    expect([activations, await readRecord(directory.join("state"))]).toEqual([[], null]);
+    await agent.stop();
+  });
+
+  test("cancelled while it is activated asks the supervisor to go back", async () => {
+    const agent = startAgent();
+    const peer = await admit();
+    activate = async (record) => {
+      await waitFor("the request", async () => await isCancelRequested(directory.join("state"), record.deploymentId));
+      return { outcome: "rolled-back", reason: "A cancel asked to go back.", exitCode: null };
     };
     peer.send(offer());
-    expect(outcomeOf(await takeDeployment(peer))).toMatchObject({
-      outcome: "degraded",
-      reason: "The activation ended unexpectedly: EIO.",
-    });
+    await waitFor("the activation", () => activations.length === 1);
+    peer.send({ kind: "cancel", deploymentId: offer().deploymentId });
+    expect(outcomeOf(await takeDeployment(peer)).outcome).toBe("rolled-back");
+    await waitFor("the record to go", async () =>
+      (await stateFiles()).every((name) => !name.startsWith("activation.j")),
+    );
+    expect(await stateFiles()).not.toContain("activation-cancel");
     await agent.stop();
   });
 });
@@ -388,26 +437,25 @@ describe("a restart", () => {
     await second.stop();
   });
 
-  test("waits for an activation in progress; its outcome is delivered by the next start", async () => {
+  test("does not wait for an activation in progress; its outcome is delivered by the next start", async () => {
     const first = startAgent();
     const peer = await admit();
     const end = Promise.withResolvers<void>();
     activate = async () => {
       await end.promise;
-      return { outcome: "succeeded", reason: "Done.", exitCode: 0 };
+      return { ...SUCCEEDED, reason: "Done." };
     };
     peer.send(offer());
     await waitFor("the activation", () => activations.length === 1);
-    const stopping = first.stop();
-    await waitFor("the goodbye", () => peer.isClosed);
-    end.resolve();
-    await stopping;
+    await first.stop();
+    expect(peer.isClosed).toBe(true);
 
     const second = startAgent();
     const again = await nextPeer();
     expect((await takeHello(again)).state.inFlight).toBe(offer().deploymentId);
     again.send(welcomeFrame({ publicKeys: [TRUSTED] }));
     again.send(offer());
+    end.resolve();
     expect(outcomeOf(await takeDeployment(again)).reason).toBe("Done.");
     expect(activations.length).toBe(1);
     await second.stop();
@@ -423,10 +471,9 @@ describe("a restart", () => {
     activate = () => stuck.promise;
     peer.send(offer());
     await waitFor("the activation", () => activations.length === 1);
-    const { cp } = await import("node:fs/promises");
     await cp(directory.join("state"), directory.join("copy"), { recursive: true });
     profile = app.storePath;
-    activate = async () => ({ outcome: "succeeded", reason: "Done.", exitCode: 0 });
+    activate = async () => SUCCEEDED;
     const second = startAgent({
       stateDirectory: directory.join("copy"),
       profilePath: directory.join("profiles", "copy"),
@@ -434,7 +481,7 @@ describe("a restart", () => {
     const again = await admit();
     const entries = await takeDeployment(again);
     expect(outcomeOf(entries)).toMatchObject({ outcome: "succeeded", previousPath: before });
-    expect(activations[1]).toMatchObject({ isResumed: true, previousPath: before });
+    expect(activations[1]).toMatchObject({ previous: { profile: before } });
     await second.stop();
     stuck.reject(new Error("over"));
     await first.stop();
@@ -444,10 +491,10 @@ describe("a restart", () => {
     const agent = startAgent();
     const peer = await admit();
     const end = Promise.withResolvers<void>();
-    activate = async (request) => {
-      for (let index = 0; index < 5_000; index += 1) await request.log("out", `line ${index}`);
+    activate = async (_, journal) => {
+      for (let index = 0; index < 5_000; index += 1) await journal.log("out", `line ${index}`);
       await end.promise;
-      return { outcome: "succeeded", reason: "Done.", exitCode: 0 };
+      return { ...SUCCEEDED, reason: "Done." };
     };
     peer.send(offer());
     // One report is acknowledged, what follows is lost with the connection.

@@ -24,7 +24,7 @@ const OUTCOME = {
 
 beforeEach(async () => {
   directory = await createTemporaryDirectory("journal");
-  store = await openDeploymentStore({ stateDirectory: directory.path, clock: systemClock });
+  store = await openDeploymentStore({ stateDirectory: directory.path, clock: systemClock, followed: null });
 });
 
 afterEach(async () => {
@@ -34,7 +34,7 @@ afterEach(async () => {
 
 async function reopen(): Promise<Journal> {
   await store[Symbol.asyncDispose]();
-  store = await openDeploymentStore({ stateDirectory: directory.path, clock: systemClock });
+  store = await openDeploymentStore({ stateDirectory: directory.path, clock: systemClock, followed: null });
   const [journal] = store.journals;
   if (journal === undefined) throw new Error("the journal is gone");
   return journal;
@@ -49,6 +49,9 @@ async function readAll(journal: Journal): Promise<ReportEntry[]> {
     place = next;
   }
 }
+
+const openEmpty = (name: string) =>
+  openJournalFile({ path: directory.join(name), onEntry: () => {}, isFollowed: false });
 
 const journalPath = () => directory.join("deployments", offer.deploymentId, "journal.ndjson");
 
@@ -141,7 +144,7 @@ test("a report holds at most 2,000 entries and about a mebibyte", async () => {
 describe("output without end", () => {
   test("is kept up to the limit, which the log says; phases and outcome still come", async () => {
     const changes = createChangeSignal();
-    await using file = await openJournalFile(directory.join("limited.ndjson"), () => {});
+    await using file = await openEmpty("limited.ndjson");
     const journal = createJournal({
       offer,
       file,
@@ -163,7 +166,7 @@ describe("output without end", () => {
   test("on a disk that takes nothing is dropped, counted, and does not stop anything", async () => {
     let isFull = true;
     const changes = createChangeSignal();
-    await using file = await openJournalFile(directory.join("full.ndjson"), () => {});
+    await using file = await openEmpty("full.ndjson");
     const full = {
       get end() {
         return file.end;
@@ -174,6 +177,7 @@ describe("output without end", () => {
       },
       read: file.read,
       find: file.find,
+      catchUp: file.catchUp,
       [Symbol.asyncDispose]: async () => {},
     };
     const journal = createJournal({

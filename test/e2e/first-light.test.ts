@@ -74,13 +74,22 @@ describe("two versions reach two devices", () => {
   });
 });
 
-test("a system that ends with failed units is degraded, and activate says so", async () => {
+test("a system whose units fail is undone, or kept and called degraded when that is asked for", async () => {
+  const before = await nuc.link(SYSTEM_PROFILE);
   const units = [{ name: "nuc.service" }, { name: "broken.service", fails: true }];
   const system = await fleet.builder.build("system", { name: "nuc", version: "3", units });
   await fleet.expectRun(["push", system]);
-  const result = await fleet.run(["activate", `nuc=${system}`]);
-  expect(result.exitCode).toBe(1);
-  expect(result.stdout).toContain("degraded");
+  const undone = await fleet.run(["activate", `nuc=${system}`]);
+  expect(undone.exitCode).toBe(1);
+  expect(undone.stdout).toContain("rolled back");
+  expect(await nuc.link(SYSTEM_PROFILE)).toBe(before);
+  expect(await nuc.link("/run/current-system")).toBe(before);
+  expect(await nuc.bootDefault()).toBe(before);
+
+  const kept = await fleet.run(["activate", `nuc=${system}`, "--on-unit-failure", "keep"]);
+  expect(kept.exitCode).toBe(1);
+  expect(kept.stdout).toContain("degraded");
+  expect(await nuc.link("/run/current-system")).toBe(system);
 }, 60_000);
 
 test("a system that refuses before it touches anything leaves profile and system as they were", async () => {

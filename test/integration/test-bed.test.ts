@@ -522,7 +522,7 @@ describe("faults chosen at build time", () => {
     [{ stage: "boot-loader", kind: "fail" }, 1, "old", "old", "old"],
     [{ stage: "boot-loader-done", kind: "exit", argument: 1 }, 1, "old", "new", "old"],
     [{ stage: "stop-units", kind: "exit", argument: 1 }, 1, "old", "new", null],
-    [{ stage: "activate", kind: "fail" }, 2, "old", "new", "new"],
+    [{ stage: "activate", kind: "fail" }, 2, "new", "new", "new"],
     [{ stage: "activate", kind: "signal", argument: "KILL" }, "SIGKILL", "old", "new", null],
     [{ stage: "start-units", kind: "signal", argument: "TERM" }, "SIGTERM", "new", "new", null],
     [{ stage: "end", kind: "exit", argument: 3 }, 3, "new", "new", "new"],

@@ -97,6 +97,7 @@ const COLUMNS: Columns = {
     store_path: "text",
     mode: "text",
     rollback_script: "text?",
+    policy: "text",
     state: "text",
     stop_requested: "text?",
     reason: "text?",

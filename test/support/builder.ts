@@ -28,6 +28,8 @@ export type Fault = {
   | { readonly kind: "exit" | "print-lines" | "print-mebibytes"; readonly argument: number }
   /** The script sends it to itself: "KILL", "TERM", … */
   | { readonly kind: "signal"; readonly argument: string }
+  /** Waits while the device has the file /run/hold/NAME (holds.ts). */
+  | { readonly kind: "hold"; readonly argument: string }
   | { readonly kind: "hang" | "hang-ignoring-sigterm" | "close-output" }
   /** The step itself fails and the rest goes as in the real one: exit code 1, 1, 2 and a failed boot. */
   | { readonly kind: "fail"; readonly stage: "pre-switch-check" | "boot-loader" | "activate" | "init" }
@@ -40,6 +42,8 @@ export type FixtureUnit = {
   readonly version?: string;
   /** Shell text to run instead of the standard program, which writes its version to /run/units/NAME.version and waits. */
   readonly exec?: string;
+  /** The lines of its section [Service], instead of any program of ours. */
+  readonly service?: readonly string[];
   /** Cannot start. */
   readonly fails?: boolean;
   /** NixOS' unit options; default true. */
@@ -59,6 +63,8 @@ export type FixtureOptions = {
     readonly agents: Readonly<Record<string, string>>;
     readonly rollbackScript?: Readonly<Record<string, string>>;
   };
+  /** A store path that is a file itself, as `writeShellScript` makes it; default executable. */
+  readonly script: { readonly name: string; readonly text: string; readonly executable?: boolean };
   /** The NixOS-like system. */
   readonly system: {
     readonly name: string;
@@ -74,6 +80,10 @@ export type FixtureOptions = {
     /** One more store path in the closure, for example a generated one (closure.ts). */
     readonly payload?: string;
     readonly faults?: readonly Fault[];
+    /** Who runs its units: a few shell functions (default), or systemd, which takes a box (systemd-box.ts). */
+    readonly serviceManager?: "small" | "systemd";
+    /** What is wrong with bin/switch-to-configuration itself; default nothing. */
+    readonly switchProgram?: "missing" | "not-executable" | "foreign";
   };
 };
 

@@ -6,7 +6,7 @@
  */
 import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { createMachine, type Machine, type MachineOptions } from "./machine.ts";
+import { createMachine, type Machine, type MachineOptions, writeBootId } from "./machine.ts";
 import { type NixDaemon, startNixDaemon } from "./nix-daemon.ts";
 
 export type Device = Machine & {
@@ -42,6 +42,7 @@ export async function createDevice(options: MachineOptions): Promise<Device> {
     await machine.killAll();
     const run = machine.hostPath("/run");
     for (const name of await readdir(run)) await rm(join(run, name), { recursive: true, force: true });
+    await writeBootId(machine.directory);
   };
 
   const boot = async () => {

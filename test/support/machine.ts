@@ -1,7 +1,7 @@
 /**
  * A machine of its own on this one: a long-lived mount and UTS namespace in which /nix, /run, /boot and
- * /var/lib/nixdeploy are folders of one directory, so that two machines share neither store nor running system.
- * Everything else, the network included, is the host's.
+ * /var/lib/nixdeploy are folders of one directory, so that two machines share neither store nor running system. It has a
+ * boot id of its own, too. Everything else, the network included, is the host's.
  *
  * What runs inside is recognised by its UTS namespace, however it was started (daemons, orphans, own sessions), so
  * nothing survives the machine and nothing that is not ours is ever signalled. (Not by the mount namespace: Nix, as
@@ -76,6 +76,9 @@ export type Machine = AsyncDisposable & {
   /** SIGKILL to everything inside; returns when all of it is gone. */
   killAll(): Promise<void>;
 };
+
+/** File of the machine's directory → where it is mounted inside. */
+const FILE_MOUNTS = { "os-release": "/etc/os-release", "boot-id": "/proc/sys/kernel/random/boot_id" } as const;
 
 /** Folder of the machine's directory → where it is mounted inside. */
 const MOUNTS = { nix: "/nix", boot: "/boot", "var-lib-nixdeploy": "/var/lib/nixdeploy", run: "/run" } as const;
@@ -187,14 +190,20 @@ async function prepareDirectory(directory: string, nixConf: string): Promise<voi
   await writeFile(join(directory, "etc-nix/nix.conf"), nixConf);
   // Activation scripts look here to see whether this is NixOS. Mounted over the host's file inside only.
   await writeFile(join(directory, "os-release"), 'ID=nixos\nNAME=NixOS\nPRETTY_NAME="NixOS look-alike"\n');
+  await writeBootId(directory);
   for (const mountPoint of Object.values(MOUNTS)) await mkdir(mountPoint, { recursive: true });
+}
+
+/** Another boot has begun. */
+export async function writeBootId(directory: string): Promise<void> {
+  await writeFile(join(directory, "boot-id"), `${crypto.randomUUID()}\n`);
 }
 
 async function startHolder(options: MachineOptions): Promise<Bun.Subprocess<"pipe", "pipe", "pipe">> {
   const { name, directory, users = [] } = options;
   const hasUsers = users.length > 0;
   const files = hasUsers ? ["passwd", "/etc/passwd", "group", "/etc/group"] : [];
-  const mounts = [...Object.entries(MOUNTS).flat(), "os-release", "/etc/os-release", ...files];
+  const mounts = [...Object.entries(MOUNTS), ...Object.entries(FILE_MOUNTS)].flat().concat(files);
   const way = hasUsers ? await planOpenWay(directory) : { covered: [], kept: [] };
   const lists = [way.covered, way.kept, mounts].map((list) => list.join("\n"));
   const command = ["unshare", "--mount", "--uts", "--propagation", "private", "/bin/sh", "-c", HOLDER, "holder"];

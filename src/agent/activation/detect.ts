@@ -2,7 +2,8 @@
  * What kind of thing a store path is, told by the names at its top. Pure.
  */
 
-export type SystemType = "nixos" | "darwin" | "home-manager" | "plain";
+export const SYSTEM_TYPES = ["nixos", "darwin", "home-manager", "plain"] as const;
+export type SystemType = (typeof SYSTEM_TYPES)[number];
 
 const MARKERS: readonly (readonly [marker: string, type: SystemType])[] = [
   ["nixos-version", "nixos"],

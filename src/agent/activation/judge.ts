@@ -1,89 +1,90 @@
 /**
  * What the end of `switch-to-configuration` means. Pure: every exit code has a stated policy.
  *
- *   0      succeeded
- *   4      units failed: the new system is live and stays, degraded
- *   100    the init interface changed: live, needs a reboot, degraded
- *   11     another activation holds the lock: nothing was touched, the profile goes back, failed
- *   other  the profile goes back; failed when the running system is the same as before, else degraded
- *   hang   stopped at the deadline: how far it came is unknown, the profile stays for a human to look, degraded
+ *   test, of the new system
+ *     0      live
+ *     4      live, but units failed: undone, or kept and degraded (`--on-unit-failure`); good when all that fail now
+ *            failed before too
+ *     11     another activation holds the lock: refused, untouched
+ *     100    live as far as possible, the init interface changed: undone, since it cannot prove itself without a reboot
+ *     other  touched, whatever the code says: units may have been stopped before it gave up
+ *     hang   stopped at the deadline, touched
+ *
+ *   test, of the previous system, in an undo: the running system has moved back, and
+ *     0      back
+ *     4      back, when the units that fail now failed before too, or nobody can tell
+ *     other  not back: tried again
  *
  * Source: nixpkgs `pkgs/by-name/sw/switch-to-configuration-ng`.
  */
-import type { Mode } from "../../deployment.ts";
-import type { StorePath } from "../../nix/store-path.ts";
 import type { ProgramExit } from "../process.ts";
+import { describeExit, type StageEnd } from "./driver.ts";
+import type { ActivationRecord } from "./record.ts";
 
 export const EXIT_LOCK_HELD = 11;
 const EXIT_UNITS_FAILED = 4;
 const EXIT_REBOOT_NEEDED = 100;
 
-export type SwitchVerdict =
-  | { readonly kind: "good" }
-  | {
-      readonly kind: "bad";
-      readonly outcome: "failed" | "degraded";
-      /** One sentence without its full stop. */
-      readonly reason: string;
-      readonly putProfileBack: boolean;
-    };
+const ACTION = "switch-to-configuration test";
 
-export type JudgeSwitchOptions = {
-  readonly action: Mode;
+export function judgeTest(end: {
   readonly exit: ProgramExit;
-  readonly storePath: StorePath;
-  /** What /run/current-system named before and names now. */
-  readonly systemBefore: StorePath | null;
-  readonly systemNow: StorePath | null;
-};
-
-export function judgeSwitch(options: JudgeSwitchOptions): SwitchVerdict {
-  const { action, exit, systemBefore, systemNow } = options;
-  const isLive = action === "switch" || action === "test";
-  if (exit.kind === "exited") {
-    if (exit.code === 0) return { kind: "good" };
-    if (exit.code === EXIT_LOCK_HELD) {
-      return bad(
-        "failed",
-        "another activation is running on this machine (switch-to-configuration ended with code 11)",
-      );
-    }
-    if (isLive && exit.code === EXIT_UNITS_FAILED) {
-      return keep("the new system is live, but some units failed (switch-to-configuration ended with code 4)");
-    }
-    if (isLive && exit.code === EXIT_REBOOT_NEEDED) {
-      return keep(
-        "the new system is live as far as possible, and needs a reboot (switch-to-configuration ended with code 100)",
-      );
-    }
-  }
-  const what = `switch-to-configuration ${action} ${describeExit(exit)}`;
-  if (action === "dry-activate") return bad("failed", what);
-  if (exit.kind === "timed-out") return keep(`${what}; how far it came is not known`);
-  if (systemNow === systemBefore) return bad("failed", `${what}; the running system is the one from before`);
-  return bad("degraded", `${what} after it had begun; the running system is now ${systemNow ?? "unknown"}`);
-}
-
-/** "ended with code 1" and the like. */
-export function describeExit(exit: ProgramExit): string {
-  switch (exit.kind) {
-    case "exited":
-      return `ended with code ${exit.code}`;
-    case "killed":
-      return `was ended by ${exit.signal}`;
-    case "timed-out":
-      return `did not end within ${Math.round(exit.afterMs / 60_000)} minutes and was stopped`;
-    case "not-started":
-      return `could not be started (${exit.reason})`;
+  readonly policy: Pick<ActivationRecord["policy"], "onUnitFailure">;
+  /** Null where no service manager tells. */
+  readonly failedBefore: readonly string[] | null;
+  readonly failedNow: readonly string[] | null;
+}): StageEnd {
+  const { exit } = end;
+  if (exit.kind !== "exited") return { kind: "bad", reason: `${ACTION} ${describeExit(exit)}`, exitCode: null };
+  const { code } = exit;
+  switch (code) {
+    case 0:
+      return { kind: "good", exitCode: 0 };
+    case EXIT_UNITS_FAILED:
+      return judgeFailedUnits(end);
+    case EXIT_LOCK_HELD:
+      return {
+        kind: "refused",
+        reason: `another activation is running on this machine (${ACTION} ended with code 11)`,
+        exitCode: code,
+      };
+    case EXIT_REBOOT_NEEDED:
+      return {
+        kind: "bad",
+        reason: `the new system needs a reboot to take over (${ACTION} ended with code 100)`,
+        exitCode: code,
+      };
     default:
-      return exit satisfies never;
+      return { kind: "bad", reason: `${ACTION} ${describeExit(exit)}`, exitCode: code };
   }
 }
 
-function bad(outcome: "failed" | "degraded", reason: string): SwitchVerdict {
-  return { kind: "bad", outcome, reason, putProfileBack: true };
+function judgeFailedUnits({ policy, failedBefore, failedNow }: Parameters<typeof judgeTest>[0]): StageEnd {
+  const fresh = (failedNow ?? []).filter((unit) => !(failedBefore ?? []).includes(unit));
+  // None at all: it failed and was started again, or nobody can tell.
+  const failsAsBefore = failedNow !== null && failedNow.length > 0 && fresh.length === 0;
+  if (failsAsBefore) {
+    return { kind: "good", exitCode: EXIT_UNITS_FAILED, note: `as before, these units fail: ${failedNow.join(", ")}` };
+  }
+  if (policy.onUnitFailure === "keep") return { kind: "good", exitCode: EXIT_UNITS_FAILED, unitsFailed: true };
+  const which = fresh.length === 0 ? "" : `: ${fresh.join(", ")}`;
+  const reason = `some units of the new system failed (${ACTION} ended with code 4)${which}`;
+  return { kind: "bad", reason, exitCode: EXIT_UNITS_FAILED };
 }
 
-function keep(reason: string): SwitchVerdict {
-  return { kind: "bad", outcome: "degraded", reason, putProfileBack: false };
+export function judgeUndo(end: {
+  readonly exit: ProgramExit;
+  /** Null where no service manager tells. */
+  readonly failedBefore: readonly string[] | null;
+  readonly failedNow: readonly string[] | null;
+}): StageEnd {
+  const { exit, failedBefore, failedNow } = end;
+  if (exit.kind === "exited" && exit.code === 0) return { kind: "good", exitCode: null };
+  if (exit.kind === "exited" && exit.code === EXIT_UNITS_FAILED) {
+    const fresh = (failedNow ?? []).filter((unit) => !(failedBefore ?? []).includes(unit));
+    if (fresh.length === 0) return { kind: "good", exitCode: null };
+    return { kind: "bad", reason: `units that worked before fail now: ${fresh.join(", ")}`, exitCode: exit.code };
+  }
+  const exitCode = exit.kind === "exited" ? exit.code : null;
+  return { kind: "bad", reason: `the previous system's ${ACTION} ${describeExit(exit)}`, exitCode };
 }

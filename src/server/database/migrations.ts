@@ -105,6 +105,7 @@ export const migrations: readonly Migration[] = [
         "store_path text not null",
         `mode text not null ${oneOf("mode", MODES)}`,
         "rollback_script text",
+        "policy text not null",
         `state text not null ${oneOf("state", DEPLOYMENT_STATES)}`,
         `stop_requested text ${oneOf("stop_requested", ["cancelled", "superseded"])}`,
         "reason text",

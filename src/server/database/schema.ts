@@ -99,6 +99,8 @@ export type Schema = {
     store_path: StorePath;
     mode: Mode;
     rollback_script: StorePath | null;
+    /** ActivationPolicy, JSON. */
+    policy: string;
     state: DeploymentState;
     /** What the agent was asked to stop for; the agent's word decides. */
     stop_requested: "cancelled" | "superseded" | null;

@@ -42,7 +42,11 @@ async function withFile<Value>(
 /** What the file says, and says again after it was cut to it. */
 async function readJournal(path: string): Promise<readonly ReportEntry[]> {
   const recovered: ReportEntry[] = [];
-  await using file = await openJournalFile(path, (entry) => recovered.push(entry));
+  await using file = await openJournalFile({
+    path,
+    onEntry: (entry) => recovered.push(entry),
+    isFollowed: false,
+  });
   const { entries: read } = await file.read({ n: 0, offset: 0 }, { entriesMax: 1e6, bytesMax: 1e9 });
   if (!Bun.deepEquals(read, recovered)) throw new Error("reads other entries than it recovered");
   return recovered;
@@ -87,7 +91,7 @@ export const agentParsers: readonly Parser[] = [
     costFactor: FILE_COST_FACTOR,
     parse: (bytes) =>
       withFile("deployments/0123456789abcdfg/offer.json", bytes, async (stateDirectory) => {
-        await using store = await openDeploymentStore({ stateDirectory, clock: systemClock });
+        await using store = await openDeploymentStore({ stateDirectory, clock: systemClock, followed: null });
         return store.journals.map(({ offer }) => offer);
       }),
   }),

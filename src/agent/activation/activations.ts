@@ -1,0 +1,229 @@
+/**
+ * The agent's side of an activation: puts it on record, hands it to a supervisor, and watches. Whatever happens to the
+ * agent meanwhile, the supervisor goes on; whatever happens to the supervisor, another one is started from the record.
+ */
+import { join } from "node:path";
+import { describeError, NixdeployError } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import type { DeploymentId } from "../../names.ts";
+import type { StorePath } from "../../nix/store-path.ts";
+import type { Clock } from "../../runtime.ts";
+import type { AgentConfig } from "../agent.ts";
+import { hasJournal } from "../deployment-store.ts";
+import { tryLockFile } from "../flock.ts";
+import type { Journal, OutcomeEntry } from "../journal.ts";
+import type { Proof } from "../login.ts";
+import type { BootClock, BootTime } from "./boot-clock.ts";
+import { detectSystemType } from "./detect.ts";
+import { undoUnitOf } from "./launch.ts";
+import { findRefusal } from "./plan.ts";
+import { recordProof } from "./proof.ts";
+import { type ActivationRecord, readRecord, removeRecord, requestCancel, writeRecord } from "./record.ts";
+
+export type Activations = {
+  /**
+   * The deployment that has an activation on record; null when there is none. Forgets a record of the past: one that is
+   * finished, and whose outcome the coordinator has.
+   */
+  pending(): Promise<DeploymentId | null>;
+  /**
+   * Looks whether it may be activated and, if so, puts it on record: from then on `carry` must follow.
+   * @returns why it may not, a sentence, or null. @throws NixdeployError("host") when it cannot be recorded
+   */
+  begin(request: BeginRequest): Promise<string | null>;
+  /** Sees the recorded activation through. The journal is the supervisor's from here on. @throws the signal's reason */
+  carry(journal: Journal, signal: AbortSignal): Promise<OutcomeEntry>;
+  /** Asks the supervisor to go back. */
+  cancel(deploymentId: DeploymentId): Promise<void>;
+  /** For a login: of what it is the proof, if the agent is who proves. */
+  proofToGive(): Promise<Proof | null>;
+  /** For a welcome that takes it. */
+  proved(deploymentId: DeploymentId): Promise<void>;
+};
+
+export type BeginRequest = {
+  readonly journal: Journal;
+  /** What the profile named before. */
+  readonly previousProfile: StorePath | null;
+  readonly fetchedBytes: number | null;
+};
+
+export type ActivationsDeps = {
+  readonly config: Pick<AgentConfig, "name" | "coordinatorUrl" | "profilePath" | "stateDirectory">;
+  /** For the programs; holds no secret. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** Starts a supervisor that outlives us. @throws NixdeployError("host") when it cannot be started */
+  readonly launch: () => Promise<void>;
+  /** The unit to be looked for in a new system; null where no service manager runs the agent. */
+  readonly agentUnit: () => Promise<string | null>;
+  readonly hasUnit: (system: StorePath, unit: string) => Promise<boolean>;
+  readonly readCurrentSystem: () => Promise<StorePath | null>;
+  readonly readNames: (path: StorePath) => Promise<ReadonlySet<string>>;
+  readonly readFailedUnits: () => Promise<readonly string[] | null>;
+  readonly bootClock: BootClock;
+  readonly clock: Clock;
+  readonly logger: Logger;
+};
+
+const CONFIRM_WINDOW_MS = 60_000;
+const ACTIVATION_TIMEOUT_MS = 30 * 60_000;
+/** How often it is looked whether a supervisor is alive. */
+const SUPERVISOR_LOOK_MS = 2_000;
+
+export function createActivations(deps: ActivationsDeps): Activations {
+  const { stateDirectory } = deps.config;
+  const started = deps.bootClock.read().catch(() => null);
+  return {
+    async pending() {
+      const record = await readRecord(stateDirectory);
+      if (record?.stage === "finished" && !(await hasJournal(stateDirectory, record.deploymentId))) {
+        await removeRecord(stateDirectory);
+        return null;
+      }
+      return record?.deploymentId ?? null;
+    },
+    async begin(request) {
+      const prepared = await prepare(request, deps);
+      if (typeof prepared === "string") return prepared;
+      // Whoever finds the record may write the journal.
+      await request.journal.handOver();
+      await writeFirst(stateDirectory, prepared);
+      return null;
+    },
+    carry: (journal, signal) => carry(journal, signal, deps),
+    cancel: (deploymentId) => requestCancel(stateDirectory, deploymentId),
+    async proofToGive() {
+      const record = await readRecord(stateDirectory);
+      if (record?.stage !== "confirming" || record.prover.kind !== "agent") return null;
+      return isStartedSince(await started, record) ? { deploymentId: record.deploymentId, by: "agent" } : null;
+    },
+    async proved(deploymentId) {
+      const { bootId } = await deps.bootClock.read();
+      await recordProof(stateDirectory, { deploymentId, bootId, processId: process.pid });
+    },
+  };
+}
+
+/** @returns the record to write, or why it may not be activated */
+async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<ActivationRecord | string> {
+  const { config } = deps;
+  const { offer } = request.journal;
+  const { storePath, mode } = offer;
+  const type = detectSystemType(await deps.readNames(storePath));
+  const currentSystem = await deps.readCurrentSystem();
+  const refusal = findRefusal({
+    ...{ type, currentSystem, mode, profilePath: config.profilePath },
+    previousType: await readType(request.previousProfile, deps),
+  });
+  if (refusal !== null) return `Cannot activate ${storePath}: ${refusal}.`;
+  const unit = type === "nixos" ? await deps.agentUnit() : null;
+  if (unit !== null) {
+    if (!(await deps.hasUnit(storePath, unit))) {
+      return `Cannot activate ${storePath}: it does not contain this agent's unit ${unit}, so nobody could prove that it works.`;
+    }
+    const undoUnit = undoUnitOf(config.name);
+    if (!(await deps.hasUnit(storePath, undoUnit))) {
+      return `Cannot activate ${storePath}: it does not contain the unit ${undoUnit}, so nobody would go back after a reboot.`;
+    }
+  }
+  return {
+    version: 1,
+    deploymentId: offer.deploymentId,
+    agentName: config.name,
+    coordinatorUrl: config.coordinatorUrl,
+    profilePath: config.profilePath,
+    ...{ storePath, type, mode },
+    rollbackScript: offer.rollbackScript,
+    previous: {
+      profile: request.previousProfile,
+      current: type === "nixos" ? currentSystem : null,
+      failedUnits: await readFailedUnits(deps),
+    },
+    policy: {
+      onUnitFailure: offer.policy?.onUnitFailure ?? "rollback",
+      confirmWindowMs: offer.policy?.confirmWindowMs ?? CONFIRM_WINDOW_MS,
+      activationTimeoutMs: offer.policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_MS,
+    },
+    prover: unit === null ? { kind: "supervisor" } : { kind: "agent", unit },
+    environment: { ...deps.environment },
+    fetchedBytes: request.fetchedBytes,
+    stage: "checking",
+    tries: 0,
+    bootId: (await deps.bootClock.read()).bootId,
+    deadlineUptimeMs: null,
+    commitBegun: false,
+    unitsFailed: false,
+    ...{ note: null, reason: null, outcome: null, exitCode: null },
+  };
+}
+
+/** A record that is not surely durable does not count: nobody may go on from what is told to have failed. */
+async function writeFirst(stateDirectory: string, record: ActivationRecord): Promise<void> {
+  try {
+    await writeRecord(stateDirectory, record);
+  } catch (cause) {
+    await removeRecord(stateDirectory).catch(() => {
+      // The journal will hold the outcome, which stops whoever finds the record.
+    });
+    throw new NixdeployError("host", `cannot record the activation in ${stateDirectory}: ${describeError(cause)}`, {
+      cause,
+    });
+  }
+}
+
+/** Whether this process began after the switch: an older one proves nothing about the new system. */
+function isStartedSince(started: BootTime | null, record: ActivationRecord): boolean {
+  if (started === null || started.bootId !== record.bootId || record.deadlineUptimeMs === null) return false;
+  return started.uptimeMs >= record.deadlineUptimeMs - record.policy.confirmWindowMs;
+}
+
+async function readFailedUnits(deps: ActivationsDeps): Promise<string[] | null> {
+  const units = await deps.readFailedUnits();
+  return units === null ? null : [...units];
+}
+
+async function readType(path: StorePath | null, { readNames }: ActivationsDeps) {
+  if (path === null) return null;
+  const names = await readNames(path);
+  // A path that is gone says nothing about the type.
+  return names.size === 0 ? null : detectSystemType(names);
+}
+
+async function carry(journal: Journal, signal: AbortSignal, deps: ActivationsDeps): Promise<OutcomeEntry> {
+  if (journal.outcome !== null) {
+    await removeRecord(deps.config.stateDirectory);
+    return journal.outcome;
+  }
+  const over = new AbortController();
+  const watching = keepSupervised(AbortSignal.any([signal, over.signal]), deps).catch(() => {
+    // It only ends when it is told to.
+  });
+  try {
+    const outcome = await journal.follow(signal);
+    over.abort(new Error("the outcome is there"));
+    await watching;
+    await removeRecord(deps.config.stateDirectory);
+    return outcome;
+  } finally {
+    over.abort(new Error("the agent ends"));
+    await watching;
+  }
+}
+
+/** Starts a supervisor, and another one whenever nobody holds its lock. @throws the signal's reason */
+async function keepSupervised(signal: AbortSignal, deps: ActivationsDeps): Promise<never> {
+  const { clock, logger, config } = deps;
+  for (;;) {
+    try {
+      if (!isSupervised(config.stateDirectory)) await deps.launch();
+    } catch (error) {
+      logger.error(`cannot start a supervisor: ${describeError(error)}`);
+    }
+    await clock.sleep(SUPERVISOR_LOOK_MS, signal);
+  }
+}
+
+function isSupervised(stateDirectory: string): boolean {
+  using lock = tryLockFile(join(stateDirectory, "activation.lock"));
+  return lock === null;
+}

@@ -1,0 +1,133 @@
+/**
+ * How a type of system is checked, made live, made permanent and undone. One file per type implements it; the order of
+ * the calls, and what happens when one fails or is interrupted, is decided in `engine.ts`.
+ *
+ * Every call may be made again: whoever was killed in the middle of one begins it anew.
+ */
+import { readdir, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { parseGenerationLink } from "../../nix/profile.ts";
+import type { StorePath } from "../../nix/store-path.ts";
+import type { Clock } from "../../runtime.ts";
+import type { ProgramExit, RunProgram } from "../process.ts";
+import { isMissing } from "../system-error.ts";
+import type { ActivationRecord } from "./record.ts";
+
+export type StageEnd =
+  | {
+      readonly kind: "good";
+      readonly exitCode: number | null;
+      /** It is live, but units failed, and the policy is to keep it. */
+      readonly unitsFailed?: boolean;
+      /** What a person should know although it is good. */
+      readonly note?: string;
+    }
+  /** Nothing was touched. The reason is a sentence without its full stop. */
+  | { readonly kind: "refused"; readonly reason: string; readonly exitCode: number | null }
+  | { readonly kind: "bad"; readonly reason: string; readonly exitCode: number | null };
+
+export type Driver = {
+  /** May refuse while nothing is touched. In mode dry-activate: says what would be done. */
+  check(): Promise<StageEnd>;
+  /** Makes it live, and nothing of it permanent that a reboot would keep. */
+  activate(): Promise<StageEnd>;
+  /** Makes it what the next boot, and the profile, name. */
+  commit(): Promise<StageEnd>;
+  /** Goes back to exactly what was recorded, and verifies that. */
+  undo(): Promise<StageEnd>;
+  /** Whether the machine runs the new version now. */
+  runsNew(): Promise<boolean>;
+};
+
+export type DriverDeps = {
+  readonly record: ActivationRecord;
+  readonly run: RunProgram;
+  readonly clock: Clock;
+  readonly readProfilePath: () => Promise<StorePath | null>;
+  readonly readCurrentSystem: () => Promise<StorePath | null>;
+  readonly readNames: (path: StorePath) => Promise<ReadonlySet<string>>;
+  /** Failed units by name; null where no service manager tells. */
+  readonly readFailedUnits: () => Promise<readonly string[] | null>;
+  readonly hasUnit: (system: StorePath, unit: string) => Promise<boolean>;
+  readonly log: (stream: "agent" | "out" | "err", text: string) => Promise<void>;
+};
+
+/** Setting a profile is one symlink; more is a store that hangs. */
+const SET_PROFILE_MAX_MS = 2 * 60_000;
+
+export type Program = { readonly command: string; readonly args: readonly string[]; readonly deadlineMs: number };
+
+/** Runs a program with its output in the deployment's log, the command line first. */
+export async function runLogged(
+  program: Program,
+  deps: DriverDeps,
+  onLine?: (text: string) => void,
+): Promise<ProgramExit> {
+  await deps.log("agent", `$ ${[program.command, ...program.args].join(" ")}`);
+  const exit = await deps.run({
+    ...program,
+    environment: deps.record.environment,
+    clock: deps.clock,
+    onLine: async (stream, text) => {
+      onLine?.(text);
+      await deps.log(stream, text);
+    },
+  });
+  if (!isSuccess(exit)) await deps.log("agent", `${program.command} ${describeExit(exit)}`);
+  return exit;
+}
+
+/** Makes the profile name this path, unless it does. */
+export async function setProfile(storePath: StorePath, deps: DriverDeps): Promise<StageEnd> {
+  const { profilePath } = deps.record;
+  if ((await deps.readProfilePath()) === storePath) return { kind: "good", exitCode: null };
+  const args = ["--profile", profilePath, "--set", storePath];
+  const exit = await runLogged({ command: "nix-env", args, deadlineMs: SET_PROFILE_MAX_MS }, deps);
+  if (isSuccess(exit) && (await deps.readProfilePath()) === storePath) return { kind: "good", exitCode: 0 };
+  return { kind: "bad", reason: `setting the profile ${profilePath} ${describeExit(exit)}`, exitCode: codeOf(exit) };
+}
+
+/** Removes the link and its generations, all of which this activation made. */
+export async function removeProfile(deps: DriverDeps): Promise<StageEnd> {
+  const { profilePath } = deps.record;
+  await rm(profilePath, { force: true });
+  const directory = dirname(profilePath);
+  for (const name of await readNames(directory)) {
+    if (parseGenerationLink(name)?.profile === basename(profilePath)) await rm(join(directory, name), { force: true });
+  }
+  if ((await deps.readProfilePath()) === null) return { kind: "good", exitCode: null };
+  return { kind: "bad", reason: `the profile ${profilePath} could not be removed`, exitCode: null };
+}
+
+async function readNames(directory: string): Promise<readonly string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (isMissing(error)) return [];
+    throw error;
+  }
+}
+
+export function isSuccess(exit: ProgramExit): boolean {
+  return exit.kind === "exited" && exit.code === 0;
+}
+
+export function codeOf(exit: ProgramExit): number | null {
+  return exit.kind === "exited" ? exit.code : null;
+}
+
+/** "ended with code 1" and the like. */
+export function describeExit(exit: ProgramExit): string {
+  switch (exit.kind) {
+    case "exited":
+      return `ended with code ${exit.code}`;
+    case "killed":
+      return `was ended by ${exit.signal}`;
+    case "timed-out":
+      return `did not end within ${Math.round(exit.afterMs / 1_000)} s and was stopped`;
+    case "not-started":
+      return `could not be started (${exit.reason})`;
+    default:
+      return exit satisfies never;
+  }
+}

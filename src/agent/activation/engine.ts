@@ -1,0 +1,197 @@
+/**
+ * What comes next in an activation: record and event in, record out. No clock, no I/O.
+ *
+ *     checking ─► activating ─► confirming ─► committing ─► finished (succeeded)
+ *        │            │ touched     │ no proof     │ full /boot, …
+ *        │            └─────────────┴──────────────┴──► undoing ─► finished (rolled-back | degraded)
+ *        └─► finished (failed: untouched)
+ *
+ * | stage      | good               | refused, untouched | bad                | reboot in between               |
+ * | ---------- | ------------------ | ------------------ | ------------------ | ------------------------------- |
+ * | checking   | activating ¹       | finished, failed   | finished, failed   | checking again                  |
+ * | activating | confirming ²       | finished, failed ⁴ | undoing            | undoing                         |
+ * | confirming | committing ¹       | as bad             | undoing            | undoing                         |
+ * | committing | finished           | as bad ⁴           | undoing            | the new one booted, or `boot`:  |
+ * |            |                    |                    |                    | committing, else undoing        |
+ * | undoing    | rolled-back        | as bad             | undoing ³, then    | undoing                         |
+ * |            |                    |                    | finished, degraded |                                 |
+ *
+ * ¹ By mode: `boot` goes from checking to committing; `test` ends after confirming; `dry-activate` ends after checking.
+ * ² With units that failed, if the policy is to keep them: the end is then degraded instead of succeeded.
+ * ³ Up to {@link UNDO_TRIES_MAX} times.
+ * ⁴ The first try of the first stage that touches anything (`boot`: committing) can still be refused; a later try may
+ *   find what an earlier one did, so it counts as bad.
+ *
+ * Until committing, the boot default is the previous system: a power cut or a reboot at any earlier moment *is* the undo,
+ * which `undoing` then only verifies.
+ */
+import type { Outcome } from "../../deployment.ts";
+import { type ActivationRecord, SENTENCE_CHARACTERS_MAX, type Stage } from "./record.ts";
+
+export type EngineEvent =
+  | { readonly kind: "good"; readonly exitCode: number | null; readonly unitsFailed?: boolean; readonly note?: string }
+  /** The stage ended before anything was touched. */
+  | { readonly kind: "refused"; readonly reason: string; readonly exitCode: number | null }
+  | { readonly kind: "bad"; readonly reason: string; readonly exitCode: number | null }
+  /** Found at a start: the machine rebooted since the record was written. */
+  | { readonly kind: "rebooted"; readonly bootId: string; readonly runsNew: boolean };
+
+/** What the coordinator is told, by stage. */
+export const PHASE_OF = {
+  checking: "activating",
+  activating: "activating",
+  confirming: "confirming",
+  committing: "confirming",
+  undoing: "rolling-back",
+  finished: null,
+} as const satisfies Record<Stage, string | null>;
+
+export const UNDO_TRIES_MAX = 3;
+
+/** The record to write before anything else is done. */
+export function advance(record: ActivationRecord, event: EngineEvent): ActivationRecord {
+  if (record.stage === "finished") return record;
+  switch (event.kind) {
+    case "good":
+      return advanceGood(record, event);
+    case "refused":
+      return isUntouched(record) ? finish(record, { outcome: "failed", ...event }) : advanceBad(record, event);
+    case "bad":
+      return advanceBad(record, event);
+    case "rebooted":
+      return advanceRebooted({ ...record, bootId: event.bootId, deadlineUptimeMs: null }, event.runsNew);
+    default:
+      return event satisfies never;
+  }
+}
+
+function advanceGood(record: ActivationRecord, event: Extract<EngineEvent, { kind: "good" }>): ActivationRecord {
+  const unitsFailed = record.unitsFailed || event.unitsFailed === true;
+  const exitCode = event.exitCode ?? record.exitCode;
+  const next = { ...record, unitsFailed, exitCode, note: cut(event.note ?? null) ?? record.note };
+  const succeed = () => finish(next, { ...describeSuccess(next), exitCode });
+  switch (record.stage) {
+    case "checking":
+      if (record.mode === "dry-activate") return succeed();
+      return record.mode === "boot" ? enter(next, "committing") : enter(next, "activating");
+    case "activating":
+      return enter(next, "confirming");
+    case "confirming":
+      return record.mode === "switch" ? enter(next, "committing") : succeed();
+    case "committing":
+      return succeed();
+    case "undoing":
+      return finish(next, {
+        outcome: "rolled-back",
+        reason: `${record.reason ?? "It was undone"}; the machine is back on ${describePrevious(record)}`,
+        // Of what went wrong, not of the way back.
+        exitCode: record.exitCode,
+      });
+    case "finished":
+      return record;
+    default:
+      return record.stage satisfies never;
+  }
+}
+
+function advanceBad(
+  record: ActivationRecord,
+  event: Extract<EngineEvent, { kind: "bad" | "refused" }>,
+): ActivationRecord {
+  switch (record.stage) {
+    case "checking":
+      return finish(record, { outcome: "failed", ...event });
+    case "activating":
+    case "confirming":
+    case "committing":
+      return enter({ ...record, reason: cut(event.reason), exitCode: event.exitCode ?? record.exitCode }, "undoing");
+    case "undoing": {
+      if (record.tries < UNDO_TRIES_MAX) return record;
+      const reason = `${record.reason ?? "It failed"}; going back to ${describePrevious(record)} failed: ${event.reason}`;
+      return finish(record, { outcome: "degraded", reason, exitCode: record.exitCode });
+    }
+    case "finished":
+      return record;
+    default:
+      return record.stage satisfies never;
+  }
+}
+
+function advanceRebooted(record: ActivationRecord, runsNew: boolean): ActivationRecord {
+  switch (record.stage) {
+    case "checking":
+    case "undoing":
+      return record;
+    case "activating":
+    case "confirming":
+      return enter({ ...record, reason: "The machine rebooted before the new version had proved itself" }, "undoing");
+    case "committing":
+      if (runsNew || record.mode === "boot") return record;
+      return enter({ ...record, reason: "The machine rebooted while the new version was made permanent" }, "undoing");
+    case "finished":
+      return record;
+    default:
+      return record.stage satisfies never;
+  }
+}
+
+/** Whether nothing of this machine can have been changed yet. */
+export function isUntouched({ stage, mode, tries }: ActivationRecord): boolean {
+  if (stage === "checking") return true;
+  return stage === (mode === "boot" ? "committing" : "activating") && tries <= 1;
+}
+
+/** Takes note of a try that begins. */
+export function begin(record: ActivationRecord): ActivationRecord {
+  const commitBegun = record.commitBegun || record.stage === "committing" || isCommittedByActivating(record);
+  return { ...record, tries: record.tries + 1, commitBegun };
+}
+
+/** A plain profile is live by being set, so there is nothing left to commit. */
+function isCommittedByActivating({ stage, type }: ActivationRecord): boolean {
+  return stage === "activating" && type === "plain";
+}
+
+function enter(record: ActivationRecord, stage: Stage): ActivationRecord {
+  return { ...record, stage, tries: 0, deadlineUptimeMs: null };
+}
+
+function finish(
+  record: ActivationRecord,
+  end: { readonly outcome: Outcome; readonly reason: string; readonly exitCode: number | null },
+): ActivationRecord {
+  const reason = `${end.reason.charAt(0).toUpperCase()}${end.reason.slice(1)}${/[.!?]$/.test(end.reason) ? "" : "."}`;
+  return { ...enter(record, "finished"), outcome: end.outcome, reason: cut(reason), exitCode: end.exitCode };
+}
+
+/** So that the record can be read again, and reported. */
+function cut<Text extends string | null>(text: Text): Text | string {
+  return text === null ? text : text.slice(0, SENTENCE_CHARACTERS_MAX);
+}
+
+function describeSuccess(record: ActivationRecord): { outcome: Outcome; reason: string } {
+  const text = record.note === null ? describeLive(record) : `${describeLive(record)}; ${record.note}`;
+  if (!record.unitsFailed) return { outcome: "succeeded", reason: text };
+  return { outcome: "degraded", reason: `${text}; some units failed, and the policy is to keep it` };
+}
+
+function describeLive({ storePath, mode, type }: ActivationRecord): string {
+  switch (mode) {
+    case "switch":
+      return `${storePath} is live`;
+    case "boot":
+      return `${storePath} takes effect at the next reboot`;
+    case "test":
+      return `${storePath} is live until the next reboot`;
+    case "dry-activate":
+      return type === "nixos"
+        ? `${storePath} was only asked what it would do; nothing was changed`
+        : `${storePath} is in the store; nothing was changed`;
+    default:
+      return mode satisfies never;
+  }
+}
+
+function describePrevious({ previous, type }: ActivationRecord): string {
+  return (type === "nixos" ? previous.current : previous.profile) ?? "having no version";
+}

@@ -1,0 +1,145 @@
+/**
+ * The proof that a new version is fit to stay: somebody logs in to the coordinator from it, the operator's check script
+ * agrees, and no unit fails that did not fail before. All of it within the confirm window.
+ *
+ * Who logs in is in the record: the agent as the new system starts it, which leaves `proof.json` in the state directory
+ * after a welcome that takes it for the proof; or, where no service manager runs, the supervisor itself.
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { fullJitterMs } from "../../backoff.ts";
+import type { Clock, Random } from "../../runtime.ts";
+import { writeDurableFile } from "../durable-file.ts";
+import { isMissing } from "../system-error.ts";
+import type { BootClock } from "./boot-clock.ts";
+import { codeOf, type DriverDeps, describeExit, isSuccess, runLogged, type StageEnd } from "./driver.ts";
+import { type ActivationRecord, isCancelRequested, PROOF_FILE_NAME } from "./record.ts";
+
+export type ProofDeps = {
+  readonly record: ActivationRecord;
+  readonly stateDirectory: string;
+  /** Why the agent's unit did not start; null when it did. */
+  readonly trouble: string | null;
+  /** The id of the main process of a unit; null when it has none. */
+  readonly mainProcess: (unit: string) => Promise<number | null>;
+  readonly driverDeps: DriverDeps;
+  readonly bootClock: BootClock;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Logs in as the supervisor. @returns whether the coordinator takes it for the proof. @throws when it cannot */
+  readonly loginAsSupervisor: (signal: AbortSignal) => Promise<boolean>;
+  readonly signal: AbortSignal;
+};
+
+const proofSchema = z.object({
+  deploymentId: z.string(),
+  bootId: z.string(),
+  /** Of the agent that logged in. */
+  processId: z.number().int().positive(),
+});
+
+const LOOK_INTERVAL_MS = 200;
+const LOGIN_RETRY = { baseMs: 500, maxMs: 5_000 } as const;
+
+/** For the agent: its welcome took the login for the proof. Durable on return. */
+export async function recordProof(stateDirectory: string, proof: z.input<typeof proofSchema>): Promise<void> {
+  await writeDurableFile({ path: join(stateDirectory, PROOF_FILE_NAME), text: JSON.stringify(proof), mode: 0o600 });
+}
+
+/** @returns "good", or "bad" with the reason why the new version must go */
+export async function awaitProof(deps: ProofDeps): Promise<StageEnd> {
+  const missing = await awaitLogin(deps);
+  if (missing !== null) return missing;
+  return (await runCheckScript(deps)) ?? (await judgeUnits(deps));
+}
+
+/** @returns null once the login is proved */
+async function awaitLogin(deps: ProofDeps): Promise<StageEnd | null> {
+  const { record, clock, signal } = deps;
+  let lastTrouble = deps.trouble ?? "nobody has logged in from it";
+  let nextLoginAtMs = Number.NEGATIVE_INFINITY;
+  for (let attempt = 0; ; ) {
+    signal.throwIfAborted();
+    if (await isCancelRequested(deps.stateDirectory, record.deploymentId)) return bad("a cancel asked to go back");
+    const leftMs = (record.deadlineUptimeMs ?? 0) - (await deps.bootClock.read()).uptimeMs;
+    if (leftMs <= 0) {
+      const windowS = record.policy.confirmWindowMs / 1_000;
+      return bad(`the new version did not prove itself within ${windowS} s: ${lastTrouble}`);
+    }
+    if (record.prover.kind === "agent") {
+      const proof = await readProof(deps);
+      if (proof !== null && proof.processId === (await deps.mainProcess(record.prover.unit))) return null;
+      if (proof !== null) lastTrouble = `the agent that logged in is not the main process of ${record.prover.unit}`;
+    } else if (clock.monotonicMs() >= nextLoginAtMs) {
+      const trouble = await tryLogin(deps, leftMs);
+      if (trouble === null) return null;
+      lastTrouble = trouble;
+      nextLoginAtMs = clock.monotonicMs() + fullJitterMs(attempt, deps.random.fraction(), LOGIN_RETRY);
+      attempt += 1;
+    }
+    await clock.sleep(Math.min(LOOK_INTERVAL_MS, leftMs), signal);
+  }
+}
+
+/** @returns what was wrong, or null when it is proved */
+async function tryLogin(deps: ProofDeps, leftMs: number): Promise<string | null> {
+  const tooLate = new AbortController();
+  const signal = AbortSignal.any([deps.signal, tooLate.signal]);
+  const over = new AbortController();
+  const deadline = deps.clock.sleep(leftMs, over.signal).then(
+    () => tooLate.abort(new Error("the confirm window ended")),
+    () => {
+      // The login ended in time.
+    },
+  );
+  try {
+    return (await deps.loginAsSupervisor(signal)) ? null : "the coordinator does not see the new version here";
+  } catch (error) {
+    deps.signal.throwIfAborted();
+    return error instanceof Error ? error.message : String(error);
+  } finally {
+    over.abort(new Error("the login ended"));
+    await deadline;
+  }
+}
+
+/** Of this deployment, in this boot. */
+async function readProof({ stateDirectory, record }: ProofDeps): Promise<z.output<typeof proofSchema> | null> {
+  try {
+    const text = await readFile(join(stateDirectory, PROOF_FILE_NAME), "utf8");
+    const proof = proofSchema.safeParse(JSON.parse(text)).data ?? null;
+    return proof?.deploymentId === record.deploymentId && proof.bootId === record.bootId ? proof : null;
+  } catch (error) {
+    if (isMissing(error) || error instanceof SyntaxError) return null;
+    throw error;
+  }
+}
+
+/** The operator's script, with the paths it judges in its environment; stopped when the window ends. */
+async function runCheckScript(deps: ProofDeps): Promise<StageEnd | null> {
+  const { record, driverDeps } = deps;
+  if (record.rollbackScript === null) return null;
+  const leftMs = (record.deadlineUptimeMs ?? 0) - (await deps.bootClock.read()).uptimeMs;
+  const environment = {
+    ...record.environment,
+    NIXDEPLOY_NEW_PATH: record.storePath,
+    NIXDEPLOY_OLD_PATH: record.previous.current ?? record.previous.profile ?? "",
+  };
+  const program = { command: record.rollbackScript, args: [], deadlineMs: Math.max(1, leftMs) };
+  const exit = await runLogged(program, { ...driverDeps, record: { ...record, environment } });
+  if (isSuccess(exit)) return null;
+  return { kind: "bad", reason: `the rollback script ${describeExit(exit)}`, exitCode: codeOf(exit) };
+}
+
+async function judgeUnits({ record, driverDeps }: ProofDeps): Promise<StageEnd> {
+  const failedNow = await driverDeps.readFailedUnits();
+  const fresh = (failedNow ?? []).filter((unit) => !(record.previous.failedUnits ?? []).includes(unit));
+  if (fresh.length === 0) return { kind: "good", exitCode: null };
+  if (record.policy.onUnitFailure === "keep") return { kind: "good", exitCode: null, unitsFailed: true };
+  return bad(`units fail that did not fail before: ${fresh.join(", ")}`);
+}
+
+function bad(reason: string): StageEnd {
+  return { kind: "bad", reason, exitCode: null };
+}

@@ -1,0 +1,139 @@
+/**
+ * The record of an activation: everything that whoever finishes or undoes it must know, on disk before each stage
+ * begins (`STATE_DIR/activation.json`; temporary file, fsync, rename, fsync of the folder). It outlives the agent, the
+ * supervisor and a power cut, and any of them, in any version that knows it, goes on from it.
+ *
+ * Versioned: fields may be added, which older versions ignore; `version` changes only when an old reader would go wrong.
+ */
+import { readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { MODES, OUTCOMES } from "../../deployment.ts";
+import { describeError, NixdeployError } from "../../errors.ts";
+import { parseAgentName, parseDeploymentId } from "../../names.ts";
+import { parsedWith, storePathSchema } from "../../protocol.ts";
+import { syncDirectory, writeDurableFile } from "../durable-file.ts";
+import { isMissing } from "../system-error.ts";
+import { SYSTEM_TYPES } from "./detect.ts";
+
+export const STAGES = [
+  /** The new version's own check runs; nothing is touched. */
+  "checking",
+  /** The new version is made live, and nothing of it permanent that a reboot would keep. */
+  "activating",
+  /** Live; the proof is awaited. */
+  "confirming",
+  /** Proved; profile and boot entry are made to name it. */
+  "committing",
+  /** Back to exactly what was recorded. */
+  "undoing",
+  "finished",
+] as const;
+export type Stage = (typeof STAGES)[number];
+
+const count = z.number().int().nonnegative();
+/** Less than a report may hold. */
+export const SENTENCE_CHARACTERS_MAX = 4_000;
+const sentence = z.string().max(SENTENCE_CHARACTERS_MAX);
+
+const recordSchema = z.object({
+  version: z.literal(1),
+  deploymentId: parsedWith(parseDeploymentId),
+  agentName: parsedWith(parseAgentName),
+  coordinatorUrl: z.string(),
+  /** Absolute path of the profile's link. */
+  profilePath: z.string(),
+  storePath: storePathSchema,
+  type: z.enum(SYSTEM_TYPES),
+  mode: z.enum(MODES),
+  rollbackScript: storePathSchema.nullable(),
+  /** What there was before; the undo goes exactly there. */
+  previous: z.object({
+    profile: storePathSchema.nullable(),
+    /** /run/current-system */
+    current: storePathSchema.nullable(),
+    /** Failed already, so they say nothing about the new version; null where no service manager tells. */
+    failedUnits: z.array(z.string()).nullable(),
+  }),
+  policy: z.object({
+    onUnitFailure: z.enum(["rollback", "keep"]),
+    confirmWindowMs: count,
+    activationTimeoutMs: count,
+  }),
+  /** Who logs in to prove it: the agent as the new system starts it (then its unit), or the supervisor. */
+  prover: z.discriminatedUnion("kind", [
+    z.object({ kind: z.literal("agent"), unit: z.string() }),
+    z.object({ kind: z.literal("supervisor") }),
+  ]),
+  /** For the programs that are run. Holds no secret. */
+  environment: z.record(z.string(), z.string()),
+  fetchedBytes: count.nullable(),
+
+  stage: z.enum(STAGES),
+  /** Begun tries of this stage. */
+  tries: count,
+  bootId: z.string(),
+  /** Uptime at which this stage must have ended (confirming: the confirm window); null where it has no deadline. */
+  deadlineUptimeMs: count.nullable(),
+  /** Profile or boot entry may name the new version. */
+  commitBegun: z.boolean(),
+  /** Units failed, and the policy was to keep it. */
+  unitsFailed: z.boolean(),
+  /** What a person should know although it is good. */
+  note: sentence.nullable(),
+  /** Why it is undone, or how it ended. */
+  reason: sentence.nullable(),
+  outcome: z.enum(OUTCOMES).nullable(),
+  exitCode: z.number().int().nullable(),
+});
+export type ActivationRecord = z.output<typeof recordSchema>;
+
+const FILE_NAME = "activation.json";
+const CANCEL_FILE_NAME = "activation-cancel";
+/** See `proof.ts`. */
+export const PROOF_FILE_NAME = "proof.json";
+
+/** @returns null when there is none. @throws NixdeployError("host") when it cannot be read */
+export async function readRecord(stateDirectory: string): Promise<ActivationRecord | null> {
+  const path = join(stateDirectory, FILE_NAME);
+  try {
+    return recordSchema.parse(JSON.parse(await readFile(path, "utf8")));
+  } catch (error) {
+    if (isMissing(error)) return null;
+    const why = error instanceof z.ZodError ? z.prettifyError(error) : describeError(error);
+    throw new NixdeployError("host", `cannot read the record of an activation, ${path}: ${why}`, {
+      hint: "Look at what the machine runs; removing the file makes the agent forget the activation.",
+      cause: error,
+    });
+  }
+}
+
+/** Durable on return. @throws the system's error */
+export async function writeRecord(stateDirectory: string, record: ActivationRecord): Promise<void> {
+  const text = `${JSON.stringify(record, null, 2)}\n`;
+  await writeDurableFile({ path: join(stateDirectory, FILE_NAME), text, mode: 0o600 });
+}
+
+/** Forgets it, with everything that belongs to it. */
+export async function removeRecord(stateDirectory: string): Promise<void> {
+  for (const name of [CANCEL_FILE_NAME, PROOF_FILE_NAME, FILE_NAME]) {
+    for (const path of [join(stateDirectory, `${name}.new`), join(stateDirectory, name)])
+      await rm(path, { force: true });
+    // The record goes last, so that nothing is left that nobody looks for.
+    await syncDirectory(stateDirectory);
+  }
+}
+
+/** Asks whoever supervises to go back. */
+export async function requestCancel(stateDirectory: string, deploymentId: string): Promise<void> {
+  await writeDurableFile({ path: join(stateDirectory, CANCEL_FILE_NAME), text: deploymentId, mode: 0o600 });
+}
+
+export async function isCancelRequested(stateDirectory: string, deploymentId: string): Promise<boolean> {
+  try {
+    return (await readFile(join(stateDirectory, CANCEL_FILE_NAME), "utf8")) === deploymentId;
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw error;
+  }
+}

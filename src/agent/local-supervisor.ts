@@ -1,0 +1,82 @@
+/** The supervisor on a real machine: `superviseActivation` with programs, links, systemd and the agent's own key. */
+import { NixdeployError } from "../errors.ts";
+import { readNetworkSettings } from "../http-settings.ts";
+import type { Logger } from "../log.ts";
+import type { Clock, Random } from "../runtime.ts";
+import { NIXDEPLOY_VERSION } from "../version.ts";
+import { systemBootClock } from "./activation/boot-clock.ts";
+import { createDeadline } from "./activation/launch.ts";
+import type { ActivationRecord } from "./activation/record.ts";
+import { readRecord } from "./activation/record.ts";
+import { type SuperviseEnd, superviseActivation } from "./activation/supervise.ts";
+import { createServiceManager } from "./activation/systemd.ts";
+import { loadIdentity } from "./identity.ts";
+import { login } from "./login.ts";
+import { createMachine, readTopNames } from "./machine.ts";
+import { runProgram } from "./process.ts";
+import { readProfile } from "./profile-link.ts";
+import { cleanEnvironment } from "./program-environment.ts";
+import { createWebSocketDialer } from "./websocket.ts";
+
+export type LocalSupervisorOptions = {
+  readonly stateDirectory: string;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly signal: AbortSignal;
+};
+
+/** @throws NixdeployError("host") when the record cannot be read · the signal's reason */
+export async function runLocalSupervisor(options: LocalSupervisorOptions): Promise<SuperviseEnd> {
+  const { stateDirectory, clock, environment } = options;
+  const record = await readRecord(stateDirectory);
+  if (record === null) return "nothing-to-do";
+  const machine = createMachine(record.profilePath);
+  const services = createServiceManager({
+    ...{ agentName: record.agentName, run: runProgram, clock },
+    environment: cleanEnvironment(environment),
+  });
+  return await superviseActivation({
+    ...options,
+    run: runProgram,
+    bootClock: systemBootClock,
+    readProfilePath: async (path) => (await readProfile(path)).storePath,
+    readCurrentSystem: machine.readCurrentSystem,
+    readNames: readTopNames,
+    readFailedUnits: services.readFailedUnits,
+    hasUnit: services.hasUnit,
+    restartUnit: services.restartUnit,
+    mainProcess: services.mainProcess,
+    deadline: await createDeadline({ services, stateDirectory, agentName: record.agentName }),
+    loginAsSupervisor: (current, signal) => loginAsSupervisor(current, { ...options, signal }),
+  });
+}
+
+/** A login of its own, beside the agent's connection, only to prove that the coordinator can be reached. */
+async function loginAsSupervisor(record: ActivationRecord, options: LocalSupervisorOptions): Promise<boolean> {
+  const machine = createMachine(record.profilePath);
+  const { deploymentId } = record;
+  const result = await login({
+    ...options,
+    coordinatorUrl: record.coordinatorUrl,
+    name: record.agentName,
+    identity: await loadIdentity(options),
+    enrolmentToken: null,
+    readFacts: async () => ({
+      agentVersion: NIXDEPLOY_VERSION,
+      system: machine.system,
+      hostName: machine.hostName,
+      nixVersion: null,
+      profile: record.profilePath,
+      state: await machine.readState(deploymentId),
+    }),
+    readProof: async () => ({ deploymentId, by: "supervisor" }),
+    dial: createWebSocketDialer(readNetworkSettings(options.environment)),
+  });
+  if (result.kind === "refused") {
+    throw new NixdeployError("denied", `the coordinator refuses the login: ${result.refusal.message}`);
+  }
+  result.socket.close();
+  return result.welcome.proved === deploymentId;
+}

@@ -1,0 +1,287 @@
+/** The agent's side: what it refuses, whom it starts and how often, and what is left when it is over or begun again. */
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { type ActivationsDeps, createActivations } from "../../../src/agent/activation/activations.ts";
+import { readRecord, STAGES, writeRecord } from "../../../src/agent/activation/record.ts";
+import {
+  type DeploymentStore,
+  openDeploymentJournal,
+  openDeploymentStore,
+} from "../../../src/agent/deployment-store.ts";
+import { tryLockFile } from "../../../src/agent/flock.ts";
+import type { Journal } from "../../../src/agent/journal.ts";
+import { silentLogger } from "../../../src/log.ts";
+import type { Offer } from "../../../src/protocol.ts";
+import { actAs, simulateDisk } from "../../support/simulated-files.ts";
+import { createTemporaryDirectory, type TemporaryDirectory } from "../../support/temporary-directory.ts";
+import { createVirtualClock } from "../../support/virtual-clock.ts";
+import { offerOf } from "../offers.ts";
+import { BOOT_ID, NEW, OLD, recordOf } from "./records.ts";
+
+const FACTS = { previousPath: OLD, fetchedBytes: 1, exitCode: 0, phaseMs: {} };
+const OUTCOME = { outcome: "succeeded", reason: "It is live.", ...FACTS } as const;
+const NIXOS = new Set(["nixos-version"]);
+
+let directory: TemporaryDirectory;
+let store: DeploymentStore;
+let launches: number;
+let launch: () => Promise<void>;
+let uptimeMs: number;
+
+beforeEach(async () => {
+  directory = await createTemporaryDirectory("activations");
+  store = await openDeploymentStore({ stateDirectory: directory.path, clock: createVirtualClock(), followed: null });
+  launches = 0;
+  launch = finish;
+  uptimeMs = 1_000;
+});
+afterEach(async () => {
+  await store[Symbol.asyncDispose]();
+  await directory[Symbol.asyncDispose]();
+});
+
+const begin = (changes: Partial<Offer> = {}) => store.begin(offerOf("a", { storePath: NEW, ...changes }));
+const request = (journal: Journal) => ({ journal, previousProfile: OLD, fetchedBytes: 5 });
+const never = () => new AbortController().signal;
+
+function createSubject(changes: Partial<ActivationsDeps> = {}) {
+  const { agentName, coordinatorUrl } = recordOf();
+  return createActivations({
+    config: { name: agentName, coordinatorUrl, profilePath: "/profiles/test", stateDirectory: directory.path },
+    environment: { LANG: "C.UTF-8" },
+    launch: async () => {
+      launches += 1;
+      await launch();
+    },
+    agentUnit: async () => null,
+    hasUnit: async () => false,
+    readCurrentSystem: async () => OLD,
+    readNames: async () => NIXOS,
+    readFailedUnits: async () => ["old.service"],
+    bootClock: { read: async () => ({ bootId: BOOT_ID, uptimeMs }) },
+    clock: createVirtualClock(),
+    logger: silentLogger,
+    ...changes,
+  });
+}
+
+/** A supervisor that is quick. */
+async function finish(): Promise<void> {
+  const record = (await readRecord(directory.path)) ?? recordOf();
+  const clock = createVirtualClock();
+  await writeRecord(directory.path, { ...record, stage: "finished", outcome: "succeeded", reason: "It is live." });
+  await using opened = await openDeploymentJournal({ ...record, stateDirectory: directory.path, clock });
+  await opened.journal.finish(OUTCOME);
+}
+
+describe("an activation that may begin", () => {
+  test("is on record with everything that an undo must know", async () => {
+    const policy = { onUnitFailure: "keep", confirmWindowMs: 5_000, activationTimeoutMs: 6_000 } as const;
+    const journal = await begin({ policy });
+    expect(await createSubject().begin(request(journal))).toBeNull();
+    expect(await readRecord(directory.path)).toEqual(
+      recordOf({ policy, fetchedBytes: 5, previous: { profile: OLD, current: OLD, failedUnits: ["old.service"] } }),
+    );
+    expect(await createSubject().pending()).toBe(journal.offer.deploymentId);
+  });
+
+  test("has the device's defaults where the offer says nothing", async () => {
+    await createSubject().begin(request(await begin()));
+    const policy = { onUnitFailure: "rollback", confirmWindowMs: 60_000, activationTimeoutMs: 1_800_000 } as const;
+    expect((await readRecord(directory.path))?.policy).toEqual(policy);
+  });
+
+  test("has its agent's unit as the prover where a service manager runs it", async () => {
+    const agentUnit = async () => "nixdeploy-agent-nuc.service";
+    await createSubject({ agentUnit, hasUnit: async () => true }).begin(request(await begin()));
+    expect((await readRecord(directory.path))?.prover).toEqual({ kind: "agent", unit: "nixdeploy-agent-nuc.service" });
+  });
+
+  test("hands over what the journal has gathered", async () => {
+    const journal = await begin();
+    await journal.log("agent", "gathered");
+    await createSubject().begin(request(journal));
+    expect(journal.durable.n).toBe(1);
+  });
+});
+
+describe("an activation is refused, and leaves no record,", () => {
+  const cases: readonly (readonly [string, Partial<ActivationsDeps>, Partial<Offer>, string])[] = [
+    ["without a system to go back to", { readCurrentSystem: async () => null }, {}, "could go back to"],
+    ["without the agent's unit", { agentUnit: async () => "nixdeploy-agent-nuc.service" }, {}, "agent's unit"],
+    [
+      "in a mode that its type does not know",
+      { readNames: async () => new Set(["bin"]) },
+      { mode: "test" },
+      "no mode test",
+    ],
+    ["of a type that is not built", { readNames: async () => new Set(["hm-version"]) }, {}, "does not support yet"],
+  ];
+  for (const [name, changes, offer, words] of cases) {
+    test(name, async () => {
+      const refusal = await createSubject(changes).begin(request(await begin(offer)));
+      expect(refusal).toStartWith(`Cannot activate ${NEW}: `);
+      expect(refusal).toContain(words);
+      expect(refusal).toEndWith(".");
+      expect(await readRecord(directory.path)).toBeNull();
+    });
+  }
+
+  test("when its type is not that of the profile", async () => {
+    const readNames: ActivationsDeps["readNames"] = async (path) => (path === OLD ? new Set(["bin"]) : NIXOS);
+    expect(await createSubject({ readNames }).begin(request(await begin()))).toContain("a profile keeps its type");
+  });
+
+  test("when it cannot be recorded for sure, whichever step fails", async () => {
+    using _disk = simulateDisk(directory.path);
+    const journal = await begin();
+    for (const failing of ["open", "write", "sync activation", "rename", "sync ."]) {
+      let hasFailed = false;
+      const fail = (step: string) => {
+        if (hasFailed || !step.startsWith(failing)) return;
+        hasFailed = true;
+        throw Object.assign(new Error("ENOSPC: no space left"), { code: "ENOSPC" });
+      };
+      const beginning = actAs(fail, () => createSubject().begin(request(journal)));
+      await expect(beginning).rejects.toThrow("cannot record the activation");
+      expect(await readRecord(directory.path)).toBeNull();
+    }
+  });
+});
+
+describe("a supervisor", () => {
+  test("is started; its outcome comes back, and the record goes", async () => {
+    const journal = await begin();
+    const subject = createSubject();
+    await subject.begin(request(journal));
+    expect(await subject.carry(journal, never())).toMatchObject(OUTCOME);
+    // Another one may be started before the outcome is noticed; it finds nothing to do.
+    expect(launches).toBeGreaterThanOrEqual(1);
+    expect(await readdir(directory.path)).not.toContain("activation.json");
+    expect(await subject.pending()).toBeNull();
+  });
+
+  test("that dies, or cannot be started, is followed by another", async () => {
+    const journal = await begin();
+    const subject = createSubject();
+    await subject.begin(request(journal));
+    launch = async () => {
+      if (launches === 2) throw new Error("no processes left");
+      if (launches === 4) await finish();
+    };
+    expect(await subject.carry(journal, never())).toMatchObject(OUTCOME);
+    expect(launches).toBeGreaterThanOrEqual(4);
+  });
+
+  test("that is at work is left alone", async () => {
+    const journal = await begin();
+    const clock = createVirtualClock();
+    const subject = createSubject({ clock });
+    await subject.begin(request(journal));
+    const held = tryLockFile(directory.join("activation.lock"));
+    const carrying = subject.carry(journal, never());
+    await clock.sleep(60_000, never());
+    expect(launches).toBe(0);
+    held?.[Symbol.dispose]();
+    await carrying;
+    // Another one may be started before the outcome is noticed; it finds nothing to do.
+    expect(launches).toBeGreaterThanOrEqual(1);
+  });
+
+  test("whose lock cannot be looked at is no reason to stop following", async () => {
+    const journal = await begin();
+    const clock = createVirtualClock();
+    const subject = createSubject({ clock });
+    await subject.begin(request(journal));
+    await mkdir(directory.join("activation.lock"));
+    const carrying = subject.carry(journal, never());
+    await clock.sleep(10_000, never());
+    await finish();
+    expect(await carrying).toMatchObject(OUTCOME);
+    expect(launches).toBe(0);
+  });
+});
+
+describe("the agent's next start", () => {
+  for (const stage of STAGES) {
+    test(`in stage ${stage} starts a supervisor, and reports what it says`, async () => {
+      const journal = await begin();
+      await createSubject().begin(request(journal));
+      const record = (await readRecord(directory.path)) ?? recordOf();
+      await writeRecord(directory.path, { ...record, stage });
+      await store[Symbol.asyncDispose]();
+
+      const subject = createSubject();
+      const followed = await subject.pending();
+      expect(followed).toBe(record.deploymentId);
+      store = await openDeploymentStore({ stateDirectory: directory.path, clock: createVirtualClock(), followed });
+      const [again] = store.journals;
+      if (again === undefined) throw new Error("the journal is gone");
+      expect(await subject.carry(again, never())).toMatchObject(OUTCOME);
+      expect(launches).toBeGreaterThanOrEqual(1);
+      expect(await readRecord(directory.path)).toBeNull();
+    });
+  }
+
+  test("with the outcome in the journal only removes the record", async () => {
+    const journal = await begin();
+    const subject = createSubject();
+    await subject.begin(request(journal));
+    await finish();
+    await store[Symbol.asyncDispose]();
+    const followed = await subject.pending();
+    store = await openDeploymentStore({ stateDirectory: directory.path, clock: createVirtualClock(), followed });
+    const [again] = store.journals;
+    expect(await subject.carry(again ?? journal, never())).toMatchObject(OUTCOME);
+    expect([launches, await readRecord(directory.path)]).toEqual([0, null]);
+  });
+
+  test("forgets a finished one of which the coordinator has everything, and keeps an unfinished one", async () => {
+    await writeRecord(directory.path, recordOf({ stage: "finished", outcome: "succeeded", reason: "It is live." }));
+    expect(await createSubject().pending()).toBeNull();
+    await writeRecord(directory.path, recordOf({ stage: "activating" }));
+    expect(await createSubject().pending()).toBe(recordOf().deploymentId);
+  });
+
+  test("with a record that nobody can read says so", async () => {
+    await writeFile(directory.join("activation.json"), "{");
+    await expect(createSubject().pending()).rejects.toThrow("cannot read the record of an activation");
+  });
+
+  test("does not wait for the supervisor when the agent ends", async () => {
+    const journal = await begin();
+    const subject = createSubject();
+    await subject.begin(request(journal));
+    launch = async () => {};
+    const stop = new AbortController();
+    const carrying = subject.carry(journal, stop.signal);
+    stop.abort(new Error("stopped"));
+    await expect(carrying).rejects.toThrow("stopped");
+    expect(await subject.pending()).toBe(journal.offer.deploymentId);
+  });
+});
+
+describe("a proof is given", () => {
+  const prover = { kind: "agent", unit: "nixdeploy-agent-nuc.service" } as const;
+  const windowMs = recordOf().policy.confirmWindowMs;
+  const confirming = recordOf({ stage: "confirming", prover, deadlineUptimeMs: 5_000 + windowMs });
+  const proof = { deploymentId: confirming.deploymentId, by: "agent" } as const;
+
+  for (const [name, record, startedMs, expected] of [
+    ["by an agent that began with the window", confirming, 5_000, proof],
+    ["by no agent that began before", confirming, 4_999, null],
+    ["by no agent of another boot", { ...confirming, bootId: "boot-0" }, 5_000, null],
+    ["in no other stage", { ...confirming, stage: "committing" }, 5_000, null],
+    ["where the agent is the prover", { ...confirming, prover: { kind: "supervisor" } }, 5_000, null],
+  ] as const) {
+    test(name, async () => {
+      uptimeMs = startedMs;
+      await writeRecord(directory.path, record);
+      expect(await createSubject().proofToGive()).toEqual(expected);
+    });
+  }
+
+  test("for nothing when there is no record", async () => {
+    expect(await createSubject().proofToGive()).toBeNull();
+  });
+});

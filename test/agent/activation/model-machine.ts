@@ -1,0 +1,127 @@
+/**
+ * A machine as an activation sees it: a profile, a running system, a default of the boot loader, and programs that move
+ * them. It survives its supervisors; what a test wants to know or to forbid about each change, it says in `onEffect`.
+ */
+import { mkdirSync, readlinkSync, rmSync, symlinkSync } from "node:fs";
+import { dirname } from "node:path";
+import type { BootTime } from "../../../src/agent/activation/boot-clock.ts";
+import type { ProgramExit, RunProgram } from "../../../src/agent/process.ts";
+import { type StorePath, storePathContaining } from "../../../src/nix/store-path.ts";
+import { createVirtualClock, type VirtualClock } from "../../support/virtual-clock.ts";
+import { OLD } from "./records.ts";
+
+/** What is run, for example "new test", "old boot", "set new", "script"; also "login" and "restart". */
+export type Effect = string;
+
+export type ModelMachine = {
+  /** A real link, because having none is brought back by removing it. */
+  profile: StorePath | null;
+  current: StorePath | null;
+  bootDefault: StorePath | null;
+  failedUnits: string[] | null;
+  /** Whether the coordinator can be reached from the new version. */
+  isReachable: boolean;
+  /** How often the agent's unit was started again. */
+  restarts: number;
+  /** By effect: how its runs end, one after the other; the last way stays. Without any, it succeeds. */
+  exits: Readonly<Record<Effect, readonly ProgramExit[]>>;
+  readonly clock: VirtualClock;
+  readonly effects: Effect[];
+  /** Told before each; what it throws is thrown. */
+  onEffect: (effect: Effect) => void;
+  readonly run: RunProgram;
+  readonly readBoot: () => BootTime;
+  login(): boolean;
+  restartUnit(): void;
+  /** Starts what the boot loader names. */
+  reboot(): void;
+};
+
+export const exited = (code: number): ProgramExit => ({ kind: "exited", code });
+
+/** Exit codes with which a switch script has done its work all the same. */
+const LIVE_CODES = [0, 4, 100];
+const PROGRAM_MS = 1_000;
+
+export function createModelMachine(options: {
+  readonly isNixos: boolean;
+  readonly profilePath: string;
+  readonly previous: StorePath | null;
+}): ModelMachine {
+  const { isNixos, profilePath, previous } = options;
+  let boot = 1;
+  let bootedAtMs = -100_000;
+  const begin = (effect: Effect) => {
+    machine.onEffect(effect);
+    machine.effects.push(effect);
+  };
+  const machine: ModelMachine = {
+    get profile() {
+      return readLink(profilePath);
+    },
+    set profile(target) {
+      rmSync(profilePath, { force: true });
+      if (target !== null) symlinkSync(target, profilePath);
+    },
+    current: isNixos ? OLD : null,
+    bootDefault: isNixos ? OLD : null,
+    failedUnits: [],
+    isReachable: true,
+    restarts: 0,
+    exits: {},
+    clock: createVirtualClock(),
+    effects: [],
+    onEffect: () => {},
+    async run({ command, args, onLine }) {
+      const effect = describeProgram(command, args);
+      begin(effect);
+      await machine.clock.sleep(PROGRAM_MS, new AbortController().signal);
+      const ways = machine.exits[effect] ?? [];
+      const runs = machine.effects.filter((other) => other === effect).length;
+      const exit = ways[Math.min(runs, ways.length) - 1] ?? exited(0);
+      if (exit.kind === "exited" && LIVE_CODES.includes(exit.code)) apply(machine, command, args);
+      await onLine("out", `ran ${effect}`);
+      return exit;
+    },
+    readBoot: () => ({ bootId: `boot-${boot}`, uptimeMs: Math.round(machine.clock.monotonicMs() - bootedAtMs) }),
+    login() {
+      begin("login");
+      return machine.isReachable;
+    },
+    restartUnit() {
+      begin("restart");
+      machine.restarts += 1;
+    },
+    reboot() {
+      boot += 1;
+      bootedAtMs = machine.clock.monotonicMs();
+      machine.current = machine.bootDefault;
+    },
+  };
+  mkdirSync(dirname(profilePath), { recursive: true });
+  machine.profile = previous;
+  return machine;
+}
+
+function readLink(path: string): StorePath | null {
+  try {
+    return storePathContaining(readlinkSync(path));
+  } catch {
+    return null;
+  }
+}
+
+function apply(machine: ModelMachine, command: string, args: readonly string[]): void {
+  const system = storePathContaining(command);
+  const action = args.at(-1) ?? "";
+  if (command === "nix-env") machine.profile = storePathContaining(action);
+  if (system !== null && action === "test") machine.current = system;
+  if (system !== null && action === "boot") machine.bootDefault = system;
+}
+
+function describeProgram(command: string, args: readonly string[]): Effect {
+  const nameOf = (text: string) => storePathContaining(text)?.replace(/^.*?-/, "") ?? text;
+  const action = args.at(-1);
+  if (command === "nix-env") return `set ${nameOf(action ?? "")}`;
+  return [nameOf(command), ...(action === undefined ? [] : [action])].join(" ");
+}

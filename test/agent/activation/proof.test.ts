@@ -1,0 +1,229 @@
+/** The confirm window: who may prove what, until when, and what else must agree. */
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { renameSync } from "node:fs";
+import { rename, writeFile } from "node:fs/promises";
+import { awaitProof, type ProofDeps, recordProof } from "../../../src/agent/activation/proof.ts";
+import { type ActivationRecord, requestCancel } from "../../../src/agent/activation/record.ts";
+import type { ProgramExit, RunProgramOptions } from "../../../src/agent/process.ts";
+import { createTemporaryDirectory, type TemporaryDirectory } from "../../support/temporary-directory.ts";
+import { createVirtualClock } from "../../support/virtual-clock.ts";
+import { exited } from "./model-machine.ts";
+import { BOOT_ID, NEW, OLD, recordOf, SCRIPT } from "./records.ts";
+
+const WINDOW_MS = 60_000;
+/** Of the agent's unit as the new system started it. */
+const PROCESS_ID = 77;
+const AGENT = { kind: "agent", unit: "nixdeploy-agent-nuc.service" } as const;
+
+let directory: TemporaryDirectory;
+let clock: ReturnType<typeof createVirtualClock>;
+let logins: number;
+let login: (signal: AbortSignal) => Promise<boolean>;
+let programs: RunProgramOptions[];
+let scriptExit: ProgramExit;
+let trouble: string | null;
+let failedNow: string[] | null;
+
+beforeEach(async () => {
+  directory = await createTemporaryDirectory("proof");
+  clock = createVirtualClock();
+  logins = 0;
+  login = async () => true;
+  programs = [];
+  scriptExit = exited(0);
+  trouble = null;
+  failedNow = [];
+});
+afterEach(async () => {
+  await directory[Symbol.asyncDispose]();
+});
+
+function depsOf(changes: Partial<ActivationRecord>, signal = new AbortController().signal): ProofDeps {
+  const record = recordOf({ stage: "confirming", deadlineUptimeMs: WINDOW_MS, ...changes });
+  const never = async () => {
+    throw new Error("not asked for in this stage");
+  };
+  return {
+    ...{ record, clock, signal, stateDirectory: directory.path, trouble },
+    mainProcess: async () => PROCESS_ID,
+    random: { bytes: (length) => new Uint8Array(length), fraction: () => 0.5 },
+    bootClock: { read: async () => ({ bootId: BOOT_ID, uptimeMs: Math.round(clock.monotonicMs()) }) },
+    loginAsSupervisor: async (loginSignal) => {
+      logins += 1;
+      return await login(loginSignal);
+    },
+    driverDeps: {
+      ...{ record, clock, readProfilePath: never, readCurrentSystem: never, readNames: never, hasUnit: never },
+      readFailedUnits: async () => failedNow,
+      log: async () => {},
+      run: async (program) => {
+        programs.push(program);
+        return scriptExit;
+      },
+    },
+  };
+}
+
+describe("the supervisor's login", () => {
+  test("that the coordinator takes is the proof", async () => {
+    expect(await awaitProof(depsOf({}))).toEqual({ kind: "good", exitCode: null });
+    expect([logins, clock.monotonicMs()]).toEqual([1, 0]);
+  });
+
+  test("is tried until it works", async () => {
+    login = async () => {
+      if (clock.monotonicMs() < 20_000) throw new Error("ECONNREFUSED");
+      return true;
+    };
+    expect((await awaitProof(depsOf({}))).kind).toBe("good");
+    expect(logins).toBeGreaterThan(3);
+  });
+
+  for (const [name, give, words] of [
+    ["fails", () => Promise.reject(new Error("ECONNREFUSED")), "ECONNREFUSED"],
+    ["is no proof", () => Promise.resolve(false), "the coordinator does not see the new version here"],
+  ] as const) {
+    test(`that ${name} up to the end of the window is bad, and says why`, async () => {
+      login = give;
+      const end = await awaitProof(depsOf({}));
+      expect(end).toEqual({
+        kind: "bad",
+        reason: `the new version did not prove itself within 60 s: ${words}`,
+        exitCode: null,
+      });
+      expect(clock.monotonicMs()).toBe(WINDOW_MS);
+    });
+  }
+
+  test("that hangs is stopped at the end of the window", async () => {
+    login = (signal) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    const end = await awaitProof(depsOf({}));
+    expect(end).toMatchObject({ kind: "bad", reason: expect.stringContaining("within 60 s") });
+    expect(clock.monotonicMs()).toBeLessThan(WINDOW_MS + 1_000);
+  });
+
+  test("is not tried when the window is over, or was never opened", async () => {
+    for (const deadlineUptimeMs of [0, null]) {
+      expect((await awaitProof(depsOf({ deadlineUptimeMs }))).kind).toBe("bad");
+    }
+    expect(logins).toBe(0);
+  });
+});
+
+test("a cancel ends the wait", async () => {
+  await requestCancel(directory.path, recordOf().deploymentId);
+  await rename(directory.join("activation-cancel"), directory.join("later"));
+  login = async () => {
+    if (logins === 3) renameSync(directory.join("later"), directory.join("activation-cancel"));
+    return false;
+  };
+  expect(await awaitProof(depsOf({}))).toMatchObject({ kind: "bad", reason: "a cancel asked to go back" });
+  expect(clock.monotonicMs()).toBeLessThan(WINDOW_MS);
+});
+
+test("the end of the supervisor ends the wait, without a verdict", async () => {
+  const stop = new AbortController();
+  login = async () => {
+    stop.abort(new Error("stopped"));
+    throw new Error("the socket was closed");
+  };
+  await expect(awaitProof(depsOf({}, stop.signal))).rejects.toThrow("stopped");
+});
+
+describe("the agent's proof", () => {
+  const { deploymentId } = recordOf();
+
+  test("counts, and nobody else logs in", async () => {
+    await recordProof(directory.path, { deploymentId, bootId: BOOT_ID, processId: PROCESS_ID });
+    expect((await awaitProof(depsOf({ prover: AGENT }))).kind).toBe("good");
+    expect(logins).toBe(0);
+  });
+
+  const texts: Readonly<Record<string, string>> = {
+    "of another boot": JSON.stringify({ deploymentId, bootId: "boot-0", processId: PROCESS_ID }),
+    "of another deployment": JSON.stringify({
+      deploymentId: "b000000000000000",
+      bootId: BOOT_ID,
+      processId: PROCESS_ID,
+    }),
+    "that is torn": '{"deploymentId":',
+    "that is empty": "",
+    "of another shape": "[1]",
+  };
+  for (const [name, text] of Object.entries(texts)) {
+    test(`${name} does not count`, async () => {
+      await writeFile(directory.join("proof.json"), text);
+      const end = await awaitProof(depsOf({ prover: AGENT }));
+      expect(end).toMatchObject({ kind: "bad", reason: expect.stringContaining("nobody has logged in from it") });
+    });
+  }
+});
+
+test("the agent's proof of another process than its unit's does not count, and the reason says so", async () => {
+  const { deploymentId } = recordOf();
+  await recordProof(directory.path, { deploymentId, bootId: BOOT_ID, processId: PROCESS_ID + 1 });
+  const end = await awaitProof(depsOf({ prover: AGENT }));
+  expect(end).toMatchObject({ reason: expect.stringContaining("is not the main process of nixdeploy-agent-nuc") });
+});
+
+test("an agent's unit that did not start is named", async () => {
+  trouble = "nixdeploy-agent-nuc.service did not start";
+  const end = await awaitProof(depsOf({ prover: AGENT }));
+  expect(end).toMatchObject({ reason: expect.stringContaining("within 60 s: nixdeploy-agent-nuc.service did not") });
+});
+
+describe("the rollback script", () => {
+  test("that agrees runs with both paths, for as long as the window is open", async () => {
+    login = async () => clock.monotonicMs() >= 20_000;
+    expect((await awaitProof(depsOf({ rollbackScript: SCRIPT }))).kind).toBe("good");
+    const [program] = programs;
+    expect(program).toMatchObject({
+      command: SCRIPT,
+      args: [],
+      environment: { LANG: "C.UTF-8", NIXDEPLOY_NEW_PATH: NEW, NIXDEPLOY_OLD_PATH: OLD },
+    });
+    expect(program?.deadlineMs).toBe(WINDOW_MS - clock.monotonicMs());
+  });
+
+  for (const [exit, words] of [
+    [exited(7), "ended with code 7"],
+    [{ kind: "killed", signal: "SIGSEGV" }, "was ended by SIGSEGV"],
+    [{ kind: "timed-out", afterMs: 30_000 }, "did not end within 30 s and was stopped"],
+    [{ kind: "not-started", reason: "ENOENT" }, "could not be started (ENOENT)"],
+  ] as const) {
+    test(`that ${words} says no`, async () => {
+      scriptExit = exit;
+      const exitCode = exit.kind === "exited" ? exit.code : null;
+      const end = await awaitProof(depsOf({ rollbackScript: SCRIPT }));
+      expect(end).toEqual({ kind: "bad", reason: `the rollback script ${words}`, exitCode });
+    });
+  }
+
+  test("is told that there was no version before", async () => {
+    const previous = { profile: null, current: null, failedUnits: null };
+    await awaitProof(depsOf({ rollbackScript: SCRIPT, type: "plain", previous }));
+    expect(programs[0]?.environment).toMatchObject({ NIXDEPLOY_OLD_PATH: "" });
+  });
+});
+
+describe("units that fail", () => {
+  const previous = { profile: OLD, current: OLD, failedUnits: ["old.service"] };
+  const policyOf = (onUnitFailure: "rollback" | "keep") => ({ ...recordOf().policy, onUnitFailure });
+  const judge = (policy: "rollback" | "keep") => awaitProof(depsOf({ previous, policy: policyOf(policy) }));
+
+  test("and failed before, or of which nobody tells, do not count", async () => {
+    for (const failed of [["old.service"], [], null]) {
+      failedNow = failed;
+      expect(await judge("rollback")).toEqual({ kind: "good", exitCode: null });
+    }
+  });
+
+  test("only since the new version are its fault, or kept, as the policy says", async () => {
+    failedNow = ["old.service", "new.service"];
+    expect(await judge("rollback")).toMatchObject({
+      kind: "bad",
+      reason: "units fail that did not fail before: new.service",
+    });
+    expect(await judge("keep")).toMatchObject({ kind: "good", unitsFailed: true });
+  });
+});

@@ -1,0 +1,77 @@
+/** Activations that go well and that do not, with the one way in which each must end, whoever is killed meanwhile. */
+import type { ActivationRecord } from "../../../src/agent/activation/record.ts";
+import type { Outcome } from "../../../src/deployment.ts";
+import { exited, type ModelMachine } from "./model-machine.ts";
+import { SCRIPT } from "./records.ts";
+import { createSimulation, type Simulation } from "./simulation.ts";
+
+export type Scenario = {
+  readonly name: string;
+  readonly outcome: Outcome;
+  readonly record?: Partial<ActivationRecord>;
+  readonly prepare?: (machine: ModelMachine) => void;
+};
+
+const failing = (exits: ModelMachine["exits"]) => (machine: ModelMachine) => {
+  machine.exits = exits;
+};
+const PLAIN = { type: "plain" } as const;
+const FIRST = { ...PLAIN, previous: { profile: null, current: null, failedUnits: null } };
+
+export const SCENARIOS: readonly Scenario[] = [
+  { name: "a switch", outcome: "succeeded" },
+  { name: "a switch with a script that agrees", outcome: "succeeded", record: { rollbackScript: SCRIPT } },
+  {
+    name: "a switch whose agent proves nothing",
+    outcome: "rolled-back",
+    prepare: (machine) => {
+      machine.isReachable = false;
+    },
+  },
+  {
+    name: "a switch with a script that says no",
+    outcome: "rolled-back",
+    record: { rollbackScript: SCRIPT },
+    prepare: failing({ script: [exited(7)] }),
+  },
+  { name: "a switch whose units fail", outcome: "rolled-back", prepare: failing({ "new test": [exited(4)] }) },
+  { name: "a switch that breaks half-way", outcome: "rolled-back", prepare: failing({ "new test": [exited(2)] }) },
+  { name: "a switch onto a full /boot", outcome: "rolled-back", prepare: failing({ "new boot": [exited(1)] }) },
+  { name: "a switch that its check refuses", outcome: "failed", prepare: failing({ "new check": [exited(1)] }) },
+  { name: "boot", outcome: "succeeded", record: { mode: "boot" } },
+  {
+    name: "boot onto a full /boot",
+    outcome: "rolled-back",
+    record: { mode: "boot" },
+    prepare: failing({ "new boot": [exited(1)] }),
+  },
+  { name: "test", outcome: "succeeded", record: { mode: "test" } },
+  {
+    name: "test with a script that says no",
+    outcome: "rolled-back",
+    record: { mode: "test", rollbackScript: SCRIPT },
+    prepare: failing({ script: [exited(1)] }),
+  },
+  { name: "dry-activate", outcome: "succeeded", record: { mode: "dry-activate" } },
+  { name: "a plain profile", outcome: "succeeded", record: PLAIN },
+  {
+    name: "a plain profile with a script that says no",
+    outcome: "rolled-back",
+    record: { ...PLAIN, rollbackScript: SCRIPT },
+    prepare: failing({ script: [exited(1)] }),
+  },
+  {
+    name: "the first plain profile, without a proof",
+    outcome: "rolled-back",
+    record: FIRST,
+    prepare: (machine) => {
+      machine.isReachable = false;
+    },
+  },
+];
+
+export async function simulate(scenario: Scenario): Promise<Simulation> {
+  const simulation = await createSimulation(scenario.record);
+  scenario.prepare?.(simulation.machine);
+  return simulation;
+}

@@ -1,0 +1,85 @@
+/**
+ * Something that runs on a model machine and can be killed between any two of its steps: a change of a file below the
+ * simulated disk, or of the machine. Once dead, nothing that it still tries has an effect.
+ */
+import type { SuperviseDeps } from "../../../src/agent/activation/supervise.ts";
+import { silentLogger } from "../../../src/log.ts";
+import { type Clock, systemRandom } from "../../../src/runtime.ts";
+import { actAs } from "../../support/simulated-files.ts";
+import type { ModelMachine } from "./model-machine.ts";
+
+export type Faults = {
+  /** Before this step, counted from 1, the process is killed. */
+  readonly killBefore?: number;
+  /** Told before each step; what it throws is what the step throws. */
+  readonly onStep?: (step: string, number: number) => void;
+  /** Told after the agent's unit was started again. */
+  readonly onRestart?: () => Promise<void>;
+};
+
+export type SimulatedProcess = {
+  readonly steps: readonly string[];
+  readonly isDead: boolean;
+  readonly clock: Clock;
+  /** Does the work as this process. */
+  run<T>(work: () => Promise<T>): Promise<T>;
+  /** What a supervisor in this process works with. */
+  superviseDeps(stateDirectory: string, signal: AbortSignal): SuperviseDeps;
+};
+
+class Killed extends Error {}
+
+export function createSimulatedProcess(machine: ModelMachine, faults: Faults = {}): SimulatedProcess {
+  const steps: string[] = [];
+  let isDead = false;
+  const mustLive = () => {
+    if (isDead) throw new Killed("the process was killed");
+  };
+  const onStep = (step: string) => {
+    mustLive();
+    steps.push(step);
+    isDead = steps.length === faults.killBefore;
+    mustLive();
+    faults.onStep?.(step, steps.length);
+  };
+  const clock: Clock = {
+    ...machine.clock,
+    async sleep(durationMs, signal) {
+      mustLive();
+      await machine.clock.sleep(durationMs, signal);
+      mustLive();
+    },
+  };
+  return {
+    ...{ steps, clock },
+    get isDead() {
+      return isDead;
+    },
+    run: (work) => actAs(onStep, work),
+    superviseDeps: (stateDirectory, signal) => ({
+      ...{ stateDirectory, clock, signal, random: systemRandom, logger: silentLogger, deadline: null },
+      run: async (program) => {
+        onStep(`run ${program.command.replace(/^.*?-/, "")} ${program.args.at(-1) ?? ""}`);
+        const exit = await machine.run(program);
+        mustLive();
+        return exit;
+      },
+      bootClock: { read: async () => machine.readBoot() },
+      readProfilePath: async () => machine.profile,
+      readCurrentSystem: async () => machine.current,
+      readNames: async () => new Set(),
+      readFailedUnits: async () => machine.failedUnits,
+      hasUnit: async () => true,
+      mainProcess: async () => process.pid,
+      restartUnit: async () => {
+        onStep("restart");
+        machine.restartUnit();
+        await faults.onRestart?.();
+      },
+      loginAsSupervisor: async () => {
+        onStep("login");
+        return machine.login();
+      },
+    }),
+  };
+}
