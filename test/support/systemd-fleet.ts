@@ -122,7 +122,7 @@ export async function createSystemdFleet(name: string): Promise<SystemdFleet> {
   };
 }
 
-const DAEMON: FixtureUnit = { name: "nix-daemon.service", service: ["ExecStart=/usr/bin/nix-daemon"] };
+const DAEMON: FixtureUnit = { name: "nix-daemon.service", version: "any", service: ["ExecStart=/usr/bin/nix-daemon"] };
 
 /** As the NixOS module has to write it: `launch.ts` says why. */
 const UNDO: FixtureUnit = {
