@@ -3,12 +3,14 @@
  * switch itself, and a way back that needs neither agent, supervisor nor network.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { rm, writeFile } from "node:fs/promises";
 import type { FixtureUnit } from "../support/builder.ts";
 import { createHolds } from "../support/holds.ts";
 import {
   AGENT_UNIT,
   type AgentUnitOptions,
   createSystemdFleet,
+  HOLD_AGENT,
   NAME,
   OTHER_PROGRAM,
   STATE_DIRECTORY,
@@ -85,15 +87,11 @@ test.each(UNABLE_TO_PROVE)(
 );
 
 test("a login by somebody else than the agent's unit is no proof", async () => {
-  const program = ["agent", "--name", NAME].join(" ");
+  // Only an agent that began after the switch proves anything.
+  const program = `/bin/sh -c "sleep 2; exec /usr/local/bin/nixdeploy agent --name ${NAME}"`;
   const impostor: FixtureUnit = {
     name: "impostor.service",
-    service: [
-      "EnvironmentFile=/var/lib/nixdeploy/environment",
-      `ExecStart=/usr/local/bin/nixdeploy ${program}`,
-      "Restart=always",
-      "RestartSec=200ms",
-    ],
+    service: ["EnvironmentFile=/var/lib/nixdeploy/environment", `ExecStart=${program}`],
   };
   const agent = { program: `/bin/sh -c "exec sleep infinity"` };
   const system = await under.build({ version: "impostor", agent, units: [impostor] });
@@ -167,18 +165,25 @@ test("when the supervisor is gone for good, the timer goes back", async () => {
   await expectRuns(before);
 }, 60_000);
 
-test("a reboot within the window boots the old system, which undoes it without a coordinator", async () => {
+test("a reboot within the window boots the old system, which undoes it without agent and coordinator", async () => {
   const { box, fleet } = under;
   const system = await under.build({ version: "rebooted", agent: DEAF });
   const end = await under.start(system);
   await under.stage("confirming");
   await fleet.coordinator.killHard();
+  await writeFile(box.diskPath(HOLD_AGENT), "");
   await box.reboot();
-  await waitFor("the end", () => box.run(["cat", `${STATE_DIRECTORY}/activation.json`]), {
-    until: (record) => record.includes('"stage": "finished"'),
-    timeoutMs: 20_000,
+  // The last that it does is to start the agent again.
+  await waitFor("the way back", () => box.run(["cat", `${STATE_DIRECTORY}/activation.json`]), {
+    until: (record) => record.includes('"stage": "undoing"'),
   });
+  expect(await box.unit(UNDO_UNIT, "ActiveState")).toBe("active");
   expect(await under.state()).toEqual({ profile: before, current: before, bootDefault: before });
+  expect(await box.unit(AGENT_UNIT, "MainPID")).toBe("0");
+  await rm(box.diskPath(HOLD_AGENT));
+  await waitFor("the undo unit to be done", () => box.unit(UNDO_UNIT, "ActiveState"), {
+    until: (state) => state === "inactive",
+  });
   expect(await box.unit(UNDO_UNIT, "ExecMainStatus")).toBe("0");
   await fleet.coordinator.restart();
   const deployment = await end();

@@ -137,7 +137,7 @@ async function registerPaths(machine: Machine, paths: readonly GeneratedPath[]):
 }
 
 /** Uniform numbers in [0, 1), the same for the same seed. */
-function createSequence(seed: string): () => number {
+export function createSequence(seed: string): () => number {
   let counter = 0;
   return () => {
     counter += 1;

@@ -35,7 +35,7 @@ export type SystemdBoxOptions = {
 export type SystemdBox = AsyncDisposable & {
   readonly name: string;
   readonly directory: string;
-  /** Switches it on; returns when systemd has started what it starts. @throws Error with the console when it does not */
+  /** Switches it on; returns when services can be started; some may still be starting. @throws Error with the console when it does not */
   boot(): Promise<void>;
   /** `systemctl reboot`, and the boot after it. */
   reboot(): Promise<void>;
@@ -107,10 +107,9 @@ export async function createSystemdBox(options: SystemdBoxOptions): Promise<Syst
       describe: container.output,
     });
     running = { container, leader };
-    const isUp = (result: RunResult) => /^(running|degraded)$/m.test(result.stdout);
-    await waitFor(`${name} to be up`, () => exec(["systemctl", "is-system-running"]), {
+    await waitFor(`${name} to be up`, () => exec(["systemctl", "is-active", "basic.target"]), {
       timeoutMs: BOOT_MAX_MS,
-      until: isUp,
+      until: (result) => result.exitCode === 0,
       describe: container.output,
     });
   };

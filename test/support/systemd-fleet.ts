@@ -21,6 +21,8 @@ export const STATE_DIRECTORY = `/var/lib/nixdeploy/agents/${NAME}`;
 const PROGRAM = "/usr/local/bin/nixdeploy";
 /** Another file with the same content: the new system's own program. */
 export const OTHER_PROGRAM = "/usr/local/bin/nixdeploy-other";
+/** While it is there, no agent starts, and its unit is still starting. */
+export const HOLD_AGENT = "/var/lib/nixdeploy/hold-agent";
 const ENVIRONMENT_FILE = "/var/lib/nixdeploy/environment";
 
 export type SystemOptions = Omit<FixtureOptions["system"], "name" | "serviceManager"> & {
@@ -76,8 +78,10 @@ export async function createSystemdFleet(name: string): Promise<SystemdFleet> {
   await waitFor("the agent to be admitted", () => readFile(box.diskPath(`${STATE_DIRECTORY}/enrolment.json`), "utf8"), {
     timeoutMs: 30_000,
   });
+  let output = () => "nothing was started";
   const start: SystemdFleet["start"] = async (system, flags = []) => {
     const activation = await fleet.start(["activate", `${NAME}=${system}`, "--json", ...flags]);
+    output = activation.output;
     return async () => {
       await activation.exited;
       const text = activation.lines.filter(({ stream }) => stream === "stdout").map((line) => line.text);
@@ -101,7 +105,12 @@ export async function createSystemdFleet(name: string): Promise<SystemdFleet> {
     stage: async (stage) => {
       const look = async () => JSON.parse(await readFile(box.diskPath(`${STATE_DIRECTORY}/activation.json`), "utf8"));
       const until = (record: unknown) => Object(record).stage === stage;
-      await waitFor(`the activation to be ${stage}`, look, { timeoutMs: 40_000, intervalMs: 3, until });
+      await waitFor(`the activation to be ${stage}`, look, {
+        timeoutMs: 40_000,
+        intervalMs: 3,
+        until,
+        describe: output,
+      });
     },
     state: async () => ({
       profile: await box.run(["readlink", "--canonicalize", SYSTEM_PROFILE]),
@@ -113,7 +122,7 @@ export async function createSystemdFleet(name: string): Promise<SystemdFleet> {
   };
 }
 
-const DAEMON: FixtureUnit = { name: "nix-daemon.service", service: ["ExecStart=/usr/bin/nix-daemon"] };
+const DAEMON: FixtureUnit = { name: "nix-daemon.service", version: "any", service: ["ExecStart=/usr/bin/nix-daemon"] };
 
 /** As the NixOS module has to write it: `launch.ts` says why. */
 const UNDO: FixtureUnit = {
@@ -138,6 +147,7 @@ function agentUnit({ program = PROGRAM, flags = [], service = [] }: AgentUnitOpt
     service: [
       "Type=exec",
       `EnvironmentFile=${ENVIRONMENT_FILE}`,
+      `ExecStartPre=/bin/sh -c "while [ -e ${HOLD_AGENT} ]; do sleep 0.05; done"`,
       `ExecStart=${[program, "agent", "--name", NAME, ...flags].join(" ")}`,
       "Restart=always",
       "RestartSec=1",
