@@ -109,7 +109,7 @@ export const UPLOAD_PART_BYTES_MAX = 32 * 1024 * 1024;
 export const missingRequestSchema = z.object({
   hashParts: parsedListWith(parseStorePathHash, PATHS_PER_CALL_MAX),
 });
-export const missingAnswerSchema = z.object({ missing: z.array(parsedWith(parseStorePathHash)) });
+export const missingAnswerSchema = z.object({ missing: parsedListWith(parseStorePathHash, PATHS_PER_CALL_MAX) });
 
 /**
  * PUT /api/v1/caches/NAME/nars/NARHASH?upload=ID&offset=BYTES&narSize=BYTES[&fileHash=HASH]

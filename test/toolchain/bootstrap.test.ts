@@ -15,7 +15,7 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
-const BOOTSTRAP = join(import.meta.dir, "../../scripts/bootstrap.mjs");
+const SCRIPTS = join(import.meta.dir, "../../scripts");
 const PLATFORMS = [
   "linux-x64",
   "linux-x64-musl",
@@ -71,7 +71,7 @@ function createCheckout({ integrity, version = "9.9.9", platforms = PLATFORMS }:
   folders.push(folder);
   const root = join(folder, "checkout");
   mkdirSync(join(root, "scripts"), { recursive: true });
-  cpSync(BOOTSTRAP, join(root, "scripts/bootstrap.mjs"));
+  for (const name of ["bootstrap.mjs", "bun-package.mjs"]) cpSync(join(SCRIPTS, name), join(root, "scripts", name));
   writeProgram(join(folder, "package/bin/bun"), FAKE_BUN);
   writeProgram(join(folder, "bin/npm"), FAKE_NPM);
   const tarball = join(folder, "bun.tgz");
@@ -172,7 +172,7 @@ test("no npm: one line that says so", async () => {
 test("another script: usage", async () => {
   const { stderr, exitCode } = await run(createCheckout(), ["../evil"]);
   expect({ stderr, exitCode }).toEqual({
-    stderr: "bootstrap: usage: node scripts/bootstrap.mjs test|demo [ARGUMENT…]\n",
+    stderr: "bootstrap: usage: node scripts/bootstrap.mjs test|demo|release|bench [ARGUMENT…]\n",
     exitCode: 1,
   });
 });

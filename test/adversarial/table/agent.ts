@@ -55,6 +55,7 @@ async function readJournal(path: string): Promise<readonly ReportEntry[]> {
 export const agentParsers: readonly Parser[] = [
   defineParser({
     name: "line-splitter",
+    costFactor: 3,
     samples: ["one\ntwo\r\n\nthree", `${"x".repeat(LINE_LENGTH_MAX)}\r\n${"ü".repeat(3 * LINE_LENGTH_MAX)}`],
     errors: [],
     dictionary: ["\n", "\r", "\r\n", "x".repeat(LINE_LENGTH_MAX), "\ufeff"],

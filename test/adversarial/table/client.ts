@@ -37,6 +37,7 @@ const commandParsers = (await loadCommands())
   .map((command) =>
     defineParser({
       name: `words-${command.name.replace(" ", "-")}`,
+      costFactor: 3,
       samples: [commandLines[command.name] ?? ""],
       errors,
       dictionary: [
@@ -91,6 +92,7 @@ const headerText = (bytes: Uint8Array) =>
 export const clientParsers: readonly Parser[] = [
   defineParser({
     name: "spec",
+    costFactor: 2,
     samples: [
       JSON.stringify({ agents: { nuc: storePath, b: storePath }, rollbackScript: { "x86_64-linux": storePath } }),
       JSON.stringify({ agents: { nuc: storePath }, rollbackScript: null, later: 1 }),
@@ -138,7 +140,7 @@ export const clientParsers: readonly Parser[] = [
   }),
   defineParser({
     name: "no-proxy",
-    costFactor: 2,
+    costFactor: 4,
     samples: ["localhost,.example.org:443 [::1]:80,*", "::1,10.0.0.1"],
     errors: [],
     dictionary: [":", "::", "[", "]", ",", "*.", ":80", "."],
@@ -162,7 +164,7 @@ export const clientParsers: readonly Parser[] = [
     errors: [Error],
     dictionary: ["d", "h", "m", "s", "0", "9999999"],
     parse: (bytes) => parseDuration(textOf(bytes)),
-    format: (milliseconds) => `${Math.floor(milliseconds / 60_000)}m${(milliseconds / 1000) % 60}s`,
+    format: (milliseconds) => `${Math.floor(milliseconds / 3_600_000)}h${(milliseconds / 1000) % 3_600}s`,
   }),
   ...commandParsers,
 ];

@@ -108,7 +108,7 @@ const answers = {
   ],
 } as const satisfies Record<string, readonly [z.ZodType, unknown]>;
 
-const zeros = `[${"0,".repeat(500_000)}0]`;
+const zeros = `[${"0,".repeat(200_000)}0]`;
 const nothings = `[${'"",'.repeat(300_000)}""]`;
 const wrongPairs = `{${Array.from({ length: 100_000 }, (_, n) => `"${n}":0`).join(",")}}`;
 const publishing = (references: string) =>
@@ -240,7 +240,7 @@ function answerParser([name, [schema, sample]]: readonly [string, readonly [z.Zo
     errors: [NixdeployError],
     isExact: true,
     dictionary: JSON_WORDS,
-    costFactor: 4,
+    costFactor: 8,
     parse: (bytes) => {
       const text = textOf(bytes);
       return parseAnswer({ status: 200, contentType: "application/json", location: null, text }, schema, "http://x");
@@ -285,6 +285,7 @@ export const contractParsers: readonly Parser[] = [
   ...Object.entries(answers).map(answerParser),
   defineParser({
     name: "problem",
+    costFactor: 4,
     samples: [JSON.stringify({ title: "no", status: 422, hint: "do", errors: ["one", "two"], detail: "why" })],
     errors: [],
     dictionary: JSON_WORDS,
@@ -297,6 +298,7 @@ export const contractParsers: readonly Parser[] = [
   }),
   defineParser({
     name: "event-stream",
+    costFactor: 2,
     samples: [
       "id: 7.0\nevent: log\ndata: {}\n\n",
       ": hello\r\ndata: a\r\ndata:\r\ndata: b\r\n\r\nretry: 5\rdata: zürich 🚀\r\r: end\n",

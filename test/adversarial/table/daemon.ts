@@ -83,7 +83,7 @@ export const daemonParsers: readonly Parser[] = [
     costFactor: 10,
     floods: {
       "a log without end": () => Buffer.concat([handshake(34), Buffer.concat(Array(40_000).fill(log("a line")))]),
-      "features without end": () => Buffer.concat([int(0x6478696f), int(256 + 38), strs(...Array(100_000).fill("f"))]),
+      "features without end": () => Buffer.concat([int(0x6478696f), int(256 + 38), strs(...Array(60_000).fill("f"))]),
       "references without end": () =>
         Buffer.concat([
           ...[handshake(34), LAST, strs(path), LAST, int(1), str(""), str(formatHashHex(info.narHash))],

@@ -1,14 +1,14 @@
 /**
  * `bun run bench [NAME…]`: builds the binary and runs the benches of those names, all without one. Prints what it finds
- * and judges nothing by its exit code: a missed reach is for a human to read (README.md here).
+ * and judges nothing by its exit code: a missed reach is for a human to read (bench/README.md).
  */
 import { cpus, totalmem } from "node:os";
 import { join } from "node:path";
+import { idleAgent } from "../bench/idle-agent.ts";
+import { type Bench, formatFinding } from "../bench/report.ts";
+import { startUp } from "../bench/start-up.ts";
+import { fetchPeak, pushPeak } from "../bench/transfer.ts";
 import { ensureNix } from "../test/support/nix.ts";
-import { idleAgent } from "./idle-agent.ts";
-import { type Bench, formatFinding } from "./report.ts";
-import { startUp } from "./start-up.ts";
-import { fetchPeak, pushPeak } from "./transfer.ts";
 
 const BENCHES: readonly Bench[] = [startUp, idleAgent, fetchPeak, pushPeak];
 
