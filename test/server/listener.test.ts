@@ -1,7 +1,7 @@
 /** What only a real port shows: files and ranges, HEAD, credentials of vanilla Nix, websockets, the control socket. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, statSync } from "node:fs";
-import { rm } from "node:fs/promises";
+import { readdir, rm, stat } from "node:fs/promises";
 import { connect } from "node:net";
 import { agentListSchema, uploadAnswerSchema } from "../../src/api.ts";
 import { formatHashNix32 } from "../../src/nix/hash.ts";
@@ -310,7 +310,11 @@ describe("connections that break", () => {
       `PUT ${url} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${server.adminToken}\r\nContent-Length: ${path.file.length}\r\n\r\n`,
     );
     socket.write(path.file.subarray(0, 100_000));
-    await Bun.sleep(50);
+    const incoming = `${server.directory}/nars/incoming`;
+    await waitFor("the first bytes on the disk", async () => {
+      const [name] = await readdir(incoming);
+      return name !== undefined && (await stat(`${incoming}/${name}`)).size > 0;
+    });
     socket.destroy();
     const offset = await waitFor("the upload to be free", async () => {
       const answer = await server.upload(path, { upload, offset: 1, fileHash: null, body: new Uint8Array(0) });
