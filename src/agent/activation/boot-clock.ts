@@ -4,6 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { uptime } from "node:os";
+import { systemClock } from "../../runtime.ts";
 
 export type BootTime = {
   /** Another after every reboot. */
@@ -22,7 +23,7 @@ export const systemBootClock: BootClock = {
     if (process.platform !== "linux") {
       const uptimeMs = uptime() * 1_000;
       // macOS names no boot; its moment, to a minute, tells two boots apart.
-      return { bootId: `since ${Math.round((Date.now() - uptimeMs) / 60_000)}`, uptimeMs };
+      return { bootId: `since ${Math.round((systemClock.nowMs() - uptimeMs) / 60_000)}`, uptimeMs };
     }
     const [bootId, seconds] = [await readFile(LINUX_BOOT_ID, "utf8"), await readFile(LINUX_UPTIME, "utf8")];
     return { bootId: bootId.trim(), uptimeMs: Math.round(Number.parseFloat(seconds) * 1_000) };
