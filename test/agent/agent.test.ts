@@ -129,7 +129,13 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
       ...deps,
       config,
       environment: {},
-      launch: async () => void supervisors.push(supervise(config.stateDirectory)),
+      launch: async () => {
+        const supervising = supervise(config.stateDirectory);
+        supervisors.push(supervising);
+        supervising.catch(() => {
+          // One that is stuck is rejected at the end of its test.
+        });
+      },
       agentUnit: async () => null,
       hasUnit: async () => false,
       readCurrentSystem: async () => null,

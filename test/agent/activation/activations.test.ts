@@ -12,6 +12,7 @@ import { tryLockFile } from "../../../src/agent/flock.ts";
 import type { Journal } from "../../../src/agent/journal.ts";
 import { silentLogger } from "../../../src/log.ts";
 import type { Offer } from "../../../src/protocol.ts";
+import { createManualClock } from "../../support/manual-clock.ts";
 import { actAs, simulateDisk } from "../../support/simulated-files.ts";
 import { createTemporaryDirectory, type TemporaryDirectory } from "../../support/temporary-directory.ts";
 import { createVirtualClock } from "../../support/virtual-clock.ts";
@@ -98,6 +99,9 @@ describe("an activation that may begin", () => {
   });
 
   test("hands over what the journal has gathered", async () => {
+    await store[Symbol.asyncDispose]();
+    // On this clock nothing is written by itself.
+    store = await openDeploymentStore({ stateDirectory: directory.path, clock: createManualClock(), followed: null });
     const journal = await begin();
     await journal.log("agent", "gathered");
     await createSubject().begin(request(journal));
