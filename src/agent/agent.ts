@@ -126,6 +126,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
       enrolment,
       readFacts: facts,
       readProof: deps.activations.proofToGive,
+      isActivating: async () => (await deps.activations.pending()) !== null,
       onProved: deps.activations.proved,
       store,
       contact,

@@ -19,8 +19,8 @@ import { planRefusal } from "./refusal.ts";
 import { LOSSY_BUFFER_MAX_BYTES, runSession, type SessionHandlers } from "./session.ts";
 
 const RECONNECT = { baseMs: 1_000, maxMs: 60_000 } as const;
-/** While an activation waits for this login to prove it. */
-const RECONNECT_FOR_PROOF = { baseMs: 1_000, maxMs: 5_000 } as const;
+/** While somebody waits for this login: as the proof of an activation, or for its outcome. */
+const RECONNECT_WHILE_ACTIVATING = { baseMs: 1_000, maxMs: 5_000 } as const;
 /** A session that lasted so long was a success: the next wait is short again. */
 const STABLE_AFTER_MS = 30_000;
 
@@ -37,6 +37,8 @@ export type ConnectionOptions = {
   readonly readFacts: () => Promise<HelloFacts>;
   /** The activation that the next login would prove; null when there is none. */
   readonly readProof: () => Promise<Proof | null>;
+  /** An activation is on record, so the waits for the coordinator are short. */
+  readonly isActivating: () => Promise<boolean>;
   /** The coordinator took a login for the proof. */
   readonly onProved: (deploymentId: DeploymentId) => Promise<void>;
   readonly store: DeploymentStore;
@@ -65,8 +67,8 @@ export async function runConnection(options: ConnectionOptions): Promise<never> 
     if (end.kind === "give-up") throw new NixdeployError("denied", end.message, { hint: end.hint });
     const lastedMs = end.wasConnected ? clock.monotonicMs() - startedAtMs : 0;
     attempt = planAttempt(attempt, lastedMs);
-    const isProofAwaited = (await options.readProof().catch(() => null)) !== null;
-    const waitMs = fullJitterMs(attempt, random.fraction(), isProofAwaited ? RECONNECT_FOR_PROOF : RECONNECT);
+    const isActivating = await options.isActivating().catch(() => false);
+    const waitMs = fullJitterMs(attempt, random.fraction(), isActivating ? RECONNECT_WHILE_ACTIVATING : RECONNECT);
     attempt += 1;
     complain(end.message, memory, logger);
     await clock.sleep(waitMs, signal);
