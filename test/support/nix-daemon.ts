@@ -22,6 +22,8 @@ export async function startNixDaemon(
   machine: Machine,
   options: { env?: Readonly<Record<string, string>> } = {},
 ): Promise<NixDaemon> {
+  // Two first connections to a new store would both make its database, and one of them would be hung up on.
+  await machine.run(["nix-store", "--init"], { env: { ...options.env, NIX_REMOTE: "local" } });
   const daemon = machine.spawn(["nix-daemon"], options);
   const hostSocketPath = machine.hostPath(DAEMON_SOCKET);
   try {
