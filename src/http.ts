@@ -1,10 +1,10 @@
 /**
- * The one HTTP client: calls of an API by undici, bodies and event streams by fetch. Nothing else in the program opens
- * an HTTP connection (websockets have their own file).
+ * The one HTTP client: calls of an API, bodies and event streams by fetch, uploads by undici. Nothing else in the program
+ * opens an HTTP connection (websockets have their own file).
  *
- * fetch gets `decompress: false`, so that what is counted and hashed is what was on the wire. Under Bun the name
- * `undici` is a stub without agents; the real one is installed as `undici-real`, and loaded by the first call: it takes
- * 14 MB, which an agent that waits need not have.
+ * Bodies are fetched with `decompress: false`, so that what is counted and hashed is what was on the wire. Uploads are
+ * undici's because it takes a body in pieces, with its length said before. Under Bun the name `undici` is a stub; the
+ * real one is installed as `undici-real`, and loaded by the first upload: it takes 14 MB, which an agent need not have.
  *
  * Does not follow redirects of API calls (the token would go along), and does not judge the status of a body: its
  * reader knows what a 404 of a cache means. No error text holds a header, a query or a token.
@@ -196,34 +196,68 @@ async function exchange<T>(parts: Parts, call: Outgoing<T>): Promise<JsonAnswer<
 }
 
 async function send<T>(parts: Parts, call: Outgoing<T>, limit: SilenceLimit): Promise<Answer> {
-  const url = new URL(call.url);
+  const bytes = call.body === null ? null : toBuffer(call.body);
+  const headers = { ...createHeaders(parts, call.token), accept: "application/json", ...call.headers };
+  const outgoing = { url: new URL(call.url), method: call.method, headers, bytes };
+  const isLarge = bytes !== null && bytes.length > SLICE_BYTES;
+  const answer = await (isLarge ? sendInPieces(parts, outgoing, limit) : sendAtOnce(parts, outgoing, limit));
+  limit.progressed();
+  const text =
+    answer.body === null ? "" : await readAnswerText(limit.watch(answer.body), describePeer(parts, call.url).source);
+  const { status, contentType, location } = answer;
+  return { status, contentType: contentType ?? "", location, text };
+}
+
+type OutgoingBytes = {
+  readonly url: URL;
+  readonly method: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly bytes: Buffer | null;
+};
+
+type Incoming = {
+  readonly status: number;
+  readonly contentType: string | null;
+  readonly location: string | null;
+  readonly body: AsyncIterable<Uint8Array> | null;
+};
+
+async function sendAtOnce(parts: Parts, outgoing: OutgoingBytes, limit: SilenceLimit): Promise<Incoming> {
+  const { url, method, headers, bytes } = outgoing;
+  const response = await fetchOnce(parts, url, { method, headers, body: bytes, signal: limit.signal });
+  return {
+    status: response.status,
+    contentType: response.headers.get("content-type"),
+    location: response.headers.get("location"),
+    body: response.body,
+  };
+}
+
+async function sendInPieces(parts: Parts, outgoing: OutgoingBytes, limit: SilenceLimit): Promise<Incoming> {
+  const { url, method, headers, bytes } = outgoing;
   const { request } = await import("undici-real");
-  const { statusCode, headers, body } = await request(url, {
+  const answer = await request(url, {
     dispatcher: await parts.connections.poolFor(url),
-    method: call.method,
-    headers: {
-      ...createHeaders(parts, call.token),
-      accept: "application/json",
-      ...call.headers,
-      ...(call.body === null ? {} : { "content-length": String(Buffer.byteLength(call.body)) }),
-    },
-    body: call.body === null ? null : toSlices(toBuffer(call.body), limit),
+    method,
+    headers: { ...headers, ...(bytes === null ? {} : { "content-length": String(bytes.length) }) },
+    body: bytes === null ? null : toSlices(bytes, limit),
     signal: limit.signal,
   });
-  limit.progressed();
-  const text = await readAnswerText(limit.watch(body), describePeer(parts, call.url).source);
-  const header = (value: string | string[] | undefined) => (Array.isArray(value) ? value[0] : value) ?? null;
-  const contentType = header(headers["content-type"]) ?? "";
-  return { status: statusCode, contentType, location: header(headers["location"]), text };
+  const header = (name: string) => [answer.headers[name] ?? null].flat()[0] ?? null;
+  return {
+    status: answer.statusCode,
+    contentType: header("content-type"),
+    location: header("location"),
+    body: answer.body,
+  };
 }
 
 function toBuffer(body: string | Uint8Array): Buffer {
   return typeof body === "string" ? Buffer.from(body) : Buffer.from(body.buffer, body.byteOffset, body.byteLength);
 }
 
-/** A small body as it is, a large one in pieces, so that one sees it move. */
-function toSlices(bytes: Buffer, limit: SilenceLimit): Buffer | Readable {
-  if (bytes.length <= SLICE_BYTES) return bytes;
+/** So that one sees it move. */
+function toSlices(bytes: Buffer, limit: SilenceLimit): Readable {
   function* slice() {
     for (let from = 0; from < bytes.length; from += SLICE_BYTES) {
       limit.progressed();
@@ -292,26 +326,18 @@ async function* readBody(
 }
 
 async function fetchFollowing(parts: Parts, request: BodyRequest, signal: AbortSignal): Promise<Response> {
-  const { socketPath } = parts.options;
-  const { authorities, findProxy } = parts.settings;
   let url = new URL(request.url);
   for (let redirects = 0; ; redirects += 1) {
     const isSameOrigin = url.origin === new URL(request.url).origin;
-    const proxy = findProxy(url);
-    const response = await fetch(url, {
+    const response = await fetchOnce(parts, url, {
       method: request.method ?? "GET",
       headers: {
         ...createHeaders(parts, isSameOrigin ? request.token : undefined),
         ...(request.rangeStart ? { range: `bytes=${request.rangeStart}-` } : {}),
         ...request.headers,
       },
-      redirect: "manual",
       decompress: false,
-      timeout: false,
       signal,
-      ...(socketPath === undefined ? {} : { unix: socketPath }),
-      ...(proxy === null || socketPath !== undefined ? PAST_ALL_PROXIES : { proxy }),
-      ...(authorities === null ? {} : { tls: { ca: authorities } }),
     });
     const target = redirectTarget(response, url);
     if (target === null) {
@@ -324,6 +350,21 @@ async function fetchFollowing(parts: Parts, request: BodyRequest, signal: AbortS
     }
     url = target;
   }
+}
+
+/** With our settings of the network; nothing is followed. */
+async function fetchOnce({ options, settings }: Parts, url: URL, init: BunFetchRequestInit): Promise<Response> {
+  const { socketPath } = options;
+  const { authorities, findProxy } = settings;
+  const proxy = findProxy(url);
+  return await fetch(url, {
+    ...init,
+    redirect: "manual",
+    timeout: false,
+    ...(socketPath === undefined ? {} : { unix: socketPath }),
+    ...(proxy === null || socketPath !== undefined ? PAST_ALL_PROXIES : { proxy }),
+    ...(authorities === null ? {} : { tls: { ca: authorities } }),
+  });
 }
 
 function redirectTarget({ status, headers }: Response, url: URL): URL | null {

@@ -9,6 +9,12 @@ import type { Environment } from "./context.ts";
 import { resolveHome, resolveStateRoot } from "./directories.ts";
 import { readCoordinatorUrl, readToken } from "./environment.ts";
 
+/**
+ * How much later than usual functions are compiled to machine code. An agent waits most of its life; compiling what it
+ * runs a few times at its start takes 4 MB that stay. The heavy work of a deployment is native in any case.
+ */
+const JIT_POLICY = 20;
+
 export const command = defineNixdeployCommand({
   name: "agent",
   summary: "Run the agent that keeps a profile of this device up to date",
@@ -54,6 +60,7 @@ export const command = defineNixdeployCommand({
     },
   },
   async run({ args, context }) {
+    Bun.unsafe.setJITPolicy(JIT_POLICY);
     const { runLocalAgent } = await import("../agent/local-agent.ts");
     const { NIXDEPLOY_VERSION } = await import("../version.ts");
     await runLocalAgent({

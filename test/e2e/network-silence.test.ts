@@ -45,7 +45,7 @@ test("one byte a second is slow, not broken; a network that vanishes is noticed 
     timeoutMs: 30_000,
     describe: () => `${agent.output()}\n${activate.output()}`,
   });
-  const count = () => network.connections.filter((line) => NAR.test(line)).length;
+  const count = () => network.requests.filter((line) => NAR.test(line)).length;
   expect(count()).toBe(1);
 
   // Websocket, event stream and download, all in one moment. New connections would work.

@@ -6,11 +6,11 @@ import { connect, createServer, type Socket } from "node:net";
 
 export type FaultyNetwork = AsyncDisposable & {
   readonly url: string;
-  /** The first line of each connection's first request, in the order of their coming. */
-  readonly connections: readonly string[];
+  /** The first line of each request, in the order of their coming. */
+  readonly requests: readonly string[];
   /** Bytes that came down on connections slowed by `slowDown`. */
   readonly slowBytes: number;
-  /** Connections whose first line matches get the body of their answers at one byte a second. */
+  /** Requests whose first line matches get the body of their answers at one byte a second. */
   slowDown(pattern: RegExp): void;
   /** At full speed again, those under way included. */
   speedUp(): void;
@@ -18,15 +18,27 @@ export type FaultyNetwork = AsyncDisposable & {
   vanish(): void;
 };
 
-type Line = { readonly client: Socket; readonly upstream: Socket; firstLine: string; isDead: boolean };
+type Line = {
+  readonly client: Socket;
+  readonly upstream: Socket;
+  /** Of the request that is under way. */
+  firstLine: string;
+  /** Whether the head of its answer has passed. */
+  isBody: boolean;
+  isDead: boolean;
+};
+
+/** Clients send one request after the other on a connection. */
+const FIRST_LINE = /^(?:GET|HEAD|POST|PUT|PATCH|DELETE) \S+ HTTP\/1\.1(?=\r\n)/;
 
 const SLOW_INTERVAL_MS = 1_000;
+const FIRST_LINE_BYTES_MAX = 4_096;
 
 export async function startFaultyNetwork(targetUrl: string): Promise<FaultyNetwork> {
   const target = new URL(targetUrl);
   const host = target.hostname.replace(/^\[|\]$/g, "");
   const lines = new Set<Line>();
-  const connections: string[] = [];
+  const requests: string[] = [];
   let slow: RegExp | null = null;
   let slowBytes = 0;
 
@@ -38,7 +50,7 @@ export async function startFaultyNetwork(targetUrl: string): Promise<FaultyNetwo
   });
   const server = createServer({ allowHalfOpen: true }, (client) => {
     const upstream = connect({ port: Number(target.port), host, allowHalfOpen: true });
-    const line: Line = { client, upstream, firstLine: "", isDead: false };
+    const line: Line = { client, upstream, firstLine: "", isBody: false, isDead: false };
     lines.add(line);
     for (const [from, to] of [
       [client, upstream],
@@ -50,9 +62,11 @@ export async function startFaultyNetwork(targetUrl: string): Promise<FaultyNetwo
     }
     client.on("data", (chunk: Buffer) => {
       if (line.isDead) return;
-      if (line.firstLine === "") {
-        line.firstLine = chunk.toString("latin1", 0, Math.max(0, chunk.indexOf("\r\n")));
-        connections.push(line.firstLine);
+      const [firstLine] = FIRST_LINE.exec(chunk.toString("latin1", 0, FIRST_LINE_BYTES_MAX)) ?? [];
+      if (firstLine !== undefined) {
+        line.firstLine = firstLine;
+        line.isBody = false;
+        requests.push(firstLine);
       }
       if (!upstream.write(chunk)) {
         client.pause();
@@ -66,7 +80,7 @@ export async function startFaultyNetwork(targetUrl: string): Promise<FaultyNetwo
   if (address === null || typeof address === "string") throw new Error("the network has no port");
   return {
     url: `http://127.0.0.1:${address.port}`,
-    connections,
+    requests,
     get slowBytes() {
       return slowBytes;
     },
@@ -97,12 +111,11 @@ export async function startFaultyNetwork(targetUrl: string): Promise<FaultyNetwo
 function createDownstream(options: { isSlow: (line: Line) => boolean; onSlowByte: () => void }) {
   return (line: Line) => {
     const { client, upstream } = line;
-    let isBody = false;
     upstream.on("data", async (chunk: Buffer) => {
       if (line.isDead) return;
       upstream.pause();
-      const headEnd = isBody ? 0 : chunk.indexOf("\r\n\r\n") + 4;
-      isBody ||= headEnd > 3;
+      const headEnd = line.isBody ? 0 : chunk.indexOf("\r\n\r\n") + 4;
+      line.isBody ||= headEnd > 3;
       let sent = options.isSlow(line) ? headEnd : 0;
       if (sent > 0) client.write(chunk.subarray(0, sent));
       while (sent < chunk.length && options.isSlow(line) && !line.isDead && !client.destroyed) {
