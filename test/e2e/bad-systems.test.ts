@@ -33,8 +33,8 @@ afterAll(async () => {
 }, 30_000);
 
 const PROGRAMS = [
-  ["missing", "could not be started (ENOENT"],
-  ["not-executable", "could not be started (EACCES"],
+  ["missing", "could not be started (there is no such file or directory)"],
+  ["not-executable", "could not be started (permission denied)"],
   ["foreign", "it is no program that this system can execute"],
 ] as const;
 
