@@ -2,8 +2,8 @@
  * The agent on a real machine: `createAgent` with websocket, HTTP client, Nix daemon, programs and the machine's own
  * links. Nothing is decided here.
  */
-import { createHttpClient } from "../http.ts";
-import { readNetworkSettings } from "../http-settings.ts";
+import { createHttpClient } from "../http/client.ts";
+import { readNetworkSettings } from "../http/settings.ts";
 import type { Logger } from "../log.ts";
 import { createCoordinatorCache } from "../nix/cache/download/coordinator-cache.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";

@@ -1,6 +1,6 @@
 /** The supervisor on a real machine: `superviseActivation` with programs, links, systemd and the agent's own key. */
 import { NixdeployError } from "../errors.ts";
-import { readNetworkSettings } from "../http-settings.ts";
+import { readNetworkSettings } from "../http/settings.ts";
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";

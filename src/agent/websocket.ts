@@ -4,8 +4,8 @@
  */
 import { WebSocket } from "ws";
 import { describeError, NixdeployError } from "../errors.ts";
-import { guessAddress, hintForProxy, nameSource, statusOfProxy } from "../http-failure.ts";
-import type { NetworkSettings } from "../http-settings.ts";
+import { guessAddress, hintForProxy, nameSource, statusOfProxy } from "../http/failure.ts";
+import type { NetworkSettings } from "../http/settings.ts";
 import { createMessageQueue } from "./message-queue.ts";
 import type { DialMessageSocket, DialOptions, MessageSocket } from "./message-socket.ts";
 

@@ -9,7 +9,7 @@ import { openDeploymentJournal } from "../../src/agent/deployment-store.ts";
 import { tryLockFile } from "../../src/agent/flock.ts";
 import { type Journal, measurePhases, type OutcomeEntry } from "../../src/agent/journal.ts";
 import { NixdeployError } from "../../src/errors.ts";
-import { createHttpClient, type HttpClient } from "../../src/http.ts";
+import { createHttpClient, type HttpClient } from "../../src/http/client.ts";
 import { createLogger, silentLogger } from "../../src/log.ts";
 import { parseAgentName } from "../../src/names.ts";
 import { createCoordinatorCache } from "../../src/nix/cache/download/coordinator-cache.ts";

@@ -6,7 +6,7 @@ import { websocketUrl } from "../../src/agent/login.ts";
 import { createMessageQueue } from "../../src/agent/message-queue.ts";
 import type { DialOptions } from "../../src/agent/message-socket.ts";
 import { createWebSocketDialer } from "../../src/agent/websocket.ts";
-import { readNetworkSettings } from "../../src/http-settings.ts";
+import { readNetworkSettings } from "../../src/http/settings.ts";
 import { startConnectProxy } from "../support/connect-proxy.ts";
 import { waitFor } from "../support/wait-for.ts";
 

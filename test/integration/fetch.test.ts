@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { zstdCompressSync } from "node:zlib";
-import { createHttpClient, type HttpClient } from "../../src/http.ts";
+import { createHttpClient, type HttpClient } from "../../src/http/client.ts";
 import { parseCacheName } from "../../src/names.ts";
 import { createCoordinatorCache } from "../../src/nix/cache/download/coordinator-cache.ts";
 import { fetchClosure } from "../../src/nix/cache/download/fetch-closure.ts";

@@ -48,7 +48,7 @@ const PACKAGE_OWNERS: Readonly<Record<string, string>> = {
   hono: "src/server/",
   kysely: "src/server/database/",
   "kysely-bun-sqlite": "src/server/database/",
-  "undici-real": "src/http.ts",
+  "undici-real": "src/http/client.ts",
   ws: "src/agent/",
   zod: "src/",
 };
@@ -73,7 +73,7 @@ const RESERVED_WORDS: readonly { readonly word: RegExp; readonly owners: readonl
   },
   { word: /\bprocess\.env\b/, owners: ["src/main.ts"], why: "the environment is read in src/main.ts" },
   { word: /\bprocess\.(?:exit\b|exitCode\b)/, owners: ["src/main.ts"], why: "only src/main.ts ends the process" },
-  { word: /(?<![.\w])fetch\(/, owners: ["src/http.ts"], why: "src/http.ts is the one HTTP client" },
+  { word: /(?<![.\w])fetch\(/, owners: ["src/http/client.ts"], why: "src/http/client.ts is the one HTTP client" },
   { word: /\bsubCommands\b/, owners: [], why: "groups are NixdeployGroup: a citty command with both runs both" },
   { word: /^export\b[^;=({]*(?:\{[^}]*\})?\s*from\s*["']/m, owners: [], why: "no barrels: import from where it is" },
 ];

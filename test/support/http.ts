@@ -3,7 +3,7 @@ import { expect } from "bun:test";
 import { createServer, type Socket } from "node:net";
 import { z } from "zod";
 import { NixdeployError } from "../../src/errors.ts";
-import { createHttpClient, type HttpClientOptions } from "../../src/http.ts";
+import { createHttpClient, type HttpClientOptions } from "../../src/http/client.ts";
 import { type Clock, systemClock, systemRandom } from "../../src/runtime.ts";
 
 export const TOKEN = "nd_admin_0123456789abcdef_secretsecret";

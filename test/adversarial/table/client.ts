@@ -6,7 +6,7 @@ import { readCoordinatorUrl } from "../../../src/commands/environment.ts";
 import { parseArgs } from "../../../src/commands/parse-args.ts";
 import { COMMANDS } from "../../../src/commands/root.ts";
 import { NixdeployError } from "../../../src/errors.ts";
-import { readNetworkSettings } from "../../../src/http-settings.ts";
+import { readNetworkSettings } from "../../../src/http/settings.ts";
 import { parseCacheName } from "../../../src/names.ts";
 import { createCoordinatorCache } from "../../../src/nix/cache/download/coordinator-cache.ts";
 import { resolveNarUrl } from "../../../src/nix/cache/download/nar-url.ts";

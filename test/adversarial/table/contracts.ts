@@ -22,9 +22,9 @@ import {
   uploadAnswerSchema,
 } from "../../../src/api.ts";
 import { NixdeployError } from "../../../src/errors.ts";
-import { createEventStreamParser } from "../../../src/event-stream.ts";
-import { parseAnswer } from "../../../src/http-answer.ts";
-import { failureOfAnswer } from "../../../src/http-failure.ts";
+import { parseAnswer } from "../../../src/http/answer.ts";
+import { createEventStreamParser } from "../../../src/http/event-stream.ts";
+import { failureOfAnswer } from "../../../src/http/failure.ts";
 import { NameError, parseAgentName, parseDeploymentId, parseTokenId } from "../../../src/names.ts";
 import { type DecodedFrame, decodeAgentFrame, decodeCoordinatorFrame } from "../../../src/protocol.ts";
 import { createRouter, readBody } from "../../../src/server/routes/context.ts";

@@ -96,7 +96,9 @@ export function testDisks(getWorld: () => World): void {
 
       await disk.fill(4);
       await using first = start();
-      await first.waitForLine(/^warn: cannot record what the welcome says: no space is left on the device; trying again$/);
+      await first.waitForLine(
+        /^warn: cannot record what the welcome says: no space is left on the device; trying again$/,
+      );
       await disk.empty();
       await first.waitForLine(/^connected to/, { timeoutMs: 20_000 });
 

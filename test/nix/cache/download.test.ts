@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { NixdeployError } from "../../../src/errors.ts";
-import { createHttpClient, type HttpClient } from "../../../src/http.ts";
+import { createHttpClient, type HttpClient } from "../../../src/http/client.ts";
 import { parseCacheName } from "../../../src/names.ts";
 import { createCoordinatorCache } from "../../../src/nix/cache/download/coordinator-cache.ts";
 import { type FetchClosureOptions, fetchClosure } from "../../../src/nix/cache/download/fetch-closure.ts";

@@ -4,9 +4,9 @@
  */
 import { planAnswerSchema } from "../../../api.ts";
 import { NixdeployError } from "../../../errors.ts";
-import type { HttpClient } from "../../../http.ts";
-import type { BodyAnswer } from "../../../http-body.ts";
-import { HttpFailure, isWebPage } from "../../../http-failure.ts";
+import type { BodyAnswer } from "../../../http/body.ts";
+import type { HttpClient } from "../../../http/client.ts";
+import { HttpFailure, isWebPage } from "../../../http/failure.ts";
 import type { CacheName } from "../../../names.ts";
 import type { Clock, Random } from "../../../runtime.ts";
 import { type NarInfo, parseNarInfo } from "../../narinfo.ts";

@@ -6,7 +6,7 @@
  * Whether the bytes are the right ones is decided elsewhere (`verified-nar.ts`).
  */
 import { describeError, NixdeployError } from "../../../errors.ts";
-import { createSilenceLimit, type SilenceLimit } from "../../../http-silence.ts";
+import { createSilenceLimit, type SilenceLimit } from "../../../http/silence.ts";
 import type { Clock, Random } from "../../../runtime.ts";
 import type { NarInfo } from "../../narinfo.ts";
 import type { CacheReader, NarAnswer } from "./nar-source.ts";

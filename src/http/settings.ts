@@ -9,7 +9,7 @@
  */
 import { readFileSync } from "node:fs";
 import { BlockList, isIP } from "node:net";
-import { describeError, NixdeployError } from "./errors.ts";
+import { describeError, NixdeployError } from "../errors.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 

@@ -1,10 +1,10 @@
 /** The ways from the HTTP client to a server: unix sockets, proxies, authorities of one's own. */
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { startConnectProxy } from "./support/connect-proxy.ts";
-import { ANSWER, collect, createClient, createImpatientClock, failureOf, never, serve } from "./support/http.ts";
+import { startConnectProxy } from "../support/connect-proxy.ts";
+import { ANSWER, collect, createClient, createImpatientClock, failureOf, never, serve } from "../support/http.ts";
 
-const TLS = join(import.meta.dir, "fixtures/tls");
+const TLS = join(import.meta.dir, "../fixtures/tls");
 
 describe("ways out", () => {
   test("through a unix socket", async () => {

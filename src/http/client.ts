@@ -12,12 +12,14 @@
 import { Readable } from "node:stream";
 import type { Dispatcher } from "undici-real";
 import type { z } from "zod";
-import { type BackoffLimits, fullJitterMs } from "./backoff.ts";
-import { NixdeployError } from "./errors.ts";
+import { type BackoffLimits, fullJitterMs } from "../backoff.ts";
+import { NixdeployError } from "../errors.ts";
+import { type Logger, silentLogger } from "../log.ts";
+import type { Clock, Random } from "../runtime.ts";
+import { parseAnswer, readAnswerText } from "./answer.ts";
+import type { BodyAnswer, BodyRequest } from "./body.ts";
 import type { ServerSentEvent } from "./event-stream.ts";
-import { parseAnswer, readAnswerText } from "./http-answer.ts";
-import type { BodyAnswer, BodyRequest } from "./http-body.ts";
-import { type EventStreamRequest, readEventStream } from "./http-events.ts";
+import { type EventStreamRequest, readEventStream } from "./events.ts";
 import {
   type Answer,
   failureOfAnswer,
@@ -26,11 +28,9 @@ import {
   nameSource,
   type Peer,
   silentFailure,
-} from "./http-failure.ts";
-import { type NetworkSettings, readNetworkSettings } from "./http-settings.ts";
-import { createSilenceLimit, type SilenceLimit } from "./http-silence.ts";
-import { type Logger, silentLogger } from "./log.ts";
-import type { Clock, Random } from "./runtime.ts";
+} from "./failure.ts";
+import { type NetworkSettings, readNetworkSettings } from "./settings.ts";
+import { createSilenceLimit, type SilenceLimit } from "./silence.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 /** The silences after which a call is given up; a table in the README has them all. */
@@ -52,7 +52,7 @@ const PAST_ALL_PROXIES: object = { proxy: false };
 
 export type HttpClientOptions = {
   readonly userAgent: string;
-  /** For proxies and certificate authorities (http-settings.ts). */
+  /** For proxies and certificate authorities (settings.ts). */
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
   readonly random: Random;
@@ -85,7 +85,7 @@ export type JsonAnswer<T> = { readonly status: number; readonly answer: T };
 
 /**
  * Every call @throws NixdeployError: "unreachable" without an answer, in time or at all; the kind that the status
- * stands for (http-failure.ts); "remote" for an answer of another shape · the signal's reason when it is aborted.
+ * stands for (failure.ts); "remote" for an answer of another shape · the signal's reason when it is aborted.
  */
 export type HttpClient = AsyncDisposable & {
   requestJson<T>(request: JsonRequest<T>): Promise<JsonAnswer<T>>;

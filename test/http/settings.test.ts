@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { readNetworkSettings } from "../src/http-settings.ts";
+import { readNetworkSettings } from "../../src/http/settings.ts";
 
-const CERTIFICATE = join(import.meta.dir, "fixtures/tls/certificate.pem");
+const CERTIFICATE = join(import.meta.dir, "../fixtures/tls/certificate.pem");
 
 describe("proxies", () => {
   const both = { HTTP_PROXY: "http://plain:1", HTTPS_PROXY: "http://secure:2" };

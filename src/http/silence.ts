@@ -2,7 +2,7 @@
  * A limit to silence: gives up what nothing was heard of for so long. Progress, however slow, starts the count over, so
  * that a line of a few bytes a second is slow and a peer that vanished is an error. Does not limit the whole.
  */
-import type { Clock } from "./runtime.ts";
+import type { Clock } from "../runtime.ts";
 
 export type SilenceLimit = Disposable & {
   /** Aborted at the end of a silence that was too long, or with the signal that was given. */

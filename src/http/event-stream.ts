@@ -5,7 +5,7 @@
  *   line  = ":" comment | field [ ":" [ " " ] value ]       ended by LF, CR LF or CR; an empty one ends the event
  *   field = "event" | "data" | "id" | anything, ignored
  */
-import { NixdeployError } from "./errors.ts";
+import { NixdeployError } from "../errors.ts";
 
 export type ServerSentEvent = {
   /** Of this event or the last one before it that had one; null when none had. */

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { createEventStreamParser, EVENT_CHARACTERS_MAX, type ServerSentEvent } from "../src/event-stream.ts";
+import { createEventStreamParser, EVENT_CHARACTERS_MAX, type ServerSentEvent } from "../../src/http/event-stream.ts";
 
 function parse(text: string, cut: (bytes: Uint8Array) => Uint8Array[] = (bytes) => [bytes]): ServerSentEvent[] {
   const parser = createEventStreamParser();

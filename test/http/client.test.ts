@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { createServer, type Socket } from "node:net";
 import { gzipSync } from "node:zlib";
 import { z } from "zod";
-import { NixdeployError } from "../src/errors.ts";
+import { NixdeployError } from "../../src/errors.ts";
 import {
   ANSWER,
   collect,
@@ -14,9 +14,9 @@ import {
   serve,
   serveRaw,
   TOKEN,
-} from "./support/http.ts";
-import { createManualClock } from "./support/manual-clock.ts";
-import { waitFor } from "./support/wait-for.ts";
+} from "../support/http.ts";
+import { createManualClock } from "../support/manual-clock.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 describe("requestJson", () => {
   test("sends method, JSON, token and user agent, and gives the parsed answer", async () => {

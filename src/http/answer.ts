@@ -1,8 +1,8 @@
 /** Reads the answer of an API call: bounded, then JSON, then the shape that was agreed. */
 import type { z } from "zod";
-import { NixdeployError } from "./errors.ts";
-import { type Answer, notACoordinator } from "./http-failure.ts";
-import { formatBytes } from "./quantity.ts";
+import { NixdeployError } from "../errors.ts";
+import { formatBytes } from "../quantity.ts";
+import { type Answer, notACoordinator } from "./failure.ts";
 
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 const FAULTS_MAX = 5;

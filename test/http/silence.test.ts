@@ -1,7 +1,7 @@
 /** The limit to silence, with a clock that stands still until it is moved. */
 import { expect, test } from "bun:test";
-import { createSilenceLimit } from "../src/http-silence.ts";
-import { createManualClock } from "./support/manual-clock.ts";
+import { createSilenceLimit } from "../../src/http/silence.ts";
+import { createManualClock } from "../support/manual-clock.ts";
 
 const MINUTE_MS = 60_000;
 

@@ -1,8 +1,9 @@
 /** An event stream over HTTP: the parser of event-stream.ts fed by a body, with a limit to its silence. */
+
+import { readAnswerText } from "./answer.ts";
+import type { BodyAnswer, BodyRequest } from "./body.ts";
 import { createEventStreamParser, type ServerSentEvent } from "./event-stream.ts";
-import { readAnswerText } from "./http-answer.ts";
-import type { BodyAnswer, BodyRequest } from "./http-body.ts";
-import { failureOfAnswer, notACoordinator } from "./http-failure.ts";
+import { failureOfAnswer, notACoordinator } from "./failure.ts";
 
 /** The coordinator sends a comment every 15 s. */
 const EVENT_SILENCE_MAX_MS = 60_000;
