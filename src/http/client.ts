@@ -24,6 +24,7 @@ import {
   type Answer,
   failureOfAnswer,
   failureOfConnection,
+  failureOfProxy,
   HttpFailure,
   nameSource,
   type Peer,
@@ -48,6 +49,7 @@ const REDIRECTS_MAX = 5;
  * Without it Bun's fetch looks into the environment by itself, and reads NO_PROXY in another way than we do. A bare
  * object, because its types do not know.
  */
+const PROXY_LOGIN_WANTED = 407;
 const PAST_ALL_PROXIES: object = { proxy: false };
 
 export type HttpClientOptions = {
@@ -202,8 +204,10 @@ async function send<T>(parts: Parts, call: Outgoing<T>, limit: SilenceLimit): Pr
   const isLarge = bytes !== null && bytes.length > SLICE_BYTES;
   const answer = await (isLarge ? sendInPieces(parts, outgoing, limit) : sendAtOnce(parts, outgoing, limit));
   limit.progressed();
-  const text =
-    answer.body === null ? "" : await readAnswerText(limit.watch(answer.body), describePeer(parts, call.url).source);
+  const peer = describePeer(parts, call.url);
+  // Without TLS the proxy's own answers come like the server's.
+  if (answer.status === PROXY_LOGIN_WANTED && peer.isThroughProxy) throw failureOfProxy(peer.source, answer.status);
+  const text = answer.body === null ? "" : await readAnswerText(limit.watch(answer.body), peer.source);
   const { status, contentType, location } = answer;
   return { status, contentType: contentType ?? "", location, text };
 }

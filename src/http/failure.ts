@@ -174,13 +174,7 @@ export function failureOfConnection(error: unknown, { source, isThroughProxy }: 
     });
   }
   const proxyStatus = isThroughProxy ? statusOfProxy(error) : null;
-  if (proxyStatus !== null) {
-    return new HttpFailure("unreachable", `cannot reach ${source}: the proxy answered with status ${proxyStatus}`, {
-      isTransient: proxyStatus >= 500,
-      hint: hintForProxy(proxyStatus),
-      cause: error,
-    });
-  }
+  if (proxyStatus !== null) return failureOfProxy(source, proxyStatus, error);
   const known = REASONS.find(({ codes }) => codes.test(code));
   const reason = known?.reason ?? (code === "" ? "the connection failed" : `the connection failed (${code})`);
   const isPlain = /^(ECONNRESET|UND_ERR_SOCKET)$/.test(code) && source.startsWith("http://");
@@ -189,6 +183,15 @@ export function failureOfConnection(error: unknown, { source, isThroughProxy }: 
     isTransient: true,
     cause: error,
     ...(hint === undefined ? {} : { hint }),
+  });
+}
+
+/** A proxy that did not pass the request on. */
+export function failureOfProxy(source: string, status: number, cause?: unknown): HttpFailure {
+  return new HttpFailure("unreachable", `cannot reach ${source}: the proxy answered with status ${status}`, {
+    isTransient: status >= 500,
+    hint: hintForProxy(status),
+    ...(cause === undefined ? {} : { cause }),
   });
 }
 
