@@ -1,16 +1,12 @@
 /**
- * The one HTTP client: calls of an API, bodies and event streams by fetch, uploads by undici. Nothing else in the program
- * opens an HTTP connection (websockets have their own file).
+ * The one HTTP client: calls of an API, bodies and event streams by fetch, uploads in pieces (pieces.ts). Nothing else in
+ * the program opens an HTTP connection (websockets have their own file).
  *
- * Bodies are fetched with `decompress: false`, so that what is counted and hashed is what was on the wire. Uploads are
- * undici's because it takes a body in pieces, with its length said before. Under Bun the name `undici` is a stub; the
- * real one is installed as `undici-real`, and loaded by the first upload: it takes 14 MB, which an agent need not have.
+ * Bodies are fetched with `decompress: false`, so that what is counted and hashed is what was on the wire.
  *
  * Does not follow redirects of API calls (the token would go along), and does not judge the status of a body: its
  * reader knows what a 404 of a cache means. No error text holds a header, a query or a token.
  */
-import { Readable } from "node:stream";
-import type { Dispatcher } from "undici-real";
 import type { z } from "zod";
 import { type BackoffLimits, fullJitterMs } from "../backoff.ts";
 import { NixdeployError } from "../errors.ts";
@@ -30,26 +26,24 @@ import {
   type Peer,
   silentFailure,
 } from "./failure.ts";
+import { createPieceSender, type Incoming, type OutgoingPieces, PIECE_BYTES, type PieceSender } from "./pieces.ts";
 import { type NetworkSettings, readNetworkSettings } from "./settings.ts";
 import { createSilenceLimit, type SilenceLimit } from "./silence.ts";
 
-const CONNECT_TIMEOUT_MS = 10_000;
 /** The silences after which a call is given up; a table in the README has them all. */
 const CALL_SILENCE_MAX_MS = 30_000;
 /** For a part of an upload: a few MB may wait in the system's buffers when the last byte has left our hands. */
 const PUT_SILENCE_MAX_MS = 2 * 60_000;
 /** From the request to the headers of a body. */
 const HEADERS_SILENCE_MAX_MS = 30_000;
-/** A body is handed to the system in such pieces: each one that is taken is progress. */
-const SLICE_BYTES = 64 * 1024;
 const ATTEMPTS_MAX = 4;
 const BACKOFF: BackoffLimits = { baseMs: 250, maxMs: 4_000 };
 const REDIRECTS_MAX = 5;
+const PROXY_LOGIN_WANTED = 407;
 /**
  * Without it Bun's fetch looks into the environment by itself, and reads NO_PROXY in another way than we do. A bare
  * object, because its types do not know.
  */
-const PROXY_LOGIN_WANTED = 407;
 const PAST_ALL_PROXIES: object = { proxy: false };
 
 export type HttpClientOptions = {
@@ -101,8 +95,8 @@ export type HttpClient = AsyncDisposable & {
 
 export function createHttpClient(options: HttpClientOptions): HttpClient {
   const settings = readNetworkSettings(options.env);
-  const connections = createConnections(settings, options.socketPath);
-  const parts = { options, settings, connections };
+  const pieces = createPieceSender(settings, options.socketPath);
+  const parts = { options, settings, pieces };
   return {
     requestJson: (request) => requestJson(parts, request),
     putBody: ({ body, ...call }) => {
@@ -114,40 +108,15 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
       const source = describePeer(parts, request.url).source;
       return readEventStream({ request, source, open: (body) => openBody(parts, body) });
     },
-    [Symbol.asyncDispose]: () => connections.close(),
+    [Symbol.asyncDispose]: () => pieces.close(),
   };
 }
 
 type Parts = {
   readonly options: HttpClientOptions;
   readonly settings: NetworkSettings;
-  readonly connections: ReturnType<typeof createConnections>;
+  readonly pieces: PieceSender;
 };
-
-/** One pool of connections for each way out: directly, or through a proxy. */
-function createConnections({ findProxy, authorities }: NetworkSettings, socketPath: string | undefined) {
-  const ca = authorities === null ? {} : { ca: authorities };
-  const pools = new Map<string | null, Promise<Dispatcher>>();
-  const createPool = async (proxy: string | null): Promise<Dispatcher> => {
-    const { Agent, ProxyAgent } = await import("undici-real");
-    return proxy === null || socketPath !== undefined
-      ? new Agent({
-          connect: { timeout: CONNECT_TIMEOUT_MS, ...ca, ...(socketPath === undefined ? {} : { socketPath }) },
-        })
-      : new ProxyAgent({ uri: proxy, requestTls: { timeout: CONNECT_TIMEOUT_MS, ...ca }, proxyTls: ca });
-  };
-  return {
-    async poolFor(url: URL): Promise<Dispatcher> {
-      const proxy = findProxy(url);
-      const pool = pools.get(proxy) ?? createPool(proxy);
-      pools.set(proxy, pool);
-      return await pool;
-    },
-    async close(): Promise<void> {
-      await Promise.all([...pools.values()].map(async (pool) => (await pool).destroy()));
-    },
-  };
-}
 
 async function requestJson<T>(parts: Parts, request: JsonRequest<T>): Promise<JsonAnswer<T>> {
   const { method, body, isIdempotent = method === "GET", signal } = request;
@@ -200,9 +169,11 @@ async function exchange<T>(parts: Parts, call: Outgoing<T>): Promise<JsonAnswer<
 async function send<T>(parts: Parts, call: Outgoing<T>, limit: SilenceLimit): Promise<Answer> {
   const bytes = call.body === null ? null : toBuffer(call.body);
   const headers = { ...createHeaders(parts, call.token), accept: "application/json", ...call.headers };
-  const outgoing = { url: new URL(call.url), method: call.method, headers, bytes };
-  const isLarge = bytes !== null && bytes.length > SLICE_BYTES;
-  const answer = await (isLarge ? sendInPieces(parts, outgoing, limit) : sendAtOnce(parts, outgoing, limit));
+  const outgoing = { url: new URL(call.url), method: call.method, headers };
+  const isLarge = bytes !== null && bytes.length > PIECE_BYTES;
+  const answer = await (isLarge
+    ? parts.pieces.send({ ...outgoing, bytes }, limit)
+    : sendAtOnce(parts, { ...outgoing, bytes }, limit));
   limit.progressed();
   const peer = describePeer(parts, call.url);
   // Without TLS the proxy's own answers come like the server's.
@@ -212,21 +183,11 @@ async function send<T>(parts: Parts, call: Outgoing<T>, limit: SilenceLimit): Pr
   return { status, contentType: contentType ?? "", location, text };
 }
 
-type OutgoingBytes = {
-  readonly url: URL;
-  readonly method: string;
-  readonly headers: Readonly<Record<string, string>>;
-  readonly bytes: Buffer | null;
-};
-
-type Incoming = {
-  readonly status: number;
-  readonly contentType: string | null;
-  readonly location: string | null;
-  readonly body: AsyncIterable<Uint8Array> | null;
-};
-
-async function sendAtOnce(parts: Parts, outgoing: OutgoingBytes, limit: SilenceLimit): Promise<Incoming> {
+async function sendAtOnce(
+  parts: Parts,
+  outgoing: Omit<OutgoingPieces, "bytes"> & { readonly bytes: Buffer | null },
+  limit: SilenceLimit,
+): Promise<Incoming> {
   const { url, method, headers, bytes } = outgoing;
   const response = await fetchOnce(parts, url, { method, headers, body: bytes, signal: limit.signal });
   return {
@@ -237,38 +198,8 @@ async function sendAtOnce(parts: Parts, outgoing: OutgoingBytes, limit: SilenceL
   };
 }
 
-async function sendInPieces(parts: Parts, outgoing: OutgoingBytes, limit: SilenceLimit): Promise<Incoming> {
-  const { url, method, headers, bytes } = outgoing;
-  const { request } = await import("undici-real");
-  const answer = await request(url, {
-    dispatcher: await parts.connections.poolFor(url),
-    method,
-    headers: { ...headers, ...(bytes === null ? {} : { "content-length": String(bytes.length) }) },
-    body: bytes === null ? null : toSlices(bytes, limit),
-    signal: limit.signal,
-  });
-  const header = (name: string) => [answer.headers[name] ?? null].flat()[0] ?? null;
-  return {
-    status: answer.statusCode,
-    contentType: header("content-type"),
-    location: header("location"),
-    body: answer.body,
-  };
-}
-
 function toBuffer(body: string | Uint8Array): Buffer {
   return typeof body === "string" ? Buffer.from(body) : Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-}
-
-/** So that one sees it move. */
-function toSlices(bytes: Buffer, limit: SilenceLimit): Readable {
-  function* slice() {
-    for (let from = 0; from < bytes.length; from += SLICE_BYTES) {
-      limit.progressed();
-      yield bytes.subarray(from, from + SLICE_BYTES);
-    }
-  }
-  return Readable.from(slice(), { objectMode: true, highWaterMark: 1 });
 }
 
 type Silence = { readonly peer: Peer; readonly silenceMaxMs: number; readonly signal: AbortSignal };

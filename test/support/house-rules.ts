@@ -48,7 +48,7 @@ const PACKAGE_OWNERS: Readonly<Record<string, string>> = {
   hono: "src/server/",
   kysely: "src/server/database/",
   "kysely-bun-sqlite": "src/server/database/",
-  "undici-real": "src/http/client.ts",
+  "undici-real": "src/http/pieces.ts",
   ws: "src/agent/",
   zod: "src/",
 };
