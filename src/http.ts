@@ -44,6 +44,8 @@ const SLICE_BYTES = 64 * 1024;
 const ATTEMPTS_MAX = 4;
 const BACKOFF: BackoffLimits = { baseMs: 250, maxMs: 4_000 };
 const REDIRECTS_MAX = 5;
+/** Of a proxy that passes on what is not encrypted, and answers in the server's place. */
+const PROXY_LOGIN_STATUS = 407;
 /**
  * Without it Bun's fetch looks into the environment by itself, and reads NO_PROXY in another way than we do. A bare
  * object, because its types do not know.
@@ -202,8 +204,11 @@ async function send<T>(parts: Parts, call: Outgoing<T>, limit: SilenceLimit): Pr
   const isLarge = bytes !== null && bytes.length > SLICE_BYTES;
   const answer = await (isLarge ? sendInPieces(parts, outgoing, limit) : sendAtOnce(parts, outgoing, limit));
   limit.progressed();
-  const text =
-    answer.body === null ? "" : await readAnswerText(limit.watch(answer.body), describePeer(parts, call.url).source);
+  const peer = describePeer(parts, call.url);
+  if (peer.isThroughProxy && answer.status === PROXY_LOGIN_STATUS) {
+    throw failureOfConnection(new Error(`the proxy answered ${answer.status}`), peer);
+  }
+  const text = answer.body === null ? "" : await readAnswerText(limit.watch(answer.body), peer.source);
   const { status, contentType, location } = answer;
   return { status, contentType: contentType ?? "", location, text };
 }

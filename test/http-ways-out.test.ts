@@ -31,7 +31,8 @@ describe("ways out", () => {
   });
 
   test("through the proxy of the environment, API calls and bodies alike", async () => {
-    await using server = serve(() => Response.json({ ok: true }));
+    // Else the second one would go through the connection of the first.
+    await using server = serve(() => Response.json({ ok: true }, { headers: { connection: "close" } }));
     await using proxy = await startConnectProxy();
     await using http = createClient({ env: { HTTP_PROXY: proxy.url } });
     const call = { method: "GET", url: server.url, schema: ANSWER, signal: never } as const;
@@ -104,7 +105,9 @@ describe("ways out", () => {
   describe("TLS", () => {
     const tls = { key: Bun.file(join(TLS, "key.pem")), cert: Bun.file(join(TLS, "certificate.pem")) };
     const start = () => {
-      const server = Bun.serve({ port: 0, hostname: "localhost", tls, fetch: () => Response.json({ ok: true }) });
+      const headers = { connection: "close" };
+      const fetch = () => Response.json({ ok: true }, { headers });
+      const server = Bun.serve({ port: 0, hostname: "localhost", tls, fetch });
       return { port: server.port, [Symbol.asyncDispose]: () => server.stop(true) };
     };
 
