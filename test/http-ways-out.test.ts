@@ -31,8 +31,7 @@ describe("ways out", () => {
   });
 
   test("through the proxy of the environment, API calls and bodies alike", async () => {
-    // Else the second one would go through the connection of the first.
-    await using server = serve(() => Response.json({ ok: true }, { headers: { connection: "close" } }));
+    await using server = serve(() => Response.json({ ok: true }));
     await using proxy = await startConnectProxy();
     await using http = createClient({ env: { HTTP_PROXY: proxy.url } });
     const call = { method: "GET", url: server.url, schema: ANSWER, signal: never } as const;
