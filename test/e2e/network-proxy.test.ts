@@ -52,8 +52,8 @@ test("HTTPS_PROXY carries websocket, API, uploads and downloads by CONNECT, with
   await secure.expectRun(["activate", `laptop=${path}`], { url, env: ci });
   expect(ofCi.seen.length).toBeGreaterThan(before);
   expect(await device.link(PROFILE)).toBe(path);
-  // The websocket, the plan call and the NARs use connections of their own.
-  expect(countLines(ofDevice.seen, /^CONNECT deploy\.test:443$/)).toBeGreaterThanOrEqual(3);
+  // The websocket has a connection of its own; the plan and the NARs may follow each other on one.
+  expect(countLines(ofDevice.seen, /^CONNECT deploy\.test:443$/)).toBeGreaterThanOrEqual(2);
   expect(new Set([...ofDevice.seen, ...ofCi.seen])).toEqual(new Set([`CONNECT ${HOST}:443`]));
 }, 90_000);
 

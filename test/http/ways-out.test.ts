@@ -4,8 +4,6 @@ import { join } from "node:path";
 import { startConnectProxy } from "../support/connect-proxy.ts";
 import { ANSWER, collect, createClient, createImpatientClock, failureOf, never, serve } from "../support/http.ts";
 
-/** A connection for each request, so that those through a proxy can be counted. */
-const ONE_EACH = { headers: { connection: "close" } };
 const TLS = join(import.meta.dir, "../fixtures/tls");
 
 describe("ways out", () => {
@@ -33,7 +31,7 @@ describe("ways out", () => {
   });
 
   test("through the proxy of the environment, API calls and bodies alike", async () => {
-    await using server = serve(() => Response.json({ ok: true }, ONE_EACH));
+    await using server = serve(() => Response.json({ ok: true }));
     await using proxy = await startConnectProxy();
     await using http = createClient({ env: { HTTP_PROXY: proxy.url } });
     const call = { method: "GET", url: server.url, schema: ANSWER, signal: never } as const;
@@ -106,12 +104,9 @@ describe("ways out", () => {
   describe("TLS", () => {
     const tls = { key: Bun.file(join(TLS, "key.pem")), cert: Bun.file(join(TLS, "certificate.pem")) };
     const start = () => {
-      const server = Bun.serve({
-        port: 0,
-        hostname: "localhost",
-        tls,
-        fetch: () => Response.json({ ok: true }, ONE_EACH),
-      });
+      const headers = { connection: "close" };
+      const fetch = () => Response.json({ ok: true }, { headers });
+      const server = Bun.serve({ port: 0, hostname: "localhost", tls, fetch });
       return { port: server.port, [Symbol.asyncDispose]: () => server.stop(true) };
     };
 

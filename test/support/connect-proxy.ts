@@ -3,7 +3,7 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 
 export type ConnectProxy = AsyncDisposable & {
   readonly url: string;
-  /** The request lines, without the protocol version; of each connection the first. */
+  /** The request lines, without the protocol version; of a tunnel the first. */
   readonly seen: readonly string[];
 };
 
@@ -54,6 +54,7 @@ export async function startConnectProxy(options: ConnectProxyOptions = {}): Prom
           client.write(`HTTP/1.1 200 OK${HEAD_END}`);
         }
         upstream.write(isTunnel ? head.subarray(end + HEAD_END.length) : head);
+        if (!isTunnel) client.on("data", (next: Buffer) => seen.push(...findRequestLines(next)));
         client.pipe(upstream);
         upstream.pipe(client);
       });
@@ -70,6 +71,12 @@ export async function startConnectProxy(options: ConnectProxyOptions = {}): Prom
       await new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+/** Of requests that follow on a connection: a client sends none before it has the answer to the one before. */
+function findRequestLines(chunk: Buffer): string[] {
+  const line = /^([A-Z]+ http:\S+) HTTP\/1\.1\r\n/.exec(chunk.toString("latin1"))?.[1];
+  return line === undefined ? [] : [line];
 }
 
 function isAdmitted(head: string, login: string | undefined): boolean {

@@ -37,7 +37,12 @@ export async function startNginx(options: NginxOptions): Promise<Nginx> {
   };
   const taken = async () => {
     const url = `http://127.0.0.1:${options.ports.http}/up`;
-    const answer = async () => await (await fetch(url, { keepalive: false })).text();
+    // Of several connections, because the workers before accept until they notice.
+    const answer = async () => {
+      const texts = new Set<string>();
+      for (let n = 0; n < 20; n += 1) texts.add(await (await fetch(url, { keepalive: false })).text());
+      return [...texts].join(" and ");
+    };
     const until = (text: string) => text === String(generation);
     await waitFor("nginx to take its configuration", answer, { until, describe: () => process.output() });
   };
