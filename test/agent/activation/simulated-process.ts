@@ -9,8 +9,8 @@ import { actAs } from "../../support/simulated-files.ts";
 import type { ModelMachine } from "./model-machine.ts";
 
 export type Faults = {
-  /** Before this step, counted from 1, the process is killed. */
-  readonly killBefore?: number;
+  /** Before this step, counted from 1, or before the first one of this name, the process is killed. */
+  readonly killBefore?: number | string;
   /** Told before each step; what it throws is what the step throws. */
   readonly onStep?: (step: string, number: number) => void;
   /** Told after the agent's unit was started again. */
@@ -38,7 +38,7 @@ export function createSimulatedProcess(machine: ModelMachine, faults: Faults = {
   const onStep = (step: string) => {
     mustLive();
     steps.push(step);
-    isDead = steps.length === faults.killBefore;
+    isDead = faults.killBefore === steps.length || faults.killBefore === step;
     mustLive();
     faults.onStep?.(step, steps.length);
   };
