@@ -54,6 +54,8 @@ export type AgentDeps = {
   readonly activations: Activations;
   readonly machine: Machine;
   readonly gcRoots: GcRoots;
+  /** Called once the profile is ours, what is on disk is read, and the first try to connect begins. */
+  readonly onReady: () => void;
 };
 
 export type Agent = {
@@ -117,6 +119,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   });
   const facts = createFacts(deps, () => worker.inFlight, signal);
   worker.resume(pending);
+  deps.onReady();
   try {
     await runConnection({
       ...deps,

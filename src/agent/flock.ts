@@ -1,22 +1,15 @@
 /**
  * Exclusive locks that the kernel releases when their holder dies, however it dies: flock(2) on a file.
  *
- * Through bun:ffi, because neither Node nor Bun offers it. Files, and not abstract unix sockets, because those belong
- * to the network namespace: two machines in containers with one network would exclude each other. The file itself
- * stays: removing it would let two holders lock two files of one name. Children do not inherit the lock (O_CLOEXEC).
+ * Files, and not abstract unix sockets, because those belong to the network namespace: two machines in containers with
+ * one network would exclude each other. The file itself stays: removing it would let two holders lock two files of one
+ * name. Children do not inherit the lock (O_CLOEXEC).
  */
-import { dlopen, FFIType } from "bun:ffi";
 import { closeSync, mkdirSync, openSync } from "node:fs";
 import { dirname } from "node:path";
+import { loadFromCLibrary } from "../c-library.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 
-/** glibc, musl (both architectures), macOS. The library is loaded already; this only finds it. */
-const C_LIBRARIES = [
-  "libc.so.6",
-  "libc.musl-x86_64.so.1",
-  "libc.musl-aarch64.so.1",
-  "/usr/lib/libSystem.B.dylib",
-] as const;
 const LOCK_EXCLUSIVE = 2;
 const LOCK_NONBLOCKING = 4;
 
@@ -52,16 +45,5 @@ function openLockFile(path: string, directoryMode: number): number {
 }
 
 function loadFlock(): (descriptor: number, operation: number) => number {
-  const failures: unknown[] = [];
-  for (const library of C_LIBRARIES) {
-    try {
-      const loaded = dlopen(library, { flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 } });
-      return loaded.symbols.flock;
-    } catch (error) {
-      failures.push(error);
-    }
-  }
-  throw new NixdeployError("host", "cannot lock files on this system: its C library was not found", {
-    cause: failures[0],
-  });
+  return loadFromCLibrary("lock files", { flock: { args: ["i32", "i32"], returns: "i32" } }).flock;
 }

@@ -27,6 +27,10 @@ export type LocalAgentOptions = {
   readonly logger: Logger;
   /** Aborted by SIGTERM: the agent says goodbye, lets an activation finish, and this returns. */
   readonly signal: AbortSignal;
+  /** Called once it keeps the profile and begins to connect; it may take long until it is connected. */
+  readonly onReady: () => void;
+  /** Called once it has been told to stop, before it does. */
+  readonly onStopping: () => void;
 };
 
 /** @throws as `Agent.run` */
@@ -48,6 +52,7 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
     random,
     logger,
     machine,
+    onReady: options.onReady,
     dial: createWebSocketDialer(readNetworkSettings(environment)),
     connectDaemon: ({ signal }) => connectDaemon({ signal, clock, environment }),
     openCache: (welcome, credential) =>
@@ -81,5 +86,6 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
       stateDirectory: config.stateDirectory,
     }),
   });
+  options.signal.addEventListener("abort", options.onStopping, { once: true });
   await agent.run(options.signal);
 }

@@ -4,6 +4,7 @@ import { parseAgentName } from "../names.ts";
 import { NixParseError } from "../nix/parse-error.ts";
 import { resolveProfilePath } from "../nix/profile.ts";
 import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
+import { notifyServiceManager } from "../service-notification.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import type { Environment } from "./context.ts";
 import { resolveHome, resolveStateRoot } from "./directories.ts";
@@ -78,6 +79,8 @@ export const command = defineNixdeployCommand({
       random: context.random,
       logger: context.log,
       signal: context.signal,
+      onReady: () => notifyServiceManager({ state: "ready", environment: context.env, log: context.log }),
+      onStopping: () => notifyServiceManager({ state: "stopping", environment: context.env, log: context.log }),
     });
   },
 });

@@ -3,6 +3,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
+import { notifyServiceManager } from "../service-notification.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { resolveDataDirectory } from "./directories.ts";
 
@@ -62,7 +63,9 @@ export const command = defineNixdeployCommand({
       signal: context.signal,
       onReady: async (url) => {
         await context.stdout.write(context.json ? `${JSON.stringify({ url })}\n` : `coordinator ready: ${url}\n`);
+        notifyServiceManager({ state: "ready", environment: context.env, log: context.log });
       },
+      onStopping: () => notifyServiceManager({ state: "stopping", environment: context.env, log: context.log }),
     });
   },
 });

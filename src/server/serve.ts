@@ -22,6 +22,8 @@ export type ServeOptions = {
   readonly signal: AbortSignal;
   /** Called once it answers, with its URL. */
   readonly onReady: (url: string) => Promise<void>;
+  /** Called once it has been told to stop, before it does. */
+  readonly onStopping: () => void;
 };
 
 export async function runServe(options: ServeOptions): Promise<void> {
@@ -46,6 +48,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
   url ??= listener.url;
   await options.onReady(url);
   await aborted(options.signal);
+  options.onStopping();
   options.log.info("stopping");
 }
 

@@ -111,6 +111,7 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
   };
   const deps = { clock: impatientClock, random: systemRandom };
   const agent = createAgent({
+    onReady: () => {},
     ...deps,
     config,
     logger: createLogger({ verbose: false, format: "text", write: (line) => logged.push(line) }),

@@ -27,6 +27,7 @@ async function startServe(dataDirectory: string, publicUrl: string | null = null
     random: systemRandom,
     log: silentLogger,
     signal: stop.signal,
+    onStopping: () => {},
     onReady: async (url) => ready.resolve(url),
   });
   const url = await Promise.race([ready.promise, done.then(() => "stopped")]);

@@ -40,7 +40,7 @@ const PARTS: readonly { readonly name: string; readonly prefix: string; readonly
 /** Where a package may be imported: a file, or a folder when it ends in a slash. Every package has an owner. */
 const PACKAGE_OWNERS: Readonly<Record<string, string>> = {
   "@noble/ed25519": "src/nix/signature.ts",
-  "bun:ffi": "src/agent/flock.ts",
+  "bun:ffi": "src/c-library.ts",
   "bun:sqlite": "src/server/database/",
   citty: "src/commands/",
   consola: "src/log.ts",

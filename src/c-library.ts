@@ -1,0 +1,30 @@
+/**
+ * Functions of the C library that neither Node nor Bun offers, through bun:ffi. The library is loaded already, in every
+ * process: this only finds it under the name that it has here.
+ */
+import { dlopen, type FFIFunction } from "bun:ffi";
+import { NixdeployError } from "./errors.ts";
+
+/** glibc, musl (both architectures), macOS. */
+const NAMES = ["libc.so.6", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1", "/usr/lib/libSystem.B.dylib"] as const;
+
+/**
+ * @param what what cannot be done without them, for the message: "lock files"
+ * @throws NixdeployError("host") when the library, or one of the functions, is not there
+ */
+export function loadFromCLibrary<Functions extends Readonly<Record<string, FFIFunction>>>(
+  what: string,
+  functions: Functions,
+) {
+  const failures: unknown[] = [];
+  for (const name of NAMES) {
+    try {
+      return dlopen(name, functions).symbols;
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  throw new NixdeployError("host", `cannot ${what} on this system: its C library was not found`, {
+    cause: failures[0],
+  });
+}
