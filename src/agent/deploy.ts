@@ -17,7 +17,9 @@ import type { StorePath } from "../nix/store-path.ts";
 import type { Welcome } from "../protocol.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
 import type { Clock, Random } from "../runtime.ts";
+import { formatSentence } from "../sentence.ts";
 import type { Activations } from "./activation/activations.ts";
+import { CANCELLED_UNTOUCHED } from "./activation/engine.ts";
 import type { Contact } from "./contact.ts";
 import type { GcRoots } from "./gc-roots.ts";
 import { type Journal, type LogStream, measurePhases, type OutcomeEntry } from "./journal.ts";
@@ -86,7 +88,7 @@ async function makeReadyOrEnd(options: DeployOptions): Promise<boolean> {
       options.logger.error(`unexpected: ${describeError(error)}`);
     }
     outcome = cancelled.aborted
-      ? { outcome: "cancelled", reason: "Cancelled before anything was touched.", ...facts }
+      ? { outcome: "cancelled", reason: CANCELLED_UNTOUCHED, ...facts }
       : { outcome: "failed", reason: explain(error), ...facts };
   }
   await recordOutcome(outcome, options);
@@ -193,9 +195,5 @@ async function logLine({ journal, logger }: DeployOptions, stream: LogStream, te
 
 function explain(error: unknown): string {
   const hint = error instanceof NixdeployError && error.hint !== undefined ? ` ${error.hint}` : "";
-  return `${asSentence(describeError(error))}${hint}`;
-}
-
-function asSentence(text: string): string {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
+  return `${formatSentence(describeError(error))}${hint}`;
 }

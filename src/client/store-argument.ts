@@ -10,6 +10,7 @@ import { describeError, NixdeployError } from "../errors.ts";
 import { parseCacheName } from "../names.ts";
 import { quoteExcerpt } from "../nix/parse-error.ts";
 import { STORE_DIR, type StorePath, storePathContaining } from "../nix/store-path.ts";
+import { capitalizeFirst } from "../sentence.ts";
 
 const SYMLINK_HOPS_MAX = 40;
 
@@ -55,7 +56,7 @@ export async function requireStorePath(text: string, cwd: string, nameHint?: Nam
       return resolved.storePath;
     case "outside":
       throw new NixdeployError("usage", `cannot use ${quoteExcerpt(text)}: it is not in the Nix store`, {
-        hint: capitalize(`${hintForName(text, nameHint)}give a store path or a symlink to one, such as ./result.`),
+        hint: capitalizeFirst(`${hintForName(text, nameHint)}give a store path or a symlink to one, such as ./result.`),
       });
     case "absent":
       throw describeAbsent(text, nameHint);
@@ -67,17 +68,13 @@ export async function requireStorePath(text: string, cwd: string, nameHint?: Nam
 /** Nothing is called `text`. */
 export function describeAbsent(text: string, nameHint?: NameHint): NixdeployError {
   return new NixdeployError("usage", `cannot use ${quoteExcerpt(text)}: there is no such file`, {
-    hint: capitalize(`${hintForName(text, nameHint)}build it first: \`nix build\` makes ./result.`),
+    hint: capitalizeFirst(`${hintForName(text, nameHint)}build it first: \`nix build\` makes ./result.`),
   });
 }
 
 /** The hint and "Else "; "" without one, or when `text` cannot be a name. */
 function hintForName(text: string, nameHint: NameHint | undefined): string {
   return nameHint !== undefined && isName(text) ? `${nameHint(text)} Else ` : "";
-}
-
-function capitalize(sentence: string): string {
-  return `${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}`;
 }
 
 function isName(text: string): boolean {

@@ -45,8 +45,8 @@ export type LifecycleEvent =
 /** The next state, with the sentence that explains it where there is something to explain. */
 export type LifecycleChange = Lifecycle & { readonly reason: string | null };
 
-const SUPERSEDED = "a newer deployment took its place";
-const FORGOTTEN = "the agent came back without any memory of it; look at what the machine runs";
+const SUPERSEDED = "A newer deployment took its place.";
+const FORGOTTEN = "The agent came back without any memory of it; look at what the machine runs.";
 
 /** @returns null when the event means nothing in this state (see the table above) */
 export function step(current: Lifecycle, event: LifecycleEvent): LifecycleChange | null {
@@ -69,10 +69,10 @@ export function step(current: Lifecycle, event: LifecycleEvent): LifecycleChange
       return current.state === "offered" || current.state === "fetching" ? askToStop(current, "superseded") : null;
     case "cancel":
       return current.state === "queued"
-        ? enter("cancelled", "cancelled before it started")
+        ? enter("cancelled", "Cancelled before it started.")
         : askToStop(current, "cancelled");
     case "expire":
-      return current.state === "queued" ? enter("expired", "the agent did not come back in time") : null;
+      return current.state === "queued" ? enter("expired", "The agent did not come back in time.") : null;
     default:
       return event satisfies never;
   }
@@ -103,7 +103,7 @@ function stepForgotten(current: Lifecycle, newerWaits: boolean): LifecycleChange
 }
 
 function backToQueue(current: Lifecycle, newerWaits: boolean): LifecycleChange {
-  if (current.stopRequested === "cancelled") return enter("cancelled", "cancelled before it started");
+  if (current.stopRequested === "cancelled") return enter("cancelled", "Cancelled before it started.");
   return newerWaits || current.stopRequested === "superseded" ? enter("superseded", SUPERSEDED) : enter("queued");
 }
 

@@ -39,7 +39,7 @@ const told = (agent: ScriptedAgent) =>
   agent.received.flatMap((frame) =>
     frame.kind === "offer" || frame.kind === "cancel" ? [`${frame.kind} ${frame.deploymentId}`] : [],
   );
-const NEWER = "superseded: a newer deployment took its place";
+const NEWER = "superseded: A newer deployment took its place.";
 
 describe("refused, all faults at once, nothing started", () => {
   const good = { agents: { nuc: ONE.storePath }, mode: "switch" };
@@ -279,7 +279,7 @@ describe("an agent that is away", () => {
     {
       phase: "activating",
       remembers: false,
-      after: "degraded: the agent came back without any memory of it; look at what the machine runs",
+      after: "degraded: The agent came back without any memory of it; look at what the machine runs.",
     },
     { phase: "rolling-back", remembers: true, after: "rolling-back" },
   ] as const;

@@ -4,7 +4,7 @@
  *     checking ─► activating ─► confirming ─► committing ─► finished (succeeded)
  *        │            │ touched     │ no proof     │ full /boot, …
  *        │            └─────────────┴──────────────┴──► undoing ─► finished (rolled-back | degraded)
- *        └─► finished (failed: untouched)
+ *        └─► finished (failed or cancelled: untouched)
  *
  * | stage      | good               | refused, untouched | bad                | reboot in between               |
  * | ---------- | ------------------ | ------------------ | ------------------ | ------------------------------- |
@@ -16,6 +16,10 @@
  * | undoing    | rolled-back        | as bad             | undoing ³, then    | undoing                         |
  * |            |                    |                    | finished, degraded |                                 |
  *
+ * Cancelled: where a refusal ends failed, it ends `cancelled` instead; everywhere else it is as bad. It is looked for
+ * before each stage, and all the time while the proof is awaited; a program that runs is not stopped for it. So one that
+ * comes while the last stage does its work comes too late. An undo knows no cancel.
+ *
  * ¹ By mode: `boot` goes from checking to committing; `test` ends after confirming; `dry-activate` ends after checking.
  * ² With units that failed, if the policy is to keep them: the end is then degraded instead of succeeded.
  * ³ Up to {@link UNDO_TRIES_MAX} times.
@@ -26,6 +30,7 @@
  * which `undoing` then only verifies.
  */
 import type { Outcome } from "../../deployment.ts";
+import { formatSentence } from "../../sentence.ts";
 import { type ActivationRecord, SENTENCE_CHARACTERS_MAX, type Stage } from "./record.ts";
 
 export type EngineEvent =
@@ -33,8 +38,13 @@ export type EngineEvent =
   /** The stage ended before anything was touched. */
   | { readonly kind: "refused"; readonly reason: string; readonly exitCode: number | null }
   | { readonly kind: "bad"; readonly reason: string; readonly exitCode: number | null }
+  /** Found before a stage's work: the coordinator does not want it any more. */
+  | { readonly kind: "cancelled" }
   /** Found at a start: the machine rebooted since the record was written. */
   | { readonly kind: "rebooted"; readonly bootId: string; readonly runsNew: boolean };
+
+export const CANCELLED_UNTOUCHED = "Cancelled before anything was touched.";
+export const CANCELLED_TOUCHED = "a cancel asked to go back";
 
 /** What the coordinator is told, by stage. */
 export const PHASE_OF = {
@@ -58,6 +68,10 @@ export function advance(record: ActivationRecord, event: EngineEvent): Activatio
       return isUntouched(record) ? finish(record, { outcome: "failed", ...event }) : advanceBad(record, event);
     case "bad":
       return advanceBad(record, event);
+    case "cancelled":
+      return isUntouched(record)
+        ? finish(record, { outcome: "cancelled", reason: CANCELLED_UNTOUCHED, exitCode: null })
+        : advanceBad(record, { kind: "bad", reason: CANCELLED_TOUCHED, exitCode: null });
     case "rebooted":
       return advanceRebooted({ ...record, bootId: event.bootId, deadlineUptimeMs: null }, event.runsNew);
     default:
@@ -160,8 +174,8 @@ function finish(
   record: ActivationRecord,
   end: { readonly outcome: Outcome; readonly reason: string; readonly exitCode: number | null },
 ): ActivationRecord {
-  const reason = `${end.reason.charAt(0).toUpperCase()}${end.reason.slice(1)}${/[.!?]$/.test(end.reason) ? "" : "."}`;
-  return { ...enter(record, "finished"), outcome: end.outcome, reason: cut(reason), exitCode: end.exitCode };
+  const { outcome, exitCode } = end;
+  return { ...enter(record, "finished"), outcome, reason: cut(formatSentence(end.reason)), exitCode };
 }
 
 /** So that the record can be read again, and reported. */

@@ -14,6 +14,7 @@ import { writeDurableFile } from "../durable-file.ts";
 import { isMissing } from "../system-error.ts";
 import type { BootClock } from "./boot-clock.ts";
 import { codeOf, type DriverDeps, describeExit, isSuccess, runLogged, type StageEnd } from "./driver.ts";
+import { CANCELLED_TOUCHED } from "./engine.ts";
 import { type ActivationRecord, isCancelRequested, PROOF_FILE_NAME } from "./record.ts";
 
 export type ProofDeps = {
@@ -61,7 +62,7 @@ async function awaitLogin(deps: ProofDeps): Promise<StageEnd | null> {
   let nextLoginAtMs = Number.NEGATIVE_INFINITY;
   for (let attempt = 0; ; ) {
     signal.throwIfAborted();
-    if (await isCancelRequested(deps.stateDirectory, record.deploymentId)) return bad("a cancel asked to go back");
+    if (await isCancelRequested(deps.stateDirectory, record.deploymentId)) return bad(CANCELLED_TOUCHED);
     const leftMs = (record.deadlineUptimeMs ?? 0) - (await deps.bootClock.read()).uptimeMs;
     if (leftMs <= 0) {
       const windowS = record.policy.confirmWindowMs / 1_000;

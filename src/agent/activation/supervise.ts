@@ -17,7 +17,7 @@ import { type Journal, measurePhases } from "../journal.ts";
 import type { RunProgram } from "../process.ts";
 import type { BootClock } from "./boot-clock.ts";
 import type { Driver, DriverDeps, StageEnd } from "./driver.ts";
-import { advance, begin, isUntouched, PHASE_OF } from "./engine.ts";
+import { advance, begin, type EngineEvent, isUntouched, PHASE_OF } from "./engine.ts";
 import type { Deadline } from "./launch.ts";
 import { recordingRuns, stopLeftover } from "./leftover.ts";
 import { createNixosDriver } from "./nixos.ts";
@@ -128,10 +128,10 @@ async function armDeadline(deps: SuperviseDeps, record: ActivationRecord): Promi
   }
 }
 
-async function runWork({ deps, journal, record, driver }: StageContext): Promise<StageEnd> {
+async function runWork({ deps, journal, record, driver }: StageContext): Promise<StageEnd | Cancelled> {
   try {
     const obstacle = await findObstacleInBetween(deps, record, driver(record));
-    if (obstacle !== null) return { kind: "refused", reason: obstacle, exitCode: null };
+    if (obstacle !== null) return obstacle;
     switch (record.stage) {
       case "checking":
         return await driver(record).check();
@@ -154,20 +154,26 @@ async function runWork({ deps, journal, record, driver }: StageContext): Promise
   }
 }
 
+type Cancelled = Extract<EngineEvent, { kind: "cancelled" }>;
+
+function refuse(reason: string): StageEnd {
+  return { kind: "refused", reason, exitCode: null };
+}
+
 /** What forbids to go forward, and has nothing to do with the stage's own work. */
 async function findObstacleInBetween(
   { stateDirectory, bootClock }: SuperviseDeps,
   record: ActivationRecord,
   driver: Driver,
-): Promise<string | null> {
+): Promise<StageEnd | Cancelled | null> {
   const { stage, mode, deploymentId } = record;
   if (stage === "undoing" || stage === "finished") return null;
   if (stage === "activating" && (await isLate(record, bootClock)))
-    return "the activation did not come to its end in time";
+    return refuse("the activation did not come to its end in time");
   const isLive = stage === "confirming" || (stage === "committing" && mode !== "boot");
   // Somebody else's hand; or a way back that could not be recorded, before its supervisor was killed.
-  if (isLive && !(await driver.runsNew())) return "the new version does not run any more";
-  return (await isCancelRequested(stateDirectory, deploymentId)) ? "a cancel asked to go back" : null;
+  if (isLive && !(await driver.runsNew())) return refuse("the new version does not run any more");
+  return (await isCancelRequested(stateDirectory, deploymentId)) ? { kind: "cancelled" } : null;
 }
 
 async function confirm(deps: SuperviseDeps, journal: Journal, record: ActivationRecord): Promise<StageEnd> {

@@ -15,7 +15,7 @@ import { MODES, type Mode, type Outcome } from "../../../src/deployment.ts";
 import { createTemporaryDirectory } from "../../support/temporary-directory.ts";
 import { NEW, OLD, recordOf } from "./records.ts";
 
-type EventName = "good" | "refused" | "bad" | "rebooted into new" | "rebooted into old";
+type EventName = "good" | "refused" | "bad" | "cancelled" | "rebooted into new" | "rebooted into old";
 /** Stage, or the outcome of the stage `finished`. */
 type Next = Stage | Outcome;
 
@@ -23,6 +23,7 @@ const EVENTS: Readonly<Record<EventName, EngineEvent>> = {
   good: { kind: "good", exitCode: null },
   refused: { kind: "refused", reason: "it refused", exitCode: 1 },
   bad: { kind: "bad", reason: "it broke", exitCode: 2 },
+  cancelled: { kind: "cancelled" },
   "rebooted into new": { kind: "rebooted", bootId: "boot-2", runsNew: true },
   "rebooted into old": { kind: "rebooted", bootId: "boot-2", runsNew: false },
 };
@@ -40,6 +41,7 @@ const TABLE: Readonly<Record<Exclude<Stage, "finished">, Record<EventName, Next 
     good: (mode) => AFTER_CHECKING[mode],
     refused: "failed",
     bad: "failed",
+    cancelled: "cancelled",
     "rebooted into new": "checking",
     "rebooted into old": "checking",
   },
@@ -47,6 +49,7 @@ const TABLE: Readonly<Record<Exclude<Stage, "finished">, Record<EventName, Next 
     good: "confirming",
     refused: (mode) => (mode === "boot" ? "undoing" : "failed"),
     bad: "undoing",
+    cancelled: (mode) => (mode === "boot" ? "undoing" : "cancelled"),
     "rebooted into new": "undoing",
     "rebooted into old": "undoing",
   },
@@ -54,6 +57,7 @@ const TABLE: Readonly<Record<Exclude<Stage, "finished">, Record<EventName, Next 
     good: (mode) => (mode === "switch" ? "committing" : "succeeded"),
     refused: "undoing",
     bad: "undoing",
+    cancelled: "undoing",
     "rebooted into new": "undoing",
     "rebooted into old": "undoing",
   },
@@ -61,6 +65,7 @@ const TABLE: Readonly<Record<Exclude<Stage, "finished">, Record<EventName, Next 
     good: "succeeded",
     refused: (mode) => (mode === "boot" ? "failed" : "undoing"),
     bad: "undoing",
+    cancelled: (mode) => (mode === "boot" ? "cancelled" : "undoing"),
     "rebooted into new": "committing",
     "rebooted into old": (mode) => (mode === "boot" ? "committing" : "undoing"),
   },
@@ -68,11 +73,12 @@ const TABLE: Readonly<Record<Exclude<Stage, "finished">, Record<EventName, Next 
     good: "rolled-back",
     refused: "undoing",
     bad: "undoing",
+    cancelled: "undoing",
     "rebooted into new": "undoing",
     "rebooted into old": "undoing",
   },
 };
-const EVENT_NAMES = ["good", "refused", "bad", "rebooted into new", "rebooted into old"] as const;
+const EVENT_NAMES = ["good", "refused", "bad", "cancelled", "rebooted into new", "rebooted into old"] as const;
 const nextOf = ({ stage, outcome }: ActivationRecord): Next | null => (stage === "finished" ? outcome : stage);
 
 describe("the table", () => {
@@ -110,12 +116,14 @@ test("a way back that is bad is tried three times, then degraded, with both reas
   expect(record.reason).toBe(`Units failed; going back to ${OLD} failed: it broke.`);
 });
 
-test("a later try that is refused may find what an earlier one did", () => {
+test("a later try that is refused or cancelled may find what an earlier one did", () => {
   for (const [stage, mode] of [
     ["activating", "switch"],
     ["committing", "boot"],
   ] as const) {
-    expect(advance(begin(recordOf({ stage, mode, tries: 1 })), EVENTS.refused).stage).toBe("undoing");
+    for (const event of [EVENTS.refused, EVENTS.cancelled]) {
+      expect(advance(begin(recordOf({ stage, mode, tries: 1 })), event).stage).toBe("undoing");
+    }
   }
 });
 
@@ -139,6 +147,7 @@ const exitCodes = fc.option(fc.integer({ min: 0, max: 255 }));
 const events: fc.Arbitrary<EngineEvent> = fc.oneof(
   fc.record({ kind: fc.constant("good" as const), exitCode: exitCodes, unitsFailed: fc.boolean(), note: reasons }),
   fc.record({ kind: fc.constantFrom("refused" as const, "bad" as const), reason: reasons, exitCode: exitCodes }),
+  fc.constant({ kind: "cancelled" as const }),
   fc.record({ kind: fc.constant("rebooted" as const), bootId: fc.string(), runsNew: fc.boolean() }),
 );
 const kinds = { mode: fc.constantFrom(...MODES), type: fc.constantFrom(...SYSTEM_TYPES) };
@@ -187,7 +196,8 @@ describe("whatever happens", () => {
         const seen = new Set(records.map(({ stage }) => stage));
         const isBack = end?.outcome === "rolled-back" || (end?.outcome === "degraded" && seen.has("undoing"));
         expect(seen.has("undoing") && end?.stage === "finished").toBe(isBack);
-        if (end?.outcome === "failed") expect(seen.has("confirming")).toBe(false);
+        const isUntouched = end?.outcome === "failed" || end?.outcome === "cancelled";
+        if (isUntouched) expect(seen.has("confirming")).toBe(false);
         if (end?.outcome !== "succeeded" && (end?.outcome !== "degraded" || isBack)) return;
         const needed = {
           switch: ["activating", "confirming", "committing"],

@@ -48,7 +48,7 @@ describe("the outcome", () => {
     await simulation.supervise();
     const { outcome, reason } = await simulation.settle();
     expect(outcome).toBe("degraded");
-    expect(reason).toMatch(/^Switch-to-configuration test ended with code 1; going back to .* failed: /);
+    expect(reason).toMatch(/^switch-to-configuration test ended with code 1; going back to .* failed: /);
     expect(simulation.machine.effects.filter((effect) => effect === "old test").length).toBe(3);
   });
 
@@ -128,11 +128,17 @@ describe("a full disk", () => {
 
 describe("a cancel", () => {
   for (const [mode, asked, outcome] of [
-    ["switch", "before the first step", "failed"],
-    ["switch", "run new/bin/switch-to-configuration check", "failed"],
+    ["switch", "before the first step", "cancelled"],
+    ["switch", "run new/bin/switch-to-configuration check", "cancelled"],
     ["switch", "run new/bin/switch-to-configuration test", "rolled-back"],
     ["switch", "login", "rolled-back"],
-    ["boot", "run new/bin/switch-to-configuration check", "failed"],
+    ["switch", `run env ${NEW}`, "succeeded"],
+    ["boot", "run new/bin/switch-to-configuration check", "cancelled"],
+    ["boot", "run new/bin/switch-to-configuration boot", "succeeded"],
+    ["dry-activate", "before the first step", "cancelled"],
+    ["dry-activate", "run new/bin/switch-to-configuration dry-activate", "succeeded"],
+    ["test", "before the first step", "cancelled"],
+    ["test", "run new/bin/switch-to-configuration test", "rolled-back"],
     ["test", "login", "rolled-back"],
   ] as const) {
     test(`of mode ${mode}, ${asked}, ends ${outcome}`, async () => {
@@ -146,9 +152,11 @@ describe("a cancel", () => {
       };
       await simulation.supervise({ onStep });
       await asking;
+      expect(asking === null).toBe(asked === "before the first step");
       const end = await simulation.settle();
       expect(end.outcome).toBe(outcome);
-      expect(end.reason).toContain("cancel asked to go back");
+      if (outcome === "cancelled") expect(end.reason).toBe("Cancelled before anything was touched.");
+      if (outcome === "rolled-back") expect(end.reason).toStartWith("A cancel asked to go back; ");
       expectTruth(end, simulation);
     });
   }
