@@ -173,7 +173,14 @@ export const agentSchema = z.object({
   bootedPath: storePathSchema.nullable(),
   storeFreeBytes: count.nullable(),
   /** The latest deployment. */
-  deployment: z.object({ id: deploymentId, state: z.enum(DEPLOYMENT_STATES), storePath: storePathSchema }).nullable(),
+  deployment: z
+    .object({
+      id: deploymentId,
+      state: z.enum(DEPLOYMENT_STATES),
+      storePath: storePathSchema,
+      startedOnDevice: z.boolean().default(false),
+    })
+    .nullable(),
 });
 export type AgentDto = z.output<typeof agentSchema>;
 
@@ -244,6 +251,8 @@ export const deploymentSchema = z.object({
   fetchedBytes: count.nullable(),
   exitCode: z.number().int().nullable(),
   phaseMs: z.partialRecord(z.enum(PHASES), count),
+  /** By somebody at the machine (`nixdeploy local`), not through the coordinator. */
+  startedOnDevice: z.boolean().default(false),
   url: z.string(),
 });
 export type DeploymentDto = z.output<typeof deploymentSchema>;

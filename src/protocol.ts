@@ -7,6 +7,7 @@
  *     welcome (cache, keys, read credential) ─►      or: refused (code, message) and close
  *     offer, cancel                          ─►
  *                                            ◄─  report (numbered entries of one deployment), progress, state, ping
+ *                                            ◄─  announce (a deployment that was started on the device)
  *     acknowledge (deployment, through n)    ─►
  *     pong                                   ─►
  *
@@ -15,6 +16,10 @@
  * after a reconnect; the coordinator stores in order, drops what it has, and acknowledges after its commit. Offers and
  * cancels need no numbers: they are restated from the coordinator's database after every welcome, and an agent that
  * knows the deployment already takes them as news of nothing. `progress` and `state` may be lost.
+ *
+ * A deployment that was started on the device (`nixdeploy local`) is announced on every connection before anything of it
+ * is reported. The coordinator acknowledges what it has of it, `through` 0 for a new one, and only then come its reports;
+ * one that answers `error` (an older version, say) gets none, and the journal stays where it is.
  *
  * Unknown fields are ignored, so that versions may differ; an unknown `kind` is answered with `error`.
  */
@@ -35,6 +40,9 @@ export const LOG_LINE_CHARACTERS_MAX = 16 * 1024;
 /** The agent pings this often; either side gives a silent peer up after {@link PEER_SILENCE_MAX_MS}. */
 export const PING_INTERVAL_MS = 20_000;
 export const PEER_SILENCE_MAX_MS = 60_000;
+
+/** Journals that an agent keeps for a coordinator that does not take them. */
+export const UNREPORTED_MAX = 100;
 
 const FAULTS_MAX = 5;
 const FAULTS_LENGTH_MAX = 2_000;
@@ -94,6 +102,8 @@ export const machineStateSchema = z.object({
   storeFreeBytes: count.nullable(),
   /** The deployment this agent works on, if any. */
   inFlight: deploymentId.nullable(),
+  /** Those it has a journal of besides: it has not forgotten them, although it does not work on them. */
+  unreported: z.array(deploymentId).max(UNREPORTED_MAX).optional(),
 });
 export type MachineState = z.output<typeof machineStateSchema>;
 
@@ -171,6 +181,23 @@ export const reportSchema = z.object({
   entries: z.array(reportEntrySchema).min(1).max(REPORT_ENTRIES_MAX),
 });
 
+/** Answered with `acknowledge`, or with `error`: then nothing of it is reported on this connection. */
+export const announceSchema = z.object({
+  kind: z.literal("announce"),
+  deploymentId,
+  storePath: storePathSchema,
+  mode: z.enum(MODES),
+  policy: activationPolicySchema.optional(),
+  /** By the device's clock. */
+  startedAtMs: count,
+  /** The device's name of the user who did; null when it has none. */
+  startedBy: z
+    .string()
+    .regex(/^[\w.@-]{1,64}$/)
+    .nullable(),
+});
+export type Announcement = z.output<typeof announceSchema>;
+
 export const progressSchema = z.object({
   kind: z.literal("progress"),
   deploymentId,
@@ -185,6 +212,7 @@ export type Progress = z.output<typeof progressSchema>;
 export const agentFrameSchema = z.discriminatedUnion("kind", [
   helloSchema,
   reportSchema,
+  announceSchema,
   progressSchema,
   z.object({ kind: z.literal("state"), state: machineStateSchema }),
   z.object({ kind: z.literal("ping") }),

@@ -37,8 +37,12 @@ export function formatAgents(agents: readonly AgentDto[]): string {
       agent.contact,
       agent.system,
       agent.profilePath === null ? "-" : storePathName(agent.profilePath),
-      agent.deployment === null ? "-" : `${agent.deployment.state} ${storePathName(agent.deployment.storePath)}`,
+      agent.deployment === null ? "-" : formatDeployment(agent.deployment),
       agent.contact === "online" ? "now" : (agent.lastSeenAt ?? "never"),
     ]),
   );
+}
+
+function formatDeployment({ state, storePath, startedOnDevice }: NonNullable<AgentDto["deployment"]>): string {
+  return `${state} ${storePathName(storePath)}${startedOnDevice ? " (started on the device)" : ""}`;
 }

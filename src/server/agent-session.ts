@@ -11,6 +11,7 @@ import { type AgentFrame, type CoordinatorFrameInput, decodeAgentFrame, PROTOCOL
 import type { Clock, Random } from "../runtime.ts";
 import { login } from "./agent-login.ts";
 import type { AgentRegistry, LiveAgent } from "./agent-registry.ts";
+import { takeAnnouncement } from "./announcements.ts";
 import { type Authenticator, READ_CREDENTIAL_LIFETIME_MS } from "./authentication.ts";
 import type { Bus } from "./bus.ts";
 import { type AgentRow, saveAgentState } from "./database/agents.ts";
@@ -99,7 +100,7 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
     renewal.start();
     deps.registry.enter(live);
     deps.log.info("agent connected", { name: agent.name, version: agent.agent_version });
-    await deps.dispatcher.welcome(agent.id, frame.state.inFlight);
+    await deps.dispatcher.welcome(agent.id, frame.state);
   };
   const handleFrame = async (text: string) => {
     const decoded = decodeAgentFrame(text);
@@ -270,6 +271,12 @@ async function handleLiveFrame(
       agent.send({ kind: "acknowledge", deploymentId: frame.deploymentId, through: result.through });
       if (!result.ended) return;
       deps.registry.progress.delete(frame.deploymentId);
+      return await deps.dispatcher.dispatch(agent.agentId);
+    }
+    case "announce": {
+      const result = await takeAnnouncement(deps, { agentId: agent.agentId, announced: frame });
+      if (result.kind === "refused") return agent.send({ kind: "error", code: result.code, message: result.message });
+      agent.send({ kind: "acknowledge", deploymentId: frame.deploymentId, through: result.through });
       return await deps.dispatcher.dispatch(agent.agentId);
     }
     case "progress": {

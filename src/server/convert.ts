@@ -43,7 +43,15 @@ export function agentToDto(
     currentPath: state.currentPath,
     bootedPath: state.bootedPath,
     storeFreeBytes: state.storeFreeBytes,
-    deployment: latest === undefined ? null : { id: latest.id, state: latest.state, storePath: latest.store_path },
+    deployment:
+      latest === undefined
+        ? null
+        : {
+            id: latest.id,
+            state: latest.state,
+            storePath: latest.store_path,
+            startedOnDevice: latest.started_on_device === 1,
+          },
   };
 }
 
@@ -83,6 +91,7 @@ export async function deploymentToDto(services: Services, row: DeploymentRow): P
     fetchedBytes: row.fetched_bytes,
     exitCode: row.exit_code,
     phaseMs: parsePhaseDurations(row.phase_ms),
+    startedOnDevice: row.started_on_device === 1,
     url: `${services.publicUrl()}/deployments/${row.id}`,
   };
 }

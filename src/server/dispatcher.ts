@@ -15,6 +15,7 @@ import {
   findRunning,
   forgetJournal,
   listOffered,
+  listRunningOnDevice,
 } from "./database/deployments.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import { applyEvent, rolloutTopic } from "./transition.ts";
@@ -23,10 +24,17 @@ export type Dispatcher = {
   /** Sends what this agent should know now: a request to stop, or an offer. Does nothing when it is not connected. */
   dispatch(agentId: AgentId): Promise<void>;
   /** After a login: settles what the agent no longer knows, then dispatches. */
-  welcome(agentId: AgentId, inFlight: DeploymentId | null): Promise<void>;
+  welcome(agentId: AgentId, remembered: Remembered): Promise<void>;
   contactLost(agentId: AgentId): Promise<void>;
   /** At the coordinator's start: nobody is connected, so no offer stands. */
   recover(): Promise<void>;
+};
+
+/** What an agent says in its login that it knows of. */
+export type Remembered = {
+  readonly inFlight: DeploymentId | null;
+  /** Those it has a journal of besides. */
+  readonly unreported?: readonly DeploymentId[] | undefined;
 };
 
 export type DispatcherDeps = {
@@ -53,11 +61,11 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   };
   return {
     dispatch,
-    async welcome(agentId, inFlight) {
+    async welcome(agentId, remembered) {
       await deps.database
         .transaction()
-        .execute((transaction) => settleReturn(transaction, { agentId, inFlight }, deps));
-      await stopWhatIsOver(deps, agentId, inFlight);
+        .execute((transaction) => settleReturn(transaction, { ...remembered, agentId }, deps));
+      await stopWhatIsOver(deps, agentId, remembered.inFlight);
       await dispatch(agentId);
     },
     async contactLost(agentId) {
@@ -117,13 +125,22 @@ async function takeBack(
  */
 async function settleReturn(
   transaction: CoordinatorDatabase,
-  returned: { readonly agentId: AgentId; readonly inFlight: DeploymentId | null },
+  returned: Remembered & { readonly agentId: AgentId },
   deps: DispatcherDeps,
 ): Promise<void> {
+  const known = new Set([returned.inFlight, ...(returned.unreported ?? [])]);
+  for (const row of await listRunningOnDevice(transaction, returned.agentId)) {
+    if (known.has(row.id)) continue;
+    await applyEvent(transaction, row, {
+      event: { type: "forgotten", newerWaits: false },
+      atMs: deps.clock.nowMs(),
+    });
+    deps.bus.publish(rolloutTopic(row.rollout_id));
+  }
   const running = await findRunning(transaction, returned.agentId);
   if (running === null) return;
   const newerWaits = (await findQueued(transaction, returned.agentId)) !== null;
-  const forgotten = running.id !== returned.inFlight;
+  const forgotten = !known.has(running.id);
   if (!forgotten && !newerWaits) return;
   const row = await applyEvent(transaction, running, {
     event: forgotten ? { type: "forgotten", newerWaits } : { type: "supersede" },

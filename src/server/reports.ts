@@ -82,7 +82,7 @@ async function applyEntry(
     case "outcome": {
       const after = await applyEvent(transaction, row, {
         event: { type: "outcome", outcome: entry.outcome, reason: entry.reason },
-        atMs: nowMs,
+        atMs: endedMs(row, entry, nowMs),
       });
       if (after === row) return row;
       const facts = {
@@ -97,4 +97,9 @@ async function applyEntry(
     default:
       return entry satisfies never;
   }
+}
+
+/** What was started on the device ended when its journal says, however much later we were told. */
+function endedMs(row: DeploymentRow, entry: ReportEntry, nowMs: number): number {
+  return row.started_on_device === 0 ? nowMs : Math.min(nowMs, Math.max(row.started_ms ?? 0, entry.atMs));
 }

@@ -215,6 +215,7 @@ async function insertQueued(
     exit_code: null,
     phase_ms: "{}",
     journal_through: 0,
+    started_on_device: 0,
   });
   await insertEvent(transaction, {
     deployment_id: id,

@@ -110,6 +110,7 @@ const COLUMNS: Columns = {
     exit_code: "integer?",
     phase_ms: "text",
     journal_through: "integer",
+    started_on_device: "integer",
   },
   deployment_events: {
     id: "integer",

@@ -68,8 +68,39 @@ export async function findQueued(database: CoordinatorDatabase, agentId: AgentId
 
 /** The deployment that this agent has been told of and has not ended, if any. */
 export async function findRunning(database: CoordinatorDatabase, agentId: AgentId): Promise<DeploymentRow | null> {
+  return (await selectRunning(database, { agentId, startedOnDevice: 0 }).executeTakeFirst()) ?? null;
+}
+
+/** Those that were started on the device and have not ended, as far as it is known here. */
+export async function listRunningOnDevice(
+  database: CoordinatorDatabase,
+  agentId: AgentId,
+): Promise<readonly DeploymentRow[]> {
+  const query = selectRunning(database, { agentId, startedOnDevice: 1 });
+  return await query.orderBy("number").limit(ROLLOUT_DEPLOYMENTS_MAX).execute();
+}
+
+function selectRunning(
+  database: CoordinatorDatabase,
+  { agentId, startedOnDevice }: { readonly agentId: AgentId; readonly startedOnDevice: 0 | 1 },
+) {
   const query = database.selectFrom("deployments").selectAll().where("agent_id", "=", agentId);
-  return (await query.where("state", "in", RUNNING_STATES).executeTakeFirst()) ?? null;
+  return query.where("started_on_device", "=", startedOnDevice).where("state", "in", RUNNING_STATES);
+}
+
+/** @returns how many an agent announced since a time, counted up to `max` */
+export async function countAnnounced(
+  database: CoordinatorDatabase,
+  query: { readonly agentId: AgentId; readonly sinceMs: number; readonly max: number },
+): Promise<number> {
+  const all = database.selectFrom("deployments").select("id").where("agent_id", "=", query.agentId);
+  const rows = await all
+    .where("started_on_device", "=", 1)
+    .where("created_ms", ">=", query.sinceMs)
+    .orderBy("number", "desc")
+    .limit(query.max)
+    .execute();
+  return rows.length;
 }
 
 /** Offers that no agent has accepted, of every agent. */

@@ -125,10 +125,12 @@ export const migrations: readonly Migration[] = [
         "exit_code integer",
         "phase_ms text not null",
         "journal_through integer not null",
+        "started_on_device integer not null default 0 check (started_on_device in (0, 1))",
       ]),
-      // Allowed: one queued beside one running. Blocked: two queued, two running.
+      // Allowed: one queued beside one running. Blocked: two queued, two running. What is started on the device is in
+      // turn with the others there, not here.
       "create unique index deployments_one_queued on deployments (agent_id) where state = 'queued'",
-      `create unique index deployments_one_running on deployments (agent_id) where state in ${RUNNING}`,
+      `create unique index deployments_one_running on deployments (agent_id) where state in ${RUNNING} and started_on_device = 0`,
       "create index deployments_by_rollout on deployments (rollout_id)",
       "create index deployments_by_agent on deployments (agent_id, number)",
       "create index deployments_by_workspace on deployments (workspace_id, number)",

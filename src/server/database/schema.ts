@@ -116,6 +116,8 @@ export type Schema = {
     phase_ms: string;
     /** The last journal entry stored. */
     journal_through: number;
+    /** Somebody at the machine did, and its agent announced it: neither queued nor offered, and no place taken. */
+    started_on_device: number;
   };
   deployment_events: {
     id: Generated<number>;
