@@ -8,13 +8,13 @@ import { readOrigin } from "../client/origin.ts";
 import { planRolloutRequest } from "../client/rollout-request.ts";
 import { selectAgents } from "../client/spec.ts";
 import { readSpec } from "../client/spec-source.ts";
-import { MODES } from "../deployment.ts";
 import { parseCacheName, parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import type { CommandContext } from "./context.ts";
 import { parseDescription } from "./description.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./output.ts";
+import { POLICY_ARGS, readPolicy } from "./policy-args.ts";
 import { createProgressLine, type ProgressLine } from "./progress-line.ts";
 
 export const command = defineNixdeployCommand({
@@ -38,22 +38,7 @@ export const command = defineNixdeployCommand({
       default: "30m",
       description: "How long to follow; deployments go on after that",
     },
-    mode: { type: "enum", options: MODES, default: "switch", description: "What to do on the devices" },
-    onUnitFailure: {
-      type: "enum",
-      options: ["rollback", "keep"],
-      description: "When units of the new system fail: go back (default), or keep it and call it degraded",
-    },
-    confirmWindowMs: {
-      type: "duration",
-      flag: "confirm-window",
-      description: "How long a new version may take to prove itself before it is undone (default: 60s)",
-    },
-    activationTimeoutMs: {
-      type: "duration",
-      flag: "activation-timeout",
-      description: "How long the activation script may run (default: 30m)",
-    },
+    ...POLICY_ARGS,
     requireOnline: { type: "boolean", description: "Refuse the whole rollout if an agent is offline" },
     description: {
       type: "string",
@@ -81,11 +66,7 @@ export const command = defineNixdeployCommand({
     const request = planRolloutRequest({
       spec: selectAgents(spec, args.agent),
       mode,
-      policy: {
-        onUnitFailure: args.onUnitFailure,
-        confirmWindowMs: args.confirmWindowMs,
-        activationTimeoutMs: args.activationTimeoutMs,
-      },
+      policy: readPolicy(args),
       workspace,
       description,
       requireOnline,
