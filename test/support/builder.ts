@@ -44,6 +44,8 @@ export type FixtureUnit = {
   readonly exec?: string;
   /** The lines of its section [Service], instead of any program of ours. */
   readonly service?: readonly string[];
+  /** The whole unit file, instead of anything of ours. */
+  readonly text?: string;
   /** Cannot start. */
   readonly fails?: boolean;
   /** NixOS' unit options; default true. */

@@ -1,6 +1,7 @@
 /**
  * A machine on which systemd is PID 1: a container of nspawn over the host's own tree, with a temporary layer above it,
- * and with /nix, /boot and /var/lib/nixdeploy on a "disk": the folders of a machine (machine.ts), which outlive it.
+ * and with /nix, /boot, /var/lib/nixdeploy and /var/lib/private (state of services with `DynamicUser=`) on a "disk": the
+ * folders of a machine (machine.ts), which outlive it.
  *
  * Booting runs what the boot loader's default names, as a boot does: its `init` activates, and becomes systemd
  * (test/fixtures/nix/system/init-systemd.sh). A power cut is SIGKILL to PID 1, upon which the kernel kills everything
@@ -58,7 +59,12 @@ export type SystemdBox = AsyncDisposable & {
 };
 
 /** Folder of the directory → where it is mounted inside. */
-const DISK = { nix: "/nix", boot: "/boot", "var-lib-nixdeploy": "/var/lib/nixdeploy" } as const;
+const DISK = {
+  nix: "/nix",
+  boot: "/boot",
+  "var-lib-nixdeploy": "/var/lib/nixdeploy",
+  "var-lib-private": "/var/lib/private",
+} as const;
 /** Tells the fixture that it may replace /etc/systemd/system. */
 const MARK = "/etc/NIXOS";
 /** cgroup v1 with systemd's own hierarchy, the hybrid, and v2. */
@@ -81,6 +87,7 @@ export async function createSystemdBox(options: SystemdBoxOptions): Promise<Syst
   await mkdir(root, { recursive: true });
   await writeFile(join(directory, "nixos"), "");
   await mkdir(join(directory, "etc-nix"), { recursive: true });
+  await mkdir(join(directory, "var-lib-private"), { recursive: true, mode: 0o700 });
   await writeFile(join(directory, "etc-nix/nix.conf"), NIX_CONF);
   const groups = CGROUP_ROOTS.filter((path) => existsSync(join(path, "cgroup.procs"))).map((path) =>
     join(path, `nixdeploy-${name}-${process.pid}`),
