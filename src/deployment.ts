@@ -47,6 +47,9 @@ export function isTerminal(state: DeploymentState): boolean {
   return TERMINAL.has(state);
 }
 
+/** How long a new version may take to prove itself where nothing else is said. */
+export const CONFIRM_WINDOW_DEFAULT_MS = 60_000;
+
 /** How an activation is judged. What is not said is the device's default: roll back, 60 s, 30 min. */
 export type ActivationPolicy = {
   /** Units of the new version that fail: go back, or stay on it and call it degraded. */

@@ -3,8 +3,9 @@
  * coordinator that restarts, and lines that come twice. What an event means is decided in `follow-state.ts`; who
  * prints is told by `onNote`.
  *
- * Gives up when the coordinator stays unreachable for {@link UNREACHABLE_MAX_MS}, or the caller's time is up. That
- * changes nothing for the deployments: they go on.
+ * Gives up when the coordinator stays unreachable for {@link UNREACHABLE_MAX_MS} (and the rollout's confirm window, in
+ * which it may be the coordinator's own host that has to go back), or the caller's time is up. That changes nothing for
+ * the deployments: they go on.
  */
 import type { DeploymentDto, FollowEvent } from "../api.ts";
 import { type BackoffLimits, fullJitterMs } from "../backoff.ts";
@@ -38,6 +39,8 @@ export type FollowOptions = {
   readonly until: "settled" | "final";
   /** Null: no limit. */
   readonly timeoutMs: number | null;
+  /** How much longer than usual the coordinator may be away; default 0. */
+  readonly extraPatienceMs?: number;
   readonly clock: Clock;
   readonly random: Random;
   /** Aborted when the person who follows has had enough. */
@@ -154,10 +157,10 @@ class Following {
 
   /** @returns whether it is time to give up */
   private async waitAfterLoss(): Promise<boolean> {
-    const { clock, random } = this.options;
+    const { clock, random, extraPatienceMs = 0 } = this.options;
     if (this.lostAtMs === null) this.options.onContact?.("lost");
     this.lostAtMs ??= clock.monotonicMs();
-    if (clock.monotonicMs() - this.lostAtMs >= UNREACHABLE_MAX_MS) return true;
+    if (clock.monotonicMs() - this.lostAtMs >= UNREACHABLE_MAX_MS + extraPatienceMs) return true;
     await clock.sleep(fullJitterMs(this.attempt, random.fraction(), BACKOFF), this.signal);
     this.attempt += 1;
     return false;

@@ -8,6 +8,7 @@ import { readOrigin } from "../client/origin.ts";
 import { planRolloutRequest } from "../client/rollout-request.ts";
 import { selectAgents } from "../client/spec.ts";
 import { readSpec } from "../client/spec-source.ts";
+import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { parseCacheName, parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import type { CommandContext } from "./context.ts";
@@ -82,6 +83,7 @@ export const command = defineNixdeployCommand({
       deployments: rollout.deployments,
       until: "settled",
       timeoutMs: args.timeoutMs,
+      extraPatienceMs: request.policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
       clock: context.clock,
       random: context.random,
       signal,

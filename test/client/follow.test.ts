@@ -120,6 +120,14 @@ describe("followDeployments", () => {
     expect(contacts).toEqual(["lost"]);
   });
 
+  test("has the patience for a coordinator whose own host goes back, too", async () => {
+    const extraPatienceMs = 60_000;
+    const { clock } = await follow([{ events: [change("1", { state: "confirming" })] }], { extraPatienceMs });
+    const waitedMs = clock.sleepsMs.reduce((total, sleep) => total + sleep, 0);
+    expect(waitedMs).toBeGreaterThanOrEqual(UNREACHABLE_MAX_MS + extraPatienceMs);
+    expect(waitedMs).toBeLessThan(UNREACHABLE_MAX_MS + extraPatienceMs + 5_000);
+  });
+
   test("two minutes count anew after each contact", async () => {
     const flaky: Stream[] = Array.from({ length: 200 }, () => ({ events: [change("1", { state: "fetching" })] }));
     const { result } = await follow([...flaky, { events: [change("2", { state: "succeeded" }), end] }]);

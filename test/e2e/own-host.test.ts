@@ -74,3 +74,16 @@ test("a new nixdeploy replaces the running one: activate follows through the res
   expect(status.stdout).toContain(NEXT_VERSION);
   await expectCoordinatorWorks();
 }, 90_000);
+
+test("going back to the version before is a deployment as any other, also for who waits on the host itself", async () => {
+  const { box, installed } = host;
+  await host.push(installed);
+  const dataDirectory = "/var/lib/nixdeploy/server";
+  const token = await box.run([NEXT, "token", "create", "--kind", "activate", "--data-dir", dataDirectory]);
+  const env = { NIXDEPLOY_URL: host.url, NIXDEPLOY_TOKEN: token };
+  const { exitCode, stderr } = await box.exec([NEXT, "activate", `nuc=${installed}`], { env });
+  expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  expect(await host.migrations()).toContain(NEXT_MIGRATION);
+  await expectRuns(installed, OURS);
+  await expectCoordinatorWorks();
+}, 90_000);

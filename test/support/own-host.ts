@@ -52,6 +52,8 @@ export type OwnRollout = {
 export type OwnHost = AsyncDisposable & {
   readonly box: SystemdBox;
   readonly builder: Builder;
+  /** The coordinator's. */
+  readonly url: string;
   /** What it was installed with. */
   readonly installed: string;
   /** Builds a system; `push` it before it is deployed. */
@@ -64,6 +66,8 @@ export type OwnHost = AsyncDisposable & {
   state(): Promise<{ readonly profile: string; readonly current: string; readonly bootDefault: string }>;
   /** Migrations that the database has had, as SQLite reads them. */
   migrations(): Promise<string[]>;
+  /** What SQLite's integrity check says of it: "ok". */
+  checkDatabase(): Promise<string[]>;
   /** What a unit's main process runs; null when there is none. */
   program(unit: string): Promise<string | null>;
 };
@@ -99,10 +103,12 @@ export async function createOwnHost(name: string): Promise<OwnHost> {
     NIXDEPLOY_TOKEN: (await readFile(box.diskPath(`${DATA_DIRECTORY}/admin-token`), "utf8")).trim(),
   };
   const cli: OwnHost["cli"] = (args) => builder.exec([BINARY, ...args], { env, timeoutMs: 120_000 });
+  const databaseFile = box.diskPath(`${DATA_DIRECTORY}/coordinator.db`);
   const owned = stack.move();
   return {
     box,
     builder,
+    url: env.NIXDEPLOY_URL,
     installed,
     build,
     cli,
@@ -117,7 +123,8 @@ export async function createOwnHost(name: string): Promise<OwnHost> {
       current: await box.run(["readlink", "--canonicalize", "/run/current-system"]),
       bootDefault: await box.bootDefault(),
     }),
-    migrations: () => readMigrations(box.diskPath(`${DATA_DIRECTORY}/coordinator.db`)),
+    migrations: () => queryDatabase(databaseFile, "select id from migrations order by id"),
+    checkDatabase: () => queryDatabase(databaseFile, "pragma integrity_check"),
     async program(unit) {
       const id = await box.unit(unit, "MainPID");
       return id === "0" ? null : await box.run(["readlink", `/proc/${id}/exe`]);
@@ -197,9 +204,12 @@ async function readEnd(process: SpawnedProcess): Promise<OwnRollout> {
   }
 }
 
-async function readMigrations(file: string): Promise<string[]> {
+/** The first column. */
+async function queryDatabase(file: string, query: string): Promise<string[]> {
   const { Database } = await import("bun:sqlite");
   using database = new Database(file, { readonly: true });
-  const rows = database.query<{ id: string }, []>("select id from migrations order by id").all();
-  return rows.map(({ id }) => id);
+  return database
+    .query<Record<string, string>, []>(query)
+    .all()
+    .map((row) => Object.values(row)[0] ?? "");
 }

@@ -3,6 +3,7 @@
  * agent meanwhile, the supervisor goes on; whatever happens to the supervisor, another one is started from the record.
  */
 import { join } from "node:path";
+import { CONFIRM_WINDOW_DEFAULT_MS } from "../../deployment.ts";
 import { describeError, NixdeployError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { DeploymentId } from "../../names.ts";
@@ -65,7 +66,6 @@ export type ActivationsDeps = {
   readonly logger: Logger;
 };
 
-const CONFIRM_WINDOW_MS = 60_000;
 const ACTIVATION_TIMEOUT_MS = 30 * 60_000;
 /** How often it is looked whether a supervisor is alive. */
 const SUPERVISOR_LOOK_MS = 2_000;
@@ -141,7 +141,7 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
     },
     policy: {
       onUnitFailure: offer.policy?.onUnitFailure ?? "rollback",
-      confirmWindowMs: offer.policy?.confirmWindowMs ?? CONFIRM_WINDOW_MS,
+      confirmWindowMs: offer.policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
       activationTimeoutMs: offer.policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_MS,
     },
     prover: unit === null ? { kind: "supervisor" } : { kind: "agent", unit },
