@@ -51,6 +51,8 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   { name: "agents", summary: "List the agents", load: () => import("./agents.ts") },
   { name: "cache", summary: "Show and set binary caches", load: () => import("./cache.ts") },
+  { name: "backup", summary: "Copy the coordinator's database while it serves", load: () => import("./backup.ts") },
+  { name: "restore", summary: "Make a backup the coordinator's database", load: () => import("./restore.ts") },
 ];
 
 /** What the command line asked for. */

@@ -10,7 +10,7 @@
  */
 import { accessSync, chmodSync, constants, existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { open, rename } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
 import { takeExclusiveLock } from "./database/lock.ts";
 
@@ -40,7 +40,11 @@ const LOST_AND_FOUND = "lost+found";
  * @throws NixdeployError `host` when it cannot be written, or is not ours, or lost its database, `conflict` when
  *   another process works on it
  */
-export function openDataDirectory(directory: string): DataDirectory {
+export function openDataDirectory(
+  directory: string,
+  /** For a restore: a database that is gone is no fault. */
+  options: { readonly mayLackDatabase: boolean } = { mayLackDatabase: false },
+): DataDirectory {
   try {
     takeFolder(directory);
   } catch (cause) {
@@ -62,11 +66,11 @@ export function openDataDirectory(directory: string): DataDirectory {
       },
     );
   }
-  if (hasLostDatabase(directory)) {
+  if (!options.mayLackDatabase && hasLostDatabase(directory)) {
     lock[Symbol.dispose]();
     const file = join(directory, DATABASE);
     throw new NixdeployError("host", `cannot open the database ${file}: it is gone, or empty`, {
-      hint: `Restore it from a backup. To begin anew, without its tokens and agents, remove ${join(directory, ADMIN_TOKEN)} first.`,
+      hint: `Restore it with \`nixdeploy restore FILE\`. To begin anew, without its tokens and agents, remove ${join(directory, ADMIN_TOKEN)} first.`,
     });
   }
   return {
@@ -127,10 +131,11 @@ async function replaceFile(file: string, text: string): Promise<void> {
     await handle.close();
   }
   await rename(temporary, file);
-  const folder = await open(join(file, ".."), "r");
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
+  await syncFolder(dirname(file));
+}
+
+/** Makes new and renamed files in a folder durable. */
+export async function syncFolder(path: string): Promise<void> {
+  await using folder = await open(path, "r");
+  await folder.sync();
 }

@@ -16,6 +16,7 @@
  * | supersede    | superseded | ask to stop      | ask to stop ⁴    | –                         | –        |
  * | cancel       | cancelled  | ask to stop      | ask to stop      | ask to stop               | –        |
  * | expire       | expired    | –                | –                | –                         | –        |
+ * | restore      | cancelled  | cancelled        | cancelled        | –                         | –        |
  *
  * ¹ superseded instead when a newer one waits: an agent has at most one queued deployment. The same for a queued one
  *   that was asked to stop.
@@ -40,13 +41,16 @@ export type LifecycleEvent =
   | { readonly type: "outcome"; readonly outcome: Outcome; readonly reason: string }
   | { readonly type: "supersede" }
   | { readonly type: "cancel" }
-  | { readonly type: "expire" };
+  | { readonly type: "expire" }
+  /** The database is a backup: what it was about to start may have been done, or overtaken, since. */
+  | { readonly type: "restore" };
 
 /** The next state, with the sentence that explains it where there is something to explain. */
 export type LifecycleChange = Lifecycle & { readonly reason: string | null };
 
 const SUPERSEDED = "A newer deployment took its place.";
 const FORGOTTEN = "The agent came back without any memory of it; look at what the machine runs.";
+const RESTORED = "The coordinator was restored from a backup before it ended; start it again if it is still wanted.";
 
 /** @returns null when the event means nothing in this state (see the table above) */
 export function step(current: Lifecycle, event: LifecycleEvent): LifecycleChange | null {
@@ -73,6 +77,8 @@ export function step(current: Lifecycle, event: LifecycleEvent): LifecycleChange
         : askToStop(current, "cancelled");
     case "expire":
       return current.state === "queued" ? enter("expired", "The agent did not come back in time.") : null;
+    case "restore":
+      return ["queued", "offered", "fetching"].includes(current.state) ? enter("cancelled", RESTORED) : null;
     default:
       return event satisfies never;
   }

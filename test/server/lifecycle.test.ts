@@ -18,6 +18,7 @@ const EVENTS = {
   supersede: { type: "supersede" },
   cancel: { type: "cancel" },
   expire: { type: "expire" },
+  restore: { type: "restore" },
 } as const satisfies Record<string, LifecycleEvent>;
 type EventName = keyof typeof EVENTS;
 
@@ -50,6 +51,20 @@ const TABLE = `
 | rebooting             | activating            | succeeded | cancelled  | –                   | rebooting!cancelled    | –       |
 | confirming            | activating            | succeeded | cancelled  | –                   | confirming!cancelled   | –       |
 | rolling-back          | activating            | succeeded | cancelled  | –                   | rolling-back!cancelled | –       |
+
+| state                 | restore   |
+| queued                | cancelled |
+| offered               | cancelled |
+| offered!cancelled     | cancelled |
+| offered!superseded    | cancelled |
+| fetching              | cancelled |
+| fetching!cancelled    | cancelled |
+| fetching!superseded   | cancelled |
+| activating            | –         |
+| activating!superseded | –         |
+| rebooting             | –         |
+| confirming            | –         |
+| rolling-back          | –         |
 `;
 
 type Case = { readonly from: string; readonly event: EventName; readonly to: string };

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { BunFile } from "bun";
 import { describeError, NixdeployError } from "../../errors.ts";
 import { type FileHash, formatHashNix32 } from "../../nix/hash.ts";
+import { syncFolder } from "../data-directory.ts";
 
 export type BlobStore = {
   beginWrite(name: string): Promise<BlobWriter>;
@@ -66,13 +67,4 @@ export async function openBlobStore(directory: string): Promise<BlobStore> {
       };
     },
   };
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const handle = await open(path, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

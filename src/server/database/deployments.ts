@@ -114,6 +114,12 @@ export async function listOffered(database: CoordinatorDatabase): Promise<readon
     .execute();
 }
 
+/** Everything that has not begun to touch its machine, of every agent. */
+export async function listNotBegun(database: CoordinatorDatabase): Promise<readonly DeploymentRow[]> {
+  const waiting = ["queued", "offered", "fetching"] as const;
+  return await database.selectFrom("deployments").selectAll().where("state", "in", waiting).orderBy("number").execute();
+}
+
 /** Newest first, of some agents or of all agents of some workspaces. */
 export async function listDeployments(
   database: CoordinatorDatabase,

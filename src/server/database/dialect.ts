@@ -76,6 +76,15 @@ class Dialect extends BunSqliteDialect {
   }
 }
 
+/**
+ * Ends the work on a file that is to be moved: everything is in it, and no log beside it. Closing alone does not see to
+ * that: Bun keeps a connection open until its last statement is collected.
+ */
+export async function closeIntoOneFile(database: CoordinatorDatabase): Promise<void> {
+  await sql`pragma journal_mode = delete`.execute(database);
+  await database.destroy();
+}
+
 /** A `create table` whose columns reject values of another type. */
 export function strictTable(name: string, columns: readonly string[]): string {
   return `create table ${name} (\n  ${columns.join(",\n  ")}\n) strict`;

@@ -98,6 +98,46 @@ export async function insertNar(database: CoordinatorDatabase, row: NarRow): Pro
     .execute();
 }
 
+/** All of every cache. */
+export async function listNars(database: CoordinatorDatabase): Promise<readonly NarRow[]> {
+  return await database.selectFrom("nars").selectAll().execute();
+}
+
+/**
+ * Forgets NAR files that are gone, and with them every path that needs one, directly or through its references.
+ * @returns how many paths were forgotten
+ */
+export async function forgetNars(
+  transaction: CoordinatorDatabase,
+  lost: readonly Pick<NarRow, "cache_id" | "file_hash">[],
+): Promise<number> {
+  const keyOf = (row: Pick<NarRow, "cache_id" | "file_hash">) => `${row.cache_id} ${row.file_hash}`;
+  const lostKeys = new Set(lost.map(keyOf));
+  const all = await transaction
+    .selectFrom("paths")
+    .select(["cache_id", "hash_part", "file_hash", "reference_names"])
+    .execute();
+  const users = new Map<string, (typeof all)[number][]>();
+  for (const row of all) {
+    for (const reference of referencesOf(row)) {
+      const key = `${row.cache_id} ${storePathHash(reference)}`;
+      users.set(key, [...(users.get(key) ?? []), row]);
+    }
+  }
+  const forgotten = new Set(all.filter((row) => lostKeys.has(keyOf(row))));
+  // A set grows while it is walked, so this ends when nobody new is found.
+  for (const row of forgotten) {
+    for (const user of users.get(`${row.cache_id} ${row.hash_part}`) ?? []) forgotten.add(user);
+  }
+  for (const { cache_id, hash_part } of forgotten) {
+    await transaction.deleteFrom("paths").where("cache_id", "=", cache_id).where("hash_part", "=", hash_part).execute();
+  }
+  for (const { cache_id, file_hash } of lost) {
+    await transaction.deleteFrom("nars").where("cache_id", "=", cache_id).where("file_hash", "=", file_hash).execute();
+  }
+  return forgotten.size;
+}
+
 /** Inserts paths that are not there yet; one that is there keeps its NAR and its signatures. */
 export async function insertPaths(database: CoordinatorDatabase, rows: readonly PathRow[]): Promise<void> {
   for (const batch of batches(rows, 80)) {
