@@ -98,6 +98,8 @@ export const machineStateSchema = z.object({
   /** /run/current-system and /run/booted-system; null where the machine has none. */
   currentPath: storePathSchema.nullable(),
   bootedPath: storePathSchema.nullable(),
+  /** The system whose specialisation /run/current-system is; null when it is none. */
+  currentBasePath: storePathSchema.nullable().optional(),
   /** Free bytes of the file system of the Nix store. */
   storeFreeBytes: count.nullable(),
   /** The deployment this agent works on, if any. */

@@ -12,6 +12,8 @@ import type { AgentName, DeploymentId } from "../names.ts";
 import type { DaemonConnection } from "../nix/daemon/connection.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import { ensureDirectory } from "./durable-file.ts";
+import { readStoreLink } from "./profile-link.ts";
+import { isMissing } from "./system-error.ts";
 
 export type GcRoots = {
   /** Roots valid paths: the deployment's own first, then what it needs besides. @throws NixdeployError("host") */
@@ -22,6 +24,8 @@ export type GcRoots = {
   }): Promise<void>;
   /** Removes the links of all other deployments of this agent. */
   dropOthers(deploymentId: DeploymentId): Promise<void>;
+  /** What this agent keeps now. */
+  list(): Promise<readonly StorePath[]>;
 };
 
 const ROOT_DIRECTORY = "/nix/var/nix/gcroots/nixdeploy";
@@ -34,6 +38,7 @@ export function createGcRoots(options: {
 }): GcRoots {
   const { agent, isRoot } = options;
   const directory = isRoot ? ROOT_DIRECTORY : join(options.stateDirectory, "gcroots");
+  const own = new RegExp(`^${RegExp.escape(agent)}-[0-9a-z]{16}(-[0-9]+)?(\\.new)?$`);
   const linkOf = (id: DeploymentId, index: number) => `${agent}-${id}${index === 0 ? "" : `-${index}`}`;
   return {
     async keep({ deploymentId, storePaths, daemon }) {
@@ -56,11 +61,22 @@ export function createGcRoots(options: {
     },
     async dropOthers(deploymentId) {
       await ensureDirectory(directory, 0o755);
-      const own = new RegExp(`^${RegExp.escape(agent)}-[0-9a-z]{16}(-[0-9]+)?(\\.new)?$`);
       for (const name of await readdir(directory)) {
         if (own.test(name) && !name.startsWith(linkOf(deploymentId, 0)))
           await rm(join(directory, name), { force: true });
       }
+    },
+    async list() {
+      const names = await readdir(directory).catch((error: unknown) => {
+        if (isMissing(error)) return [];
+        throw error;
+      });
+      const paths: StorePath[] = [];
+      for (const name of names.filter((candidate) => own.test(candidate))) {
+        const path = await readStoreLink(join(directory, name));
+        if (path !== null) paths.push(path);
+      }
+      return paths;
     },
   };
 }

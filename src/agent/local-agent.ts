@@ -11,10 +11,11 @@ import type { Clock, Random } from "../runtime.ts";
 import { createActivations } from "./activation/activations.ts";
 import { systemBootClock } from "./activation/boot-clock.ts";
 import { launchSupervisor } from "./activation/launch.ts";
+import { resolveSpecialisation } from "./activation/specialisation.ts";
 import { createServiceManager } from "./activation/systemd.ts";
 import { type AgentConfig, createAgent } from "./agent.ts";
 import { createGcRoots } from "./gc-roots.ts";
-import { createMachine, readTopNames } from "./machine.ts";
+import { createMachine, readPlatform, readTopNames } from "./machine.ts";
 import { runProgram } from "./process.ts";
 import { cleanEnvironment } from "./program-environment.ts";
 import { createWebSocketDialer } from "./websocket.ts";
@@ -36,7 +37,12 @@ export type LocalAgentOptions = {
 /** @throws as `Agent.run` */
 export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
   const { config, environment, clock, random, logger } = options;
-  const machine = createMachine(config.profilePath);
+  const gcRoots = createGcRoots({
+    agent: config.name,
+    isRoot: process.getuid?.() === 0,
+    stateDirectory: config.stateDirectory,
+  });
+  const machine = createMachine(config.profilePath, gcRoots.list);
   const programs = cleanEnvironment(environment);
   const services = createServiceManager({ agentName: config.name, run: runProgram, clock, environment: programs });
   await using http = createHttpClient({
@@ -78,13 +84,13 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
       readCurrentSystem: machine.readCurrentSystem,
       readNames: readTopNames,
       readFailedUnits: services.readFailedUnits,
+      platform: machine.system,
+      readPlatform,
+      findSpecialisation: machine.findSpecialisation,
+      resolveSpecialisation,
       bootClock: systemBootClock,
     }),
-    gcRoots: createGcRoots({
-      agent: config.name,
-      isRoot: process.getuid?.() === 0,
-      stateDirectory: config.stateDirectory,
-    }),
+    gcRoots,
   });
   options.signal.addEventListener("abort", options.onStopping, { once: true });
   await agent.run(options.signal);

@@ -55,7 +55,7 @@ export async function runLocalSupervisor(options: LocalSupervisorOptions): Promi
 
 /** A login of its own, beside the agent's connection, only to prove that the coordinator can be reached. */
 async function loginAsSupervisor(record: ActivationRecord, options: LocalSupervisorOptions): Promise<boolean> {
-  const machine = createMachine(record.profilePath);
+  const machine = createMachine(record.profilePath, async () => [record.storePath]);
   const { deploymentId } = record;
   const result = await login({
     ...options,

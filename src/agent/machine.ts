@@ -1,10 +1,13 @@
 /** What the coordinator is told about this machine: who it is, and what really runs on it. Reads, changes nothing. */
-import { readdir, statfs } from "node:fs/promises";
+import { readdir, readFile, statfs } from "node:fs/promises";
 import { hostname } from "node:os";
+import { basename, dirname, join } from "node:path";
 import type { DeploymentId } from "../names.ts";
+import { formatGenerationLink, parseGenerationLink } from "../nix/profile.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import { STORE_DIR } from "../nix/store-path.ts";
 import type { MachineState } from "../protocol.ts";
+import { findSpecialisation, type RunningSpecialisation } from "./activation/specialisation.ts";
 import { readProfile, readStoreLink } from "./profile-link.ts";
 import { hasCode, isMissing } from "./system-error.ts";
 
@@ -15,6 +18,8 @@ export type Machine = {
   readState(inFlight: DeploymentId | null): Promise<MachineState>;
   /** What /run/current-system names; null where there is none. */
   readCurrentSystem(): Promise<StorePath | null>;
+  /** Of which system this one, the running one, is a specialisation; null when it is none. */
+  findSpecialisation(current: StorePath): Promise<RunningSpecialisation | null>;
   /** Free bytes of the file system of the store; null when it cannot be told. */
   readStoreFreeBytes(): Promise<number | null>;
 };
@@ -30,19 +35,32 @@ const ARCHITECTURES: Readonly<Record<string, string>> = {
   loong64: "loongarch64",
 };
 
-/** @param profilePath absolute */
-export function createMachine(profilePath: string): Machine {
+/** Generations whose specialisation may run: a boot menu offers them all. */
+const GENERATIONS_MAX = 100;
+
+/**
+ * @param profilePath absolute
+ * @param readKept systems that no profile names, and that may run all the same
+ */
+export function createMachine(
+  profilePath: string,
+  readKept: () => Promise<readonly StorePath[]> = async () => [],
+): Machine {
+  const find = createSpecialisationFinder(profilePath, readKept);
   return {
     system: `${ARCHITECTURES[process.arch] ?? process.arch}-${process.platform}`,
     hostName: hostname(),
     readCurrentSystem: () => readStoreLink(CURRENT_SYSTEM),
+    findSpecialisation: find,
     readStoreFreeBytes,
     async readState(inFlight) {
       const profile = await readProfile(profilePath);
+      const currentPath = await readStoreLink(CURRENT_SYSTEM);
       return {
         profilePath: profile.storePath,
         generation: profile.generation,
-        currentPath: await readStoreLink(CURRENT_SYSTEM),
+        currentPath,
+        currentBasePath: currentPath === null ? null : ((await find(currentPath))?.base ?? null),
         bootedPath: await readStoreLink(BOOTED_SYSTEM),
         storeFreeBytes: await readStoreFreeBytes(),
         inFlight,
@@ -61,12 +79,57 @@ async function readStoreFreeBytes(): Promise<number | null> {
   }
 }
 
-/** The names at the top of a store path; none when it is a file, or gone. */
-export async function readTopNames(path: StorePath): Promise<ReadonlySet<string>> {
+/** The names at the top of a folder; none when it is a file, or gone. */
+export async function readTopNames(path: string): Promise<ReadonlySet<string>> {
   try {
     return new Set(await readdir(path));
   } catch (error) {
     if (isMissing(error) || hasCode(error, "ENOTDIR")) return new Set();
     throw error;
   }
+}
+
+/** The platform that a NixOS system is for; null when it does not say. */
+export async function readPlatform(system: StorePath): Promise<string | null> {
+  try {
+    return (await readFile(join(system, "system"), "utf8")).trim() || null;
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw error;
+  }
+}
+
+/** Searches once for each state of the links; a machine without specialisations is found out by two of them. */
+function createSpecialisationFinder(profilePath: string, readKept: () => Promise<readonly StorePath[]>) {
+  let latest: { readonly key: string; readonly found: RunningSpecialisation | null } | null = null;
+  return async (current: StorePath): Promise<RunningSpecialisation | null> => {
+    const profile = (await readProfile(profilePath)).storePath;
+    if (current === profile) return null;
+    const booted = await readStoreLink(BOOTED_SYSTEM);
+    const kept = await readKept();
+    const key = [current, profile, booted, ...kept].join("\n");
+    if (latest?.key === key) return latest.found;
+    const bases = [...kept, profile, booted].filter((path) => path !== null);
+    const found =
+      (await findSpecialisation(current, bases)) ??
+      (await findSpecialisation(current, await readGenerations(profilePath)));
+    latest = { key, found };
+    return found;
+  };
+}
+
+/** What the profile named, latest first. */
+async function readGenerations(profilePath: string): Promise<readonly StorePath[]> {
+  const directory = dirname(profilePath);
+  const generations = [...(await readTopNames(directory))]
+    .map(parseGenerationLink)
+    .filter((link) => link?.profile === basename(profilePath))
+    .sort((one, other) => (other?.generation ?? 0) - (one?.generation ?? 0))
+    .slice(0, GENERATIONS_MAX);
+  const paths: StorePath[] = [];
+  for (const link of generations) {
+    const path = link === null ? null : await readStoreLink(join(directory, formatGenerationLink(link)));
+    if (path !== null) paths.push(path);
+  }
+  return paths;
 }

@@ -254,7 +254,7 @@ async function findProved(
   if (proof === undefined) return {};
   const row = await findDeployment(database, proof.deploymentId);
   if (row === null || row.agent_id !== agent.id || isTerminal(row.state)) return {};
-  const runs = [state.currentPath, state.profilePath].includes(row.store_path);
+  const runs = [state.currentPath, state.currentBasePath, state.profilePath].includes(row.store_path);
   return runs ? { proved: row.id } : {};
 }
 

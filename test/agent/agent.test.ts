@@ -142,6 +142,10 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
       readCurrentSystem: async () => null,
       readNames: async () => new Set(),
       readFailedUnits: async () => null,
+      platform: "x86_64-linux",
+      readPlatform: async () => null,
+      findSpecialisation: async () => null,
+      resolveSpecialisation: async () => null,
       bootClock: { read: async () => ({ bootId: "the-boot", uptimeMs: 1_000 }) },
       logger: silentLogger,
     }),
@@ -157,6 +161,7 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
         inFlight,
       }),
       readCurrentSystem: async () => null,
+      findSpecialisation: async () => null,
       readStoreFreeBytes: async () => 1e9,
     },
     gcRoots: {
@@ -165,6 +170,7 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
         roots.push(...storePaths);
       },
       dropOthers: async () => {},
+      list: async () => [],
     },
   });
   const stop = new AbortController();

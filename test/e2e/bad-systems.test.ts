@@ -50,6 +50,22 @@ test.each(PROGRAMS)(
   60_000,
 );
 
+test("a system for another platform", async () => {
+  const [here, elsewhere] =
+    process.arch === "arm64" ? ["aarch64-linux", "x86_64-linux"] : ["x86_64-linux", "aarch64-linux"];
+  for (const mode of ["switch", "boot", "test", "dry-activate"]) {
+    const { state, reason } = await deploy({ system: elsewhere }, { flags: ["--mode", mode] });
+    expect([state, reason]).toEqual([
+      "failed",
+      expect.stringMatching(
+        new RegExp(
+          `^Cannot activate /nix/store/\\S+: it is a system for ${elsewhere}, and this machine is ${here}\\.$`,
+        ),
+      ),
+    ]);
+  }
+}, 60_000);
+
 test("a profile directory that is not writable", async () => {
   const directory = "/nix/var/nix/profiles";
   await nuc.run(["mount", "--no-mtab", "--bind", directory, directory]);
@@ -89,6 +105,16 @@ test("a rollback script that was never pushed", async () => {
   expect(refused.stderr).toContain(ABSENT);
   expect(await probe.sides()).toEqual({ permanent: oldSystem, running: oldSystem, unit: "0" });
   expect((await nuc.exec(["nix-store", "--check-validity", system])).exitCode).not.toBe(0);
+}, 60_000);
+
+test("a path that lies in the store and is not valid there is fetched, not trusted", async () => {
+  const { system, spec } = await prepare({}, null);
+  const script = `${system}/bin/switch-to-configuration`;
+  await nuc.run(["mkdir", "-p", `${system}/bin`]);
+  await nuc.run(["/bin/sh", "-euc", 'printf "#!/bin/sh\\necho wrong\\n" > "$0"; chmod +x "$0"', script]);
+  await fleet.expectRun(["activate", spec]);
+  expect(await probe.sides()).toEqual({ permanent: system, running: system, unit: `${versions}` });
+  expect(await nuc.run(["nix-store", "--verify-path", system])).toBe("");
 }, 60_000);
 
 type DeployOptions = { readonly script?: string; readonly flags?: readonly string[]; readonly isTouched?: boolean };

@@ -84,6 +84,10 @@ export type FixtureOptions = {
     readonly faults?: readonly Fault[];
     /** Who runs its units: a few shell functions (default), or systemd, which takes a box (systemd-box.ts). */
     readonly serviceManager?: "small" | "systemd";
+    /** Variants of it, by name: what is different in each. Its version is VERSION-NAME unless told. */
+    readonly specialisations?: Readonly<Record<string, Partial<Omit<FixtureOptions["system"], "specialisations">>>>;
+    /** The platform that it says it is for; default the builder's. */
+    readonly system?: string;
     /** What is wrong with bin/switch-to-configuration itself; default nothing. */
     readonly switchProgram?: "missing" | "not-executable" | "foreign";
   };

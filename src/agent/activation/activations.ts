@@ -20,6 +20,7 @@ import { undoUnitOf } from "./launch.ts";
 import { findRefusal } from "./plan.ts";
 import { recordProof } from "./proof.ts";
 import { type ActivationRecord, readRecord, removeRecord, requestCancel, writeRecord } from "./record.ts";
+import type { RunningSpecialisation } from "./specialisation.ts";
 
 export type Activations = {
   /**
@@ -61,6 +62,13 @@ export type ActivationsDeps = {
   readonly readCurrentSystem: () => Promise<StorePath | null>;
   readonly readNames: (path: StorePath) => Promise<ReadonlySet<string>>;
   readonly readFailedUnits: () => Promise<readonly string[] | null>;
+  /** This machine's, such as `x86_64-linux`. */
+  readonly platform: string;
+  /** The one that a NixOS system says it is for; null when it does not say. */
+  readonly readPlatform: (system: StorePath) => Promise<string | null>;
+  /** Of which system the running one is a specialisation; null when it is none. */
+  readonly findSpecialisation: (current: StorePath) => Promise<RunningSpecialisation | null>;
+  readonly resolveSpecialisation: (system: StorePath, name: string) => Promise<StorePath | null>;
   readonly bootClock: BootClock;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -111,21 +119,21 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   const { storePath, mode } = offer;
   const type = detectSystemType(await deps.readNames(storePath));
   const currentSystem = await deps.readCurrentSystem();
+  const running = type === "nixos" && currentSystem !== null ? await deps.findSpecialisation(currentSystem) : null;
+  const variant = running === null ? null : await deps.resolveSpecialisation(storePath, running.name);
   const refusal = findRefusal({
-    ...{ type, currentSystem, mode, profilePath: config.profilePath },
+    ...{ type, currentSystem, mode, profilePath: config.profilePath, machinePlatform: deps.platform },
     previousType: await readType(request.previousProfile, deps),
+    platform: type === "nixos" ? await deps.readPlatform(storePath) : null,
+    specialisation: running === null ? null : { name: running.name, isInNew: variant !== null },
   });
   if (refusal !== null) return `Cannot activate ${storePath}: ${refusal}.`;
+  // What is only for the next boot makes no variant live.
+  const specialisation =
+    running === null || variant === null || mode === "boot" ? null : { name: running.name, path: variant };
   const unit = type === "nixos" ? await deps.agentUnit() : null;
-  if (unit !== null) {
-    if (!(await deps.hasUnit(storePath, unit))) {
-      return `Cannot activate ${storePath}: it does not contain this agent's unit ${unit}, so nobody could prove that it works.`;
-    }
-    const undoUnit = undoUnitOf(config.name);
-    if (!(await deps.hasUnit(storePath, undoUnit))) {
-      return `Cannot activate ${storePath}: it does not contain the unit ${undoUnit}, so nobody would go back after a reboot.`;
-    }
-  }
+  const missing = unit === null ? null : await findMissingUnit({ storePath, specialisation, unit }, deps);
+  if (missing !== null) return `Cannot activate ${storePath}: ${missing}.`;
   return {
     version: 1,
     deploymentId: offer.deploymentId,
@@ -154,7 +162,36 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
     commitBegun: false,
     unitsFailed: false,
     ...{ note: null, reason: null, outcome: null, exitCode: null },
+    ...(specialisation === null ? {} : { specialisation }),
   };
+}
+
+/** The variant is what runs, the system itself what a reboot brings: both need their units. */
+async function findMissingUnit(
+  next: {
+    readonly storePath: StorePath;
+    readonly specialisation: NonNullable<ActivationRecord["specialisation"]> | null;
+    readonly unit: string;
+  },
+  deps: ActivationsDeps,
+): Promise<string | null> {
+  const { storePath, specialisation, unit } = next;
+  const undoUnit = undoUnitOf(deps.config.name);
+  const systems = [
+    { who: "it", path: storePath },
+    ...(specialisation === null
+      ? []
+      : [{ who: `its specialisation ${specialisation.name}`, path: specialisation.path }]),
+  ];
+  for (const { who, path } of systems) {
+    if (!(await deps.hasUnit(path, unit))) {
+      return `${who} does not contain this agent's unit ${unit}, so nobody could prove that it works`;
+    }
+    if (!(await deps.hasUnit(path, undoUnit))) {
+      return `${who} does not contain the unit ${undoUnit}, so nobody would go back after a reboot`;
+    }
+  }
+  return null;
 }
 
 /** A record that is not surely durable does not count: nobody may go on from what is told to have failed. */

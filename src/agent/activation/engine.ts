@@ -189,14 +189,15 @@ function describeSuccess(record: ActivationRecord): { outcome: Outcome; reason: 
   return { outcome: "degraded", reason: `${text}; some units failed, and the policy is to keep it` };
 }
 
-function describeLive({ storePath, mode, type }: ActivationRecord): string {
+function describeLive({ storePath, mode, type, specialisation }: ActivationRecord): string {
+  const variant = specialisation === undefined ? "" : ` in its specialisation ${specialisation.name}`;
   switch (mode) {
     case "switch":
-      return `${storePath} is live`;
+      return `${storePath} is live${variant}`;
     case "boot":
       return `${storePath} takes effect at the next reboot`;
     case "test":
-      return `${storePath} is live until the next reboot`;
+      return `${storePath} is live${variant} until the next reboot`;
     case "dry-activate":
       return type === "nixos"
         ? `${storePath} was only asked what it would do; nothing was changed`

@@ -6,6 +6,9 @@
  *   commit    nix-env --set, switch-to-configuration boot
  *   undo      if anything was committed: the previous profile and its `boot`; then the previous system's `test`
  *
+ * Where the machine runs a specialisation, `check` and `test` are those of the new system's variant of that name, and
+ * everything permanent is of the system itself (`specialisation.ts`).
+ *
  * What the exit codes of `test` mean is decided in `judge.ts`.
  */
 import type { StorePath } from "../../nix/store-path.ts";
@@ -26,6 +29,7 @@ import { EXIT_LOCK_HELD, judgeTest, judgeUndo } from "./judge.ts";
 import { describeUnprovedKernel } from "./kernel.ts";
 import { findObstacle } from "./obstacles.ts";
 import type { ActivationRecord } from "./record.ts";
+import { specialisationDirectory } from "./specialisation.ts";
 
 type Action = "check" | "dry-activate" | "test" | "boot";
 
@@ -66,13 +70,27 @@ export function createNixosDriver(deps: DriverDeps): Driver {
     activate: () => runTest(deps),
     commit,
     undo,
-    runsNew: async () => (await deps.readCurrentSystem()) === storePath,
+    // After a reboot in the middle of a commit it is the system itself, whose boot entry was the default.
+    runsNew: async () => {
+      const running = await deps.readCurrentSystem();
+      return running === liveSystemOf(record) || running === storePath;
+    },
   };
+}
+
+/** What is to be /run/current-system. */
+function liveSystemOf({ storePath, specialisation }: ActivationRecord): StorePath {
+  return specialisation?.path ?? storePath;
+}
+
+/** Where its switch-to-configuration is found. */
+function liveDirectoryOf({ storePath, specialisation }: ActivationRecord): string {
+  return specialisation === undefined ? storePath : specialisationDirectory(storePath, specialisation.name);
 }
 
 async function runCheck(deps: DriverDeps): Promise<StageEnd> {
   let isUnknown = false;
-  const exit = await runAction(deps.record.storePath, "check", deps, (line) => {
+  const exit = await runAction(liveDirectoryOf(deps.record), "check", deps, (line) => {
     isUnknown ||= USAGE.test(line);
   });
   if (isSuccess(exit) || (isUnknown && exit.kind === "exited")) return { kind: "good", exitCode: null };
@@ -85,7 +103,7 @@ async function runCheck(deps: DriverDeps): Promise<StageEnd> {
 }
 
 async function dryActivate(deps: DriverDeps): Promise<StageEnd> {
-  const exit = await runAction(deps.record.storePath, "dry-activate", deps);
+  const exit = await runAction(liveDirectoryOf(deps.record), "dry-activate", deps);
   if (isSuccess(exit)) return { kind: "good", exitCode: 0 };
   return {
     kind: "refused",
@@ -96,11 +114,13 @@ async function dryActivate(deps: DriverDeps): Promise<StageEnd> {
 
 async function runTest(deps: DriverDeps): Promise<StageEnd> {
   const { record } = deps;
-  const exit = await runAction(record.storePath, "test", deps);
+  const exit = await runAction(liveDirectoryOf(record), "test", deps);
   const failedNow = isSuccess(exit) ? null : await deps.readFailedUnits();
   const end = judgeTest({ exit, policy: record.policy, failedBefore: record.previous.failedUnits, failedNow });
   if (end.kind !== "good") return end;
-  const notes = [end.note, await describeUnprovedKernel(record.storePath)].filter((note) => typeof note === "string");
+  const notes = [end.note, await describeUnprovedKernel(liveSystemOf(record))].filter(
+    (note) => typeof note === "string",
+  );
   return notes.length === 0 ? end : { ...end, note: notes.join("; ") };
 }
 
@@ -139,7 +159,7 @@ async function readFailedOfOld(old: StorePath, deps: DriverDeps): Promise<readon
   if (failed === null) return null;
   const ofOld: string[] = [];
   for (const unit of failed) {
-    const isOfNewOnly = (await deps.hasUnit(deps.record.storePath, unit)) && !(await deps.hasUnit(old, unit));
+    const isOfNewOnly = (await deps.hasUnit(liveSystemOf(deps.record), unit)) && !(await deps.hasUnit(old, unit));
     if (!isOfNewOnly) ofOld.push(unit);
   }
   return ofOld;
@@ -147,7 +167,7 @@ async function readFailedOfOld(old: StorePath, deps: DriverDeps): Promise<readon
 
 /** While another activation holds the lock, waits for it, as long as an activation may take. */
 async function runAction(
-  system: StorePath,
+  system: string,
   action: Action,
   deps: DriverDeps,
   onLine?: (text: string) => void,

@@ -5,6 +5,9 @@
  *   nixos          ✓       ✓      ✓         ✓
  *   plain          ✓                        ✓
  *
+ * A NixOS system must be for this machine's platform, and have the specialisation that runs, unless it is only to take
+ * effect at the next boot, which boots the system itself.
+ *
  * nix-darwin and Home Manager are refused until their activation is built.
  */
 import type { Mode } from "../../deployment.ts";
@@ -20,7 +23,15 @@ export type PlanOptions = {
   readonly mode: Mode;
   /** Absolute path of the profile's link. */
   readonly profilePath: string;
+  /** The platform that a NixOS system says it is for, such as `x86_64-linux`; null when it does not say. */
+  readonly platform: string | null;
+  readonly machinePlatform: string;
+  /** The specialisation that runs, and whether the new system has it; null when none runs. */
+  readonly specialisation: { readonly name: string; readonly isInNew: boolean } | null;
 };
+
+/** Platforms whose programs a machine of another one runs, too. */
+const ALSO_RUNS: Readonly<Record<string, readonly string[]>> = { "x86_64-linux": ["i686-linux"] };
 
 const SYSTEM_PROFILE = "/nix/var/nix/profiles/system";
 
@@ -37,7 +48,7 @@ export function findRefusal(options: PlanOptions): string | null {
   }
   switch (type) {
     case "nixos":
-      return options.currentSystem === null ? "this machine runs no NixOS system that it could go back to" : null;
+      return findNixosRefusal(options);
     case "plain":
       return mode === "boot" || mode === "test" ? `it is ${what}, which has no mode ${mode}` : null;
     case "darwin":
@@ -46,4 +57,15 @@ export function findRefusal(options: PlanOptions): string | null {
     default:
       return type satisfies never;
   }
+}
+
+function findNixosRefusal(options: PlanOptions): string | null {
+  const { currentSystem, platform, machinePlatform, specialisation, mode } = options;
+  const isForeign = platform !== null && platform !== machinePlatform;
+  if (isForeign && ALSO_RUNS[machinePlatform]?.includes(platform) !== true) {
+    return `it is a system for ${platform}, and this machine is ${machinePlatform}`;
+  }
+  if (currentSystem === null) return "this machine runs no NixOS system that it could go back to";
+  if (specialisation === null || specialisation.isInNew || mode === "boot") return null;
+  return `this machine runs the specialisation ${specialisation.name}, which the new system does not have`;
 }

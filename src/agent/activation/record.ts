@@ -85,6 +85,9 @@ const recordSchema = z.object({
   reason: sentence.nullable(),
   outcome: z.enum(OUTCOMES).nullable(),
   exitCode: z.number().int().nullable(),
+
+  /** The variant of the new system that is made live, because the machine runs one of that name; absent: none. */
+  specialisation: z.object({ name: z.string(), path: storePathSchema }).optional(),
 });
 export type ActivationRecord = z.output<typeof recordSchema>;
 

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { type ActivationsDeps, createActivations } from "../../../src/agent/activation/activations.ts";
-import { readRecord, STAGES, writeRecord } from "../../../src/agent/activation/record.ts";
+import { readRecord, removeRecord, STAGES, writeRecord } from "../../../src/agent/activation/record.ts";
 import {
   type DeploymentStore,
   openDeploymentJournal,
@@ -17,11 +17,15 @@ import { actAs, simulateDisk } from "../../support/simulated-files.ts";
 import { createTemporaryDirectory, type TemporaryDirectory } from "../../support/temporary-directory.ts";
 import { createVirtualClock } from "../../support/virtual-clock.ts";
 import { offerOf } from "../offers.ts";
-import { BOOT_ID, NEW, OLD, recordOf } from "./records.ts";
+import { BOOT_ID, NEW, NEW_GAMING, OLD, OLD_GAMING, recordOf } from "./records.ts";
 
 const FACTS = { previousPath: OLD, fetchedBytes: 1, exitCode: 0, phaseMs: {} };
 const OUTCOME = { outcome: "succeeded", reason: "It is live.", ...FACTS } as const;
 const NIXOS = new Set(["nixos-version"]);
+const IN_GAMING: Partial<ActivationsDeps> = {
+  readCurrentSystem: async () => OLD_GAMING,
+  findSpecialisation: async (current) => (current === OLD_GAMING ? { base: OLD, name: "gaming" } : null),
+};
 
 let directory: TemporaryDirectory;
 let store: DeploymentStore;
@@ -59,6 +63,10 @@ function createSubject(changes: Partial<ActivationsDeps> = {}) {
     readCurrentSystem: async () => OLD,
     readNames: async () => NIXOS,
     readFailedUnits: async () => ["old.service"],
+    platform: "x86_64-linux",
+    readPlatform: async () => "x86_64-linux",
+    findSpecialisation: async () => null,
+    resolveSpecialisation: async () => null,
     bootClock: { read: async () => ({ bootId: BOOT_ID, uptimeMs }) },
     clock: createVirtualClock(),
     logger: silentLogger,
@@ -84,6 +92,18 @@ describe("an activation that may begin", () => {
       recordOf({ policy, fetchedBytes: 5, previous: { profile: OLD, current: OLD, failedUnits: ["old.service"] } }),
     );
     expect(await createSubject().pending()).toBe(journal.offer.deploymentId);
+  });
+
+  test("has the variant of the new system on record where a specialisation runs, except for the next boot", async () => {
+    const deps = { ...IN_GAMING, resolveSpecialisation: async () => NEW_GAMING };
+    await createSubject(deps).begin(request(await begin()));
+    expect((await readRecord(directory.path))?.specialisation).toEqual({ name: "gaming", path: NEW_GAMING });
+    await removeRecord(directory.path);
+    const forBoot = await store.begin(offerOf("b", { storePath: NEW, mode: "boot" }));
+    for (const resolveSpecialisation of [deps.resolveSpecialisation, async () => null]) {
+      expect(await createSubject({ ...IN_GAMING, resolveSpecialisation }).begin(request(forBoot))).toBeNull();
+      expect((await readRecord(directory.path))?.specialisation).toBeUndefined();
+    }
   });
 
   test("has the device's defaults where the offer says nothing", async () => {
@@ -118,6 +138,19 @@ describe("an activation is refused, and leaves no record,", () => {
       { readNames: async () => new Set(["bin"]) },
       { mode: "test" },
       "no mode test",
+    ],
+    ["for another platform", { readPlatform: async () => "aarch64-linux" }, {}, "a system for aarch64-linux"],
+    ["without the specialisation that runs", IN_GAMING, {}, "runs the specialisation gaming, which"],
+    [
+      "whose specialisation lacks the undo unit",
+      {
+        ...IN_GAMING,
+        resolveSpecialisation: async () => NEW_GAMING,
+        agentUnit: async () => "nixdeploy-agent-nuc.service",
+        hasUnit: async (system, unit) => system === NEW || unit === "nixdeploy-agent-nuc.service",
+      },
+      {},
+      "its specialisation gaming does not contain the unit nixdeploy-undo-nuc.service",
     ],
     ["of a type that is not built", { readNames: async () => new Set(["hm-version"]) }, {}, "does not support yet"],
   ];

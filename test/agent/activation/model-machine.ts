@@ -8,7 +8,7 @@ import type { BootTime } from "../../../src/agent/activation/boot-clock.ts";
 import type { ProgramExit, RunProgram } from "../../../src/agent/process.ts";
 import { type StorePath, storePathContaining } from "../../../src/nix/store-path.ts";
 import { createVirtualClock, type VirtualClock } from "../../support/virtual-clock.ts";
-import { OLD } from "./records.ts";
+import { NEW_GAMING, OLD } from "./records.ts";
 
 /** What is run, for example "new test", "old boot", "set new", "script"; also "login" and "restart". */
 export type Effect = string;
@@ -47,8 +47,10 @@ export function createModelMachine(options: {
   readonly isNixos: boolean;
   readonly profilePath: string;
   readonly previous: StorePath | null;
+  /** Default: what the boot loader names. */
+  readonly current?: StorePath | null;
 }): ModelMachine {
-  const { isNixos, profilePath, previous } = options;
+  const { isNixos, profilePath, previous, current = OLD } = options;
   let boot = 1;
   let bootedAtMs = -100_000;
   const begin = (effect: Effect) => {
@@ -63,7 +65,7 @@ export function createModelMachine(options: {
       rmSync(profilePath, { force: true });
       if (target !== null) symlinkSync(target, profilePath);
     },
-    current: isNixos ? OLD : null,
+    current: isNixos ? current : null,
     bootDefault: isNixos ? OLD : null,
     failedUnits: [],
     isReachable: true,
@@ -115,7 +117,8 @@ function apply(machine: ModelMachine, command: string, args: readonly string[]):
   const system = storePathContaining(command);
   const action = args.at(-1) ?? "";
   if (command === "nix-env") machine.profile = storePathContaining(action);
-  if (system !== null && action === "test") machine.current = system;
+  const variant = /\/specialisation\/([^/]+)\//.exec(command)?.[1] ?? null;
+  if (system !== null && action === "test") machine.current = variant === null ? system : NEW_GAMING;
   if (system !== null && action === "boot") machine.bootDefault = system;
 }
 

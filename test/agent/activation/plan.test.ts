@@ -9,11 +9,16 @@ const SYSTEM_PROFILE = "/nix/var/nix/profiles/system";
 const OWN_PROFILE = "/nix/var/nix/profiles/per-user/ada/tools";
 
 /** What the refusal contains; null for none. */
-function expectedOf({ type, previousType, currentSystem, mode, profilePath }: PlanOptions): string | null {
+function expectedOf(options: PlanOptions): string | null {
+  const { type, previousType, currentSystem, mode, profilePath, platform, specialisation } = options;
   if (profilePath === SYSTEM_PROFILE && (type === "plain" || type === "home-manager")) return "takes only NixOS";
   if (previousType !== null && previousType !== type) return "a profile keeps its type";
   if (type === "darwin" || type === "home-manager") return "does not support yet";
-  if (type === "nixos") return currentSystem === null ? "no NixOS system that it could go back to" : null;
+  if (type === "nixos") {
+    if (platform === "aarch64-linux") return "it is a system for aarch64-linux, and this machine is x86_64-linux";
+    if (currentSystem === null) return "no NixOS system that it could go back to";
+    return specialisation?.isInNew === false && mode !== "boot" ? "runs the specialisation gaming, which" : null;
+  }
   return mode === "boot" || mode === "test" ? `has no mode ${mode}` : null;
 }
 
@@ -23,12 +28,20 @@ for (const type of SYSTEM_TYPES) {
       for (const previousType of [null, ...SYSTEM_TYPES]) {
         for (const profilePath of [SYSTEM_PROFILE, OWN_PROFILE]) {
           for (const currentSystem of [null, OLD]) {
-            const options = { type, previousType, currentSystem, mode, profilePath };
-            const expected = expectedOf(options);
-            test(`${mode} over ${previousType} in ${profilePath}, running ${currentSystem}: ${expected ?? "goes on"}`, () => {
-              const refusal = findRefusal(options);
-              if (expected === null) expect(refusal).toBeNull();
-              else expect(refusal).toContain(expected);
+            test(`${mode} over ${previousType} in ${profilePath}, running ${currentSystem}`, () => {
+              for (const platform of [null, "x86_64-linux", "i686-linux", "aarch64-linux"]) {
+                for (const isInNew of [null, true, false]) {
+                  const specialisation = isInNew === null ? null : { name: "gaming", isInNew };
+                  const options = {
+                    ...{ type, previousType, currentSystem, mode, profilePath, platform, specialisation },
+                    machinePlatform: "x86_64-linux",
+                  };
+                  const expected = expectedOf(options);
+                  const refusal = findRefusal(options);
+                  if (expected === null) expect(refusal).toBeNull();
+                  else expect(refusal).toContain(expected);
+                }
+              }
             });
           }
         }

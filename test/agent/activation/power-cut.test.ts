@@ -14,7 +14,7 @@ import { openDeploymentStore } from "../../../src/agent/deployment-store.ts";
 import type { Journal, OutcomeEntry } from "../../../src/agent/journal.ts";
 import { silentLogger } from "../../../src/log.ts";
 import { offerOf } from "../offers.ts";
-import { NEW } from "./records.ts";
+import { NEW, NEW_GAMING, OLD, OLD_GAMING } from "./records.ts";
 import { SCENARIOS } from "./scenarios.ts";
 import { createSimulatedProcess, type SimulatedProcess } from "./simulated-process.ts";
 import { createEmptySimulation, expectTruth, type Simulation } from "./simulation.ts";
@@ -54,6 +54,10 @@ function createAgentSide({ simulation, process: own, hasAgentUnit, signal, super
     hasUnit: async () => true,
     readCurrentSystem: async () => machine.current,
     readNames: async () => new Set(record.type === "nixos" ? ["nixos-version"] : ["bin"]),
+    platform: "x86_64-linux",
+    readPlatform: async () => null,
+    findSpecialisation: async (current) => (current === OLD_GAMING ? { base: OLD, name: "gaming" } : null),
+    resolveSpecialisation: async () => NEW_GAMING,
     readFailedUnits: async () => machine.failedUnits,
     bootClock: deps.bootClock,
     clock: own.clock,

@@ -6,6 +6,9 @@ import { deploymentIdOf } from "../offers.ts";
 
 export const OLD = storePathFor("old");
 export const NEW = storePathFor("new");
+/** Toplevels of their specialisation `gaming`. */
+export const OLD_GAMING = storePathFor("old-gaming");
+export const NEW_GAMING = storePathFor("new-gaming");
 export const SCRIPT = storePathFor("script");
 export const BOOT_ID = "boot-1";
 

@@ -2,7 +2,7 @@
 import type { ActivationRecord } from "../../../src/agent/activation/record.ts";
 import type { Outcome } from "../../../src/deployment.ts";
 import { exited, type ModelMachine } from "./model-machine.ts";
-import { SCRIPT } from "./records.ts";
+import { NEW_GAMING, OLD, OLD_GAMING, SCRIPT } from "./records.ts";
 import { createSimulation, type Simulation } from "./simulation.ts";
 
 export type Scenario = {
@@ -14,6 +14,10 @@ export type Scenario = {
 
 const failing = (exits: ModelMachine["exits"]) => (machine: ModelMachine) => {
   machine.exits = exits;
+};
+const IN_GAMING = {
+  previous: { profile: OLD, current: OLD_GAMING, failedUnits: [] },
+  specialisation: { name: "gaming", path: NEW_GAMING },
 };
 const PLAIN = { type: "plain" } as const;
 const FIRST = { ...PLAIN, previous: { profile: null, current: null, failedUnits: null } };
@@ -53,6 +57,19 @@ export const SCENARIOS: readonly Scenario[] = [
     prepare: failing({ script: [exited(1)] }),
   },
   { name: "dry-activate", outcome: "succeeded", record: { mode: "dry-activate" } },
+  { name: "a switch in a specialisation", outcome: "succeeded", record: IN_GAMING },
+  {
+    name: "a switch in a specialisation that breaks half-way",
+    outcome: "rolled-back",
+    record: IN_GAMING,
+    prepare: failing({ "new test": [exited(2)] }),
+  },
+  {
+    name: "a switch in a specialisation onto a full /boot",
+    outcome: "rolled-back",
+    record: IN_GAMING,
+    prepare: failing({ "new boot": [exited(1)] }),
+  },
   { name: "a plain profile", outcome: "succeeded", record: PLAIN },
   {
     name: "a plain profile with a script that says no",
