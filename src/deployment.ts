@@ -29,6 +29,13 @@ export type Phase = (typeof PHASES)[number];
 export const OUTCOMES = ["succeeded", "failed", "rolled-back", "degraded", "cancelled"] as const;
 export type Outcome = (typeof OUTCOMES)[number];
 
+/**
+ * What was wrong where a deployment was undone, as far as its agent can tell. `version`: what was deployed. `contact`:
+ * nothing but the confirmation was missing, and the old version does not reach the coordinator either.
+ */
+export const FAULTS = ["version", "contact"] as const;
+export type Fault = (typeof FAULTS)[number];
+
 export const MODES = ["switch", "boot", "test", "dry-activate"] as const;
 export type Mode = (typeof MODES)[number];
 

@@ -24,7 +24,7 @@
  * Unknown fields are ignored, so that versions may differ; an unknown `kind` is answered with `error`.
  */
 import { z } from "zod";
-import { MODES, OUTCOMES, PHASES } from "./deployment.ts";
+import { FAULTS, MODES, OUTCOMES, PHASES } from "./deployment.ts";
 import { parseAgentId, parseAgentName, parseCacheName, parseDeploymentId, parseWorkspaceName } from "./names.ts";
 import { parseStorePath } from "./nix/store-path.ts";
 
@@ -173,6 +173,8 @@ export const reportEntrySchema = z.discriminatedUnion("type", [
     exitCode: z.number().int().nullable(),
     /** Milliseconds spent in each phase. */
     phaseMs: z.partialRecord(z.enum(PHASES), count),
+    /** Absent where nothing was touched, and where it is nobody's fault: a cancel, a power cut. */
+    fault: z.enum(FAULTS).optional(),
   }),
 ]);
 export type ReportEntry = z.output<typeof reportEntrySchema>;
@@ -277,6 +279,8 @@ export const offerSchema = z.object({
   /** Run after activation on the agent's kind of system; a failure rolls back. */
   rollbackScript: storePathSchema.nullable(),
   policy: activationPolicySchema.optional(),
+  /** A person wants it although it may have failed on this device before: its quarantine is lifted. */
+  retry: z.boolean().optional(),
 });
 export type Offer = z.output<typeof offerSchema>;
 

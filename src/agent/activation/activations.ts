@@ -161,7 +161,7 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
     deadlineUptimeMs: null,
     commitBegun: false,
     unitsFailed: false,
-    ...{ note: null, reason: null, outcome: null, exitCode: null },
+    ...{ note: null, reason: null, cause: null, outcome: null, fault: null, exitCode: null },
     ...(specialisation === null ? {} : { specialisation }),
   };
 }

@@ -11,7 +11,7 @@ import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import type { ProgramExit, RunProgram } from "../process.ts";
 import { isMissing } from "../system-error.ts";
-import type { ActivationRecord } from "./record.ts";
+import type { ActivationRecord, Cause } from "./record.ts";
 
 export type StageEnd =
   | {
@@ -21,10 +21,20 @@ export type StageEnd =
       readonly unitsFailed?: boolean;
       /** What a person should know although it is good. */
       readonly note?: string;
+      /** Of an undo for want of a confirmation: whether the old version reaches the coordinator. */
+      readonly reachesCoordinator?: boolean;
     }
   /** Nothing was touched. The reason is a sentence without its full stop. */
-  | { readonly kind: "refused"; readonly reason: string; readonly exitCode: number | null }
-  | { readonly kind: "bad"; readonly reason: string; readonly exitCode: number | null };
+  | Bad<"refused">
+  | Bad<"bad">;
+
+type Bad<Kind> = {
+  readonly kind: Kind;
+  readonly reason: string;
+  readonly exitCode: number | null;
+  /** Default: "version". */
+  readonly cause?: Cause;
+};
 
 export type Driver = {
   /** May refuse while nothing is touched. In mode dry-activate: says what would be done. */

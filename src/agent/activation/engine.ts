@@ -29,15 +29,13 @@
  * Until committing, the boot default is the previous system: a power cut or a reboot at any earlier moment *is* the undo,
  * which `undoing` then only verifies.
  */
-import type { Outcome } from "../../deployment.ts";
+import type { Fault, Outcome } from "../../deployment.ts";
 import { formatSentence } from "../../sentence.ts";
+import type { StageEnd } from "./driver.ts";
 import { type ActivationRecord, SENTENCE_CHARACTERS_MAX, type Stage } from "./record.ts";
 
 export type EngineEvent =
-  | { readonly kind: "good"; readonly exitCode: number | null; readonly unitsFailed?: boolean; readonly note?: string }
-  /** The stage ended before anything was touched. */
-  | { readonly kind: "refused"; readonly reason: string; readonly exitCode: number | null }
-  | { readonly kind: "bad"; readonly reason: string; readonly exitCode: number | null }
+  | StageEnd
   /** Found before a stage's work: the coordinator does not want it any more. */
   | { readonly kind: "cancelled" }
   /** Found at a start: the machine rebooted since the record was written. */
@@ -65,13 +63,13 @@ export function advance(record: ActivationRecord, event: EngineEvent): Activatio
     case "good":
       return advanceGood(record, event);
     case "refused":
-      return isUntouched(record) ? finish(record, { outcome: "failed", ...event }) : advanceBad(record, event);
+      return isUntouched(record) ? fail(record, event) : advanceBad(record, event);
     case "bad":
       return advanceBad(record, event);
     case "cancelled":
       return isUntouched(record)
         ? finish(record, { outcome: "cancelled", reason: CANCELLED_UNTOUCHED, exitCode: null })
-        : advanceBad(record, { kind: "bad", reason: CANCELLED_TOUCHED, exitCode: null });
+        : advanceBad(record, { kind: "bad", reason: CANCELLED_TOUCHED, exitCode: null, cause: "elsewhere" });
     case "rebooted":
       return advanceRebooted({ ...record, bootId: event.bootId, deadlineUptimeMs: null }, event.runsNew);
     default:
@@ -100,6 +98,7 @@ function advanceGood(record: ActivationRecord, event: Extract<EngineEvent, { kin
         reason: `${record.reason ?? "It was undone"}; the machine is back on ${describePrevious(record)}`,
         // Of what went wrong, not of the way back.
         exitCode: record.exitCode,
+        fault: blame(record, event.reachesCoordinator),
       });
     case "finished":
       return record;
@@ -114,15 +113,17 @@ function advanceBad(
 ): ActivationRecord {
   switch (record.stage) {
     case "checking":
-      return finish(record, { outcome: "failed", ...event });
+      return fail(record, event);
     case "activating":
     case "confirming":
-    case "committing":
-      return enter({ ...record, reason: cut(event.reason), exitCode: event.exitCode ?? record.exitCode }, "undoing");
+    case "committing": {
+      const { reason, cause = "version" } = event;
+      return enter({ ...record, reason: cut(reason), cause, exitCode: event.exitCode ?? record.exitCode }, "undoing");
+    }
     case "undoing": {
       if (record.tries < UNDO_TRIES_MAX) return record;
       const reason = `${record.reason ?? "It failed"}; going back to ${describePrevious(record)} failed: ${event.reason}`;
-      return finish(record, { outcome: "degraded", reason, exitCode: record.exitCode });
+      return finish(record, { outcome: "degraded", reason, exitCode: record.exitCode, fault: blame(record) });
     }
     case "finished":
       return record;
@@ -138,14 +139,34 @@ function advanceRebooted(record: ActivationRecord, runsNew: boolean): Activation
       return record;
     case "activating":
     case "confirming":
-      return enter({ ...record, reason: "The machine rebooted before the new version had proved itself" }, "undoing");
+      return enter({ ...record, ...cutShort("before the new version had proved itself") }, "undoing");
     case "committing":
       if (runsNew || record.mode === "boot") return record;
-      return enter({ ...record, reason: "The machine rebooted while the new version was made permanent" }, "undoing");
+      return enter({ ...record, ...cutShort("while the new version was made permanent") }, "undoing");
     case "finished":
       return record;
     default:
       return record.stage satisfies never;
+  }
+}
+
+/** Whether the new version or the mains did it, nobody can tell. */
+function cutShort(when: string) {
+  return { reason: `The machine rebooted ${when}`, cause: "elsewhere" } as const;
+}
+
+/** @param reachesCoordinator the old version, now that it is back; only asked for where nobody confirmed the new one */
+function blame({ cause }: ActivationRecord, reachesCoordinator = true): Fault | null {
+  switch (cause) {
+    case "version":
+      return "version";
+    case "unconfirmed":
+      return reachesCoordinator ? "version" : "contact";
+    case "elsewhere":
+    case null:
+      return null;
+    default:
+      return cause satisfies never;
   }
 }
 
@@ -170,12 +191,20 @@ function enter(record: ActivationRecord, stage: Stage): ActivationRecord {
   return { ...record, stage, tries: 0, deadlineUptimeMs: null };
 }
 
-function finish(
-  record: ActivationRecord,
-  end: { readonly outcome: Outcome; readonly reason: string; readonly exitCode: number | null },
-): ActivationRecord {
-  const { outcome, exitCode } = end;
-  return { ...enter(record, "finished"), outcome, reason: cut(formatSentence(end.reason)), exitCode };
+type End = {
+  readonly outcome: Outcome;
+  readonly reason: string;
+  readonly exitCode: number | null;
+  readonly fault?: Fault | null;
+};
+
+function fail(record: ActivationRecord, { reason, exitCode }: Omit<End, "outcome">): ActivationRecord {
+  return finish(record, { outcome: "failed", reason, exitCode });
+}
+
+function finish(record: ActivationRecord, end: End): ActivationRecord {
+  const { outcome, exitCode, fault = null } = end;
+  return { ...enter(record, "finished"), outcome, reason: cut(formatSentence(end.reason)), exitCode, fault };
 }
 
 /** So that the record can be read again, and reported. */
@@ -183,10 +212,11 @@ function cut<Text extends string | null>(text: Text): Text | string {
   return text === null ? text : text.slice(0, SENTENCE_CHARACTERS_MAX);
 }
 
-function describeSuccess(record: ActivationRecord): { outcome: Outcome; reason: string } {
+function describeSuccess(record: ActivationRecord): Omit<End, "exitCode"> {
   const text = record.note === null ? describeLive(record) : `${describeLive(record)}; ${record.note}`;
   if (!record.unitsFailed) return { outcome: "succeeded", reason: text };
-  return { outcome: "degraded", reason: `${text}; some units failed, and the policy is to keep it` };
+  const reason = `${text}; some units failed, and the policy is to keep it`;
+  return { outcome: "degraded", reason, fault: "version" };
 }
 
 function describeLive({ storePath, mode, type, specialisation }: ActivationRecord): string {

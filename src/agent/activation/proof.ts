@@ -15,7 +15,8 @@ import { isMissing } from "../system-error.ts";
 import type { BootClock } from "./boot-clock.ts";
 import { codeOf, type DriverDeps, describeExit, isSuccess, runLogged, type StageEnd } from "./driver.ts";
 import { CANCELLED_TOUCHED } from "./engine.ts";
-import { type ActivationRecord, isCancelRequested, PROOF_FILE_NAME } from "./record.ts";
+import { type ActivationRecord, type Cause, isCancelRequested, PROOF_FILE_NAME } from "./record.ts";
+import { LOGIN_RETRY, tryLogin } from "./timed-login.ts";
 
 export type ProofDeps = {
   readonly record: ActivationRecord;
@@ -41,7 +42,6 @@ const proofSchema = z.object({
 });
 
 const LOOK_INTERVAL_MS = 200;
-const LOGIN_RETRY = { baseMs: 500, maxMs: 5_000 } as const;
 
 /** For the agent: its welcome took the login for the proof. Durable on return. */
 export async function recordProof(stateDirectory: string, proof: z.input<typeof proofSchema>): Promise<void> {
@@ -59,23 +59,28 @@ export async function awaitProof(deps: ProofDeps): Promise<StageEnd> {
 async function awaitLogin(deps: ProofDeps): Promise<StageEnd | null> {
   const { record, clock, signal } = deps;
   let lastTrouble = deps.trouble ?? "nobody has logged in from it";
+  // An agent that does not start, or a login that does come through, says more than that the coordinator is far.
+  let isSilent = deps.trouble === null;
   let nextLoginAtMs = Number.NEGATIVE_INFINITY;
   for (let attempt = 0; ; ) {
     signal.throwIfAborted();
-    if (await isCancelRequested(deps.stateDirectory, record.deploymentId)) return bad(CANCELLED_TOUCHED);
-    const leftMs = (record.deadlineUptimeMs ?? 0) - (await deps.bootClock.read()).uptimeMs;
-    if (leftMs <= 0) {
-      const windowS = record.policy.confirmWindowMs / 1_000;
-      return bad(`the new version did not prove itself within ${windowS} s: ${lastTrouble}`);
+    if (await isCancelRequested(deps.stateDirectory, record.deploymentId)) {
+      return bad(CANCELLED_TOUCHED, "elsewhere");
     }
+    const leftMs = (record.deadlineUptimeMs ?? 0) - (await deps.bootClock.read()).uptimeMs;
+    if (leftMs <= 0) return await judgeLate(deps, { trouble: lastTrouble, isSilent });
     if (record.prover.kind === "agent") {
       const proof = await readProof(deps);
       if (proof !== null && proof.processId === (await deps.mainProcess(record.prover.unit))) return null;
-      if (proof !== null) lastTrouble = `the agent that logged in is not the main process of ${record.prover.unit}`;
+      if (proof !== null) {
+        lastTrouble = `the agent that logged in is not the main process of ${record.prover.unit}`;
+        isSilent = false;
+      }
     } else if (clock.monotonicMs() >= nextLoginAtMs) {
-      const trouble = await tryLogin(deps, leftMs);
-      if (trouble === null) return null;
-      lastTrouble = trouble;
+      const tried = await tryLogin({ login: deps.loginAsSupervisor, maxMs: leftMs, clock, signal });
+      if (tried.kind === "welcome" && tried.isProof) return null;
+      if (tried.kind === "welcome") isSilent = false;
+      lastTrouble = tried.kind === "failed" ? tried.trouble : "the coordinator does not see the new version here";
       nextLoginAtMs = clock.monotonicMs() + fullJitterMs(attempt, deps.random.fraction(), LOGIN_RETRY);
       attempt += 1;
     }
@@ -83,26 +88,16 @@ async function awaitLogin(deps: ProofDeps): Promise<StageEnd | null> {
   }
 }
 
-/** @returns what was wrong, or null when it is proved */
-async function tryLogin(deps: ProofDeps, leftMs: number): Promise<string | null> {
-  const tooLate = new AbortController();
-  const signal = AbortSignal.any([deps.signal, tooLate.signal]);
-  const over = new AbortController();
-  const deadline = deps.clock.sleep(leftMs, over.signal).then(
-    () => tooLate.abort(new Error("the confirm window ended")),
-    () => {
-      // The login ended in time.
-    },
-  );
-  try {
-    return (await deps.loginAsSupervisor(signal)) ? null : "the coordinator does not see the new version here";
-  } catch (error) {
-    deps.signal.throwIfAborted();
-    return error instanceof Error ? error.message : String(error);
-  } finally {
-    over.abort(new Error("the login ended"));
-    await deadline;
-  }
+/** The window is over: was the confirmation all that was missing? */
+async function judgeLate(
+  { record, driverDeps }: ProofDeps,
+  late: { readonly trouble: string; readonly isSilent: boolean },
+): Promise<StageEnd> {
+  const windowS = record.policy.confirmWindowMs / 1_000;
+  const fresh = await readFreshFailures(record, driverDeps);
+  const units = fresh.length === 0 ? "" : `; units fail that did not fail before: ${fresh.join(", ")}`;
+  const cause = late.isSilent && !record.unitsFailed && fresh.length === 0 ? "unconfirmed" : undefined;
+  return bad(`the new version did not prove itself within ${windowS} s: ${late.trouble}${units}`, cause);
 }
 
 /** Of this deployment, in this boot. */
@@ -134,13 +129,21 @@ async function runCheckScript(deps: ProofDeps): Promise<StageEnd | null> {
 }
 
 async function judgeUnits({ record, driverDeps }: ProofDeps): Promise<StageEnd> {
-  const failedNow = await driverDeps.readFailedUnits();
-  const fresh = (failedNow ?? []).filter((unit) => !(record.previous.failedUnits ?? []).includes(unit));
+  const fresh = await readFreshFailures(record, driverDeps);
   if (fresh.length === 0) return { kind: "good", exitCode: null };
   if (record.policy.onUnitFailure === "keep") return { kind: "good", exitCode: null, unitsFailed: true };
   return bad(`units fail that did not fail before: ${fresh.join(", ")}`);
 }
 
-function bad(reason: string): StageEnd {
-  return { kind: "bad", reason, exitCode: null };
+/** Units that fail now and did not fail before. */
+async function readFreshFailures(
+  { previous }: ActivationRecord,
+  driverDeps: Pick<DriverDeps, "readFailedUnits">,
+): Promise<readonly string[]> {
+  const failedNow = (await driverDeps.readFailedUnits()) ?? [];
+  return failedNow.filter((unit) => !(previous.failedUnits ?? []).includes(unit));
+}
+
+function bad(reason: string, cause?: Cause): StageEnd {
+  return { kind: "bad", reason, exitCode: null, ...(cause === undefined ? {} : { cause }) };
 }

@@ -8,7 +8,7 @@
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { MODES, OUTCOMES } from "../../deployment.ts";
+import { FAULTS, MODES, OUTCOMES } from "../../deployment.ts";
 import { describeError, NixdeployError } from "../../errors.ts";
 import { parseAgentName, parseDeploymentId } from "../../names.ts";
 import { parsedWith, storePathSchema } from "../../protocol.ts";
@@ -83,13 +83,21 @@ const recordSchema = z.object({
   note: sentence.nullable(),
   /** Why it is undone, or how it ended. */
   reason: sentence.nullable(),
+  /**
+   * Why it is undone, for those who decide: `unconfirmed`, nothing but the confirmation is missing; `elsewhere`, it is
+   * not what the version did (a cancel, a power cut).
+   */
+  cause: z.enum(["version", "unconfirmed", "elsewhere"]).nullable().default(null),
   outcome: z.enum(OUTCOMES).nullable(),
+  fault: z.enum(FAULTS).nullable().default(null),
   exitCode: z.number().int().nullable(),
 
   /** The variant of the new system that is made live, because the machine runs one of that name; absent: none. */
   specialisation: z.object({ name: z.string(), path: storePathSchema }).optional(),
 });
 export type ActivationRecord = z.output<typeof recordSchema>;
+/** See `cause` of the record. */
+export type Cause = NonNullable<ActivationRecord["cause"]>;
 
 const FILE_NAME = "activation.json";
 const CANCEL_FILE_NAME = "activation-cancel";

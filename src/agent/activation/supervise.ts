@@ -23,7 +23,8 @@ import { recordingRuns, stopLeftover } from "./leftover.ts";
 import { createNixosDriver } from "./nixos.ts";
 import { createPlainDriver } from "./plain.ts";
 import { awaitProof } from "./proof.ts";
-import { type ActivationRecord, isCancelRequested, readRecord, writeRecord } from "./record.ts";
+import { type ActivationRecord, type Cause, isCancelRequested, readRecord, writeRecord } from "./record.ts";
+import { canLogin } from "./timed-login.ts";
 
 export type SuperviseDeps = {
   readonly stateDirectory: string;
@@ -102,12 +103,14 @@ async function runStage({ deps, journal, record: before, driver }: StageContext)
   } catch (error) {
     const reason = `the record of the activation cannot be written: ${describeError(error)}`;
     deps.logger.error(reason);
-    if (record.stage !== "undoing") return advance(record, { kind: "refused", reason, exitCode: null });
+    if (record.stage !== "undoing")
+      return advance(record, { kind: "refused", reason, exitCode: null, cause: "elsewhere" });
   }
   const unarmed = await armDeadline(deps, record);
   if (unarmed !== null) return advance(record, { kind: "refused", reason: unarmed, exitCode: null });
   if (record.stage === "undoing" && record.tries > 1) await clock.sleep(UNDO_RETRY_MS, signal);
   if (record.stage === "undoing" && record.tries === 1) await journal.log("agent", `going back: ${record.reason}`);
+  signal.throwIfAborted();
   const end = await runWork({ deps, journal, record, driver });
   return advance(record, end);
 }
@@ -156,8 +159,8 @@ async function runWork({ deps, journal, record, driver }: StageContext): Promise
 
 type Cancelled = Extract<EngineEvent, { kind: "cancelled" }>;
 
-function refuse(reason: string): StageEnd {
-  return { kind: "refused", reason, exitCode: null };
+function refuse(reason: string, cause: Cause = "version"): StageEnd {
+  return { kind: "refused", reason, exitCode: null, cause };
 }
 
 /** What forbids to go forward, and has nothing to do with the stage's own work. */
@@ -172,7 +175,7 @@ async function findObstacleInBetween(
     return refuse("the activation did not come to its end in time");
   const isLive = stage === "confirming" || (stage === "committing" && mode !== "boot");
   // Somebody else's hand; or a way back that could not be recorded, before its supervisor was killed.
-  if (isLive && !(await driver.runsNew())) return refuse("the new version does not run any more");
+  if (isLive && !(await driver.runsNew())) return refuse("the new version does not run any more", "elsewhere");
   return (await isCancelRequested(stateDirectory, deploymentId)) ? { kind: "cancelled" } : null;
 }
 
@@ -201,6 +204,17 @@ async function restartAgent(deps: SuperviseDeps, journal: Journal, unit: string)
 }
 
 async function undo(deps: SuperviseDeps, record: ActivationRecord, driver: Driver): Promise<StageEnd> {
+  const end = await putBack(deps, record, driver);
+  if (end.kind !== "good" || record.cause !== "unconfirmed") return end;
+  const reachesCoordinator = await canLogin({
+    ...deps,
+    login: (signal) => deps.loginAsSupervisor(record, signal),
+    maxMs: record.policy.confirmWindowMs,
+  });
+  return { ...end, reachesCoordinator };
+}
+
+async function putBack(deps: SuperviseDeps, record: ActivationRecord, driver: Driver): Promise<StageEnd> {
   const end = await driver.undo();
   if (end.kind !== "good" || record.prover.kind !== "agent") return end;
   const { unit } = record.prover;
@@ -241,7 +255,7 @@ async function enterPhase(journal: Journal, record: ActivationRecord): Promise<v
 
 /** The outcome is not given up: without it the deployment would never end for anybody else. */
 async function finish(deps: SuperviseDeps, journal: Journal, record: ActivationRecord): Promise<void> {
-  const { outcome, reason } = record;
+  const { outcome, reason, fault } = record;
   if (outcome === null || reason === null) throw new Error("a finished activation has no outcome");
   for (;;) {
     try {
@@ -255,6 +269,7 @@ async function finish(deps: SuperviseDeps, journal: Journal, record: ActivationR
         fetchedBytes: record.fetchedBytes,
         exitCode: record.exitCode,
         phaseMs: measurePhases(journal, deps.clock.nowMs()),
+        ...(fault === null ? {} : { fault }),
       });
     } catch (error) {
       deps.logger.error(`cannot record the outcome: ${describeError(error)}`);

@@ -236,3 +236,46 @@ describe("whatever happens", () => {
     await fc.assert(all, { numRuns: 50 });
   });
 });
+
+describe("whose fault a way back is", () => {
+  const reasonless = { reason: "it broke", exitCode: null };
+  const causes = ["version", "unconfirmed", "elsewhere"] as const;
+  const undone = (event: EngineEvent, reachesCoordinator?: boolean) =>
+    advance(begin(advance(begin(recordOf({ stage: "confirming" })), event)), {
+      kind: "good",
+      exitCode: null,
+      ...(reachesCoordinator === undefined ? {} : { reachesCoordinator }),
+    }).fault;
+
+  test("the version's, unless only the confirmation was missing and the old version is as mute, or it was a cancel", () => {
+    const faults = causes.map((cause) =>
+      [undefined, true, false].map((reaches) => undone({ kind: "bad", ...reasonless, cause }, reaches)),
+    );
+    expect(faults).toEqual([
+      ["version", "version", "version"],
+      ["version", "version", "contact"],
+      [null, null, null],
+    ]);
+    expect(undone({ kind: "bad", ...reasonless })).toBe("version");
+    expect(undone({ kind: "rebooted", bootId: "boot-2", runsNew: false }, false)).toBeNull();
+  });
+
+  test("of one that stays where it is, the version's", () => {
+    const keep = { ...recordOf({ stage: "committing" }), unitsFailed: true };
+    expect(advance(begin(keep), EVENTS.good)).toMatchObject({ outcome: "degraded", fault: "version" });
+    let stuck = recordOf({ stage: "undoing", cause: "unconfirmed", reason: "no login" });
+    while (stuck.stage === "undoing") stuck = advance(begin(stuck), EVENTS.bad);
+    expect(stuck).toMatchObject({ outcome: "degraded", fault: "version" });
+  });
+
+  test("nobody's where nothing was touched, or all is well", () => {
+    expect(advance(begin(recordOf({ stage: "activating" })), EVENTS.refused)).toMatchObject({
+      outcome: "failed",
+      fault: null,
+    });
+    expect(advance(begin(recordOf({ stage: "committing" })), EVENTS.good)).toMatchObject({
+      outcome: "succeeded",
+      fault: null,
+    });
+  });
+});

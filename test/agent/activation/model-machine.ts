@@ -21,6 +21,8 @@ export type ModelMachine = {
   failedUnits: string[] | null;
   /** Whether the coordinator can be reached from the new version. */
   isReachable: boolean;
+  /** The same from the old one. */
+  isReachableFromOld: boolean;
   /** How often the agent's unit was started again. */
   restarts: number;
   /** By effect: how its runs end, one after the other; the last way stays. Without any, it succeeds. */
@@ -69,6 +71,7 @@ export function createModelMachine(options: {
     bootDefault: isNixos ? OLD : null,
     failedUnits: [],
     isReachable: true,
+    isReachableFromOld: true,
     restarts: 0,
     exits: {},
     clock: createVirtualClock(),
@@ -88,7 +91,10 @@ export function createModelMachine(options: {
     readBoot: () => ({ bootId: `boot-${boot}`, uptimeMs: Math.round(machine.clock.monotonicMs() - bootedAtMs) }),
     login() {
       begin("login");
-      return machine.isReachable;
+      const runsOld = isNixos ? machine.current === OLD : machine.profile === previous;
+      if (!(runsOld ? machine.isReachableFromOld : machine.isReachable)) throw new Error("ECONNREFUSED");
+      // The coordinator looks at what the machine says it runs.
+      return !runsOld;
     },
     restartUnit() {
       begin("restart");

@@ -79,9 +79,9 @@ describe("the supervisor's login", () => {
     expect(logins).toBeGreaterThan(3);
   });
 
-  for (const [name, give, words] of [
-    ["fails", () => Promise.reject(new Error("ECONNREFUSED")), "ECONNREFUSED"],
-    ["is no proof", () => Promise.resolve(false), "the coordinator does not see the new version here"],
+  for (const [name, give, words, cause] of [
+    ["fails", () => Promise.reject(new Error("ECONNREFUSED")), "ECONNREFUSED", { cause: "unconfirmed" }],
+    ["is no proof", () => Promise.resolve(false), "the coordinator does not see the new version here", {}],
   ] as const) {
     test(`that ${name} up to the end of the window is bad, and says why`, async () => {
       login = give;
@@ -90,6 +90,7 @@ describe("the supervisor's login", () => {
         kind: "bad",
         reason: `the new version did not prove itself within 60 s: ${words}`,
         exitCode: null,
+        ...cause,
       });
       expect(clock.monotonicMs()).toBe(WINDOW_MS);
     });
@@ -107,6 +108,40 @@ describe("the supervisor's login", () => {
       expect((await awaitProof(depsOf({ deadlineUptimeMs }))).kind).toBe("bad");
     }
     expect(logins).toBe(0);
+  });
+});
+
+describe("a missing confirmation is not all that is wrong", () => {
+  const silent = () => Promise.reject(new Error("ECONNREFUSED"));
+  const causeOf = async (changes: Partial<ActivationRecord>) => {
+    const end = await awaitProof(depsOf(changes));
+    return end.kind === "bad" ? (end.cause ?? "version") : end.kind;
+  };
+
+  test("when the agent's unit did not start, a unit fails or has failed, or an unfit login came through", async () => {
+    login = silent;
+    expect([await causeOf({}), await causeOf({ prover: AGENT })]).toEqual(["unconfirmed", "unconfirmed"]);
+    expect(await causeOf({ unitsFailed: true })).toBe("version");
+    failedNow = ["new.service"];
+    expect(await causeOf({})).toBe("version");
+    failedNow = [];
+    trouble = "nixdeploy-agent-nuc.service did not start";
+    expect(await causeOf({ prover: AGENT })).toBe("version");
+    trouble = null;
+    let isFirst = true;
+    login = async () => {
+      if (!isFirst) return await silent();
+      isFirst = false;
+      return false;
+    };
+    expect(await causeOf({ deadlineUptimeMs: Math.round(clock.monotonicMs()) + WINDOW_MS })).toBe("version");
+  });
+
+  test("when a unit that failed before the activation still does, it is", async () => {
+    login = silent;
+    failedNow = ["old.service"];
+    const previous = { profile: OLD, current: OLD, failedUnits: ["old.service"] };
+    expect(await causeOf({ previous })).toBe("unconfirmed");
   });
 });
 

@@ -37,7 +37,9 @@ export function recordOf(changes: Partial<ActivationRecord> = {}): ActivationRec
     unitsFailed: false,
     note: null,
     reason: null,
+    cause: null,
     outcome: null,
+    fault: null,
     exitCode: null,
     ...changes,
   };

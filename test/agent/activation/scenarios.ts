@@ -1,6 +1,6 @@
 /** Activations that go well and that do not, with the one way in which each must end, whoever is killed meanwhile. */
 import type { ActivationRecord } from "../../../src/agent/activation/record.ts";
-import type { Outcome } from "../../../src/deployment.ts";
+import type { Fault, Outcome } from "../../../src/deployment.ts";
 import { exited, type ModelMachine } from "./model-machine.ts";
 import { NEW_GAMING, OLD, OLD_GAMING, SCRIPT } from "./records.ts";
 import { createSimulation, type Simulation } from "./simulation.ts";
@@ -8,6 +8,8 @@ import { createSimulation, type Simulation } from "./simulation.ts";
 export type Scenario = {
   readonly name: string;
   readonly outcome: Outcome;
+  /** Default: the version's where it is rolled back. */
+  readonly fault?: Fault;
   readonly record?: Partial<ActivationRecord>;
   readonly prepare?: (machine: ModelMachine) => void;
 };
@@ -30,6 +32,16 @@ export const SCENARIOS: readonly Scenario[] = [
     outcome: "rolled-back",
     prepare: (machine) => {
       machine.isReachable = false;
+    },
+  },
+  {
+    name: "a switch, and the network dies for the old version, too",
+    outcome: "rolled-back",
+    fault: "contact",
+    record: { policy: { onUnitFailure: "rollback", confirmWindowMs: 5_000, activationTimeoutMs: 60_000 } },
+    prepare: (machine) => {
+      machine.isReachable = false;
+      machine.isReachableFromOld = false;
     },
   },
   {

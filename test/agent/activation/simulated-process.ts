@@ -32,6 +32,8 @@ class Killed extends Error {}
 export function createSimulatedProcess(machine: ModelMachine, faults: Faults = {}): SimulatedProcess {
   const steps: string[] = [];
   let isDead = false;
+  // What the dead would still do to the machine itself, past any step.
+  const death = new AbortController();
   const mustLive = () => {
     if (isDead) throw new Killed("the process was killed");
   };
@@ -39,6 +41,7 @@ export function createSimulatedProcess(machine: ModelMachine, faults: Faults = {
     mustLive();
     steps.push(step);
     isDead = faults.killBefore === steps.length || faults.killBefore === step;
+    if (isDead) death.abort(new Killed("the process was killed"));
     mustLive();
     faults.onStep?.(step, steps.length);
   };
@@ -57,7 +60,8 @@ export function createSimulatedProcess(machine: ModelMachine, faults: Faults = {
     },
     run: (work) => actAs(onStep, work),
     superviseDeps: (stateDirectory, signal) => ({
-      ...{ stateDirectory, clock, signal, random: systemRandom, logger: silentLogger, deadline: null },
+      ...{ stateDirectory, clock, random: systemRandom, logger: silentLogger, deadline: null },
+      signal: AbortSignal.any([signal, death.signal]),
       run: async (program) => {
         onStep(`run ${program.command.replace(/^.*?-/, "")} ${program.args.at(-1) ?? ""}`);
         const exit = await machine.run(program);

@@ -102,7 +102,7 @@ describe("a full disk", () => {
     let wasBack = false;
     const onStep = (step: string) => {
       if (step === "login") isFull = true;
-      if (machine.effects.at(-1) === "old test" && machine.clock.monotonicMs() > 5 * 60_000) isFull = false;
+      if (machine.effects.includes("old test") && machine.clock.monotonicMs() > 5 * 60_000) isFull = false;
       wasBack ||= isFull && machine.current === OLD;
       if (isFull && /^(open|write|sync)/.test(step)) throw Object.assign(new Error("ENOSPC"), { code: "ENOSPC" });
     };
@@ -177,7 +177,9 @@ describe("the agent's unit", () => {
     await simulation.supervise();
     expect(await simulation.settle()).toMatchObject({ outcome: "rolled-back" });
     expect(simulation.machine.restarts).toBe(2);
-    expect(simulation.machine.effects).not.toContain("login");
+    const { effects } = simulation.machine;
+    // Of the supervisor there is none but the look whether the old system reaches the coordinator.
+    expect(effects.indexOf("login")).toBeGreaterThan(effects.indexOf("old test"));
   });
 });
 

@@ -1,6 +1,7 @@
 /** Supervisors that are killed, rebooted, starved of disk space, or too many: old or new, and the outcome says which. */
 import { describe, expect, test } from "bun:test";
 import { readRecord } from "../../../src/agent/activation/record.ts";
+import type { OutcomeEntry } from "../../../src/agent/journal.ts";
 import { NEW, OLD } from "./records.ts";
 import { SCENARIOS, simulate } from "./scenarios.ts";
 import type { Faults } from "./simulated-process.ts";
@@ -21,15 +22,19 @@ async function forEachStep(
   throw new Error(`more than ${STEPS_MAX} steps`);
 }
 
+const resultOf = ({ outcome, fault }: Pick<OutcomeEntry, "outcome" | "fault">) => ({ outcome, fault: fault ?? null });
+
 for (const [index, scenario] of SCENARIOS.entries()) {
   const everyStep = { from: 1, stride: 1 };
+  const { outcome, fault } = scenario;
+  const expected = resultOf({ outcome, fault: fault ?? (outcome === "rolled-back" ? "version" : undefined) });
   const someSteps = { from: 1 + (index % STRIDE), stride: STRIDE };
   describe(scenario.name, () => {
     test(`ends ${scenario.outcome}`, async () => {
       await using simulation = await simulate(scenario);
       expect((await simulation.supervise()).end).toBe("finished");
       const outcome = await simulation.settle();
-      expect(outcome.outcome).toBe(scenario.outcome);
+      expect(resultOf(outcome)).toEqual(expected);
       expectTruth(outcome, simulation);
       const entries = await simulation.readEntries();
       expect(entries.map(({ n }) => n)).toEqual(entries.map((_, index) => index + 1));
@@ -41,7 +46,7 @@ for (const [index, scenario] of SCENARIOS.entries()) {
         const { end, steps } = await simulation.supervise({ killBefore });
         const outcome = await simulation.settle();
         const where = `killed before ${steps.at(-1)}`;
-        expect({ where, outcome: outcome.outcome }).toEqual({ where, outcome: scenario.outcome });
+        expect({ where, ...resultOf(outcome) }).toEqual({ where, ...expected });
         expectTruth(outcome, simulation);
         return end === "killed" ? "hit" : "missed";
       });
