@@ -77,8 +77,9 @@ async function makeReadyOrEnd(options: DeployOptions): Promise<boolean> {
   // Open until the activation is on record with roots of its own.
   await using daemons = new AsyncDisposableStack();
   try {
-    const ready = await makeReady(options, daemons);
-    const refusal = await options.activations.begin({ ...options, ...ready });
+    const unwanted = await options.activations.refuse(options.journal.offer);
+    const ready = unwanted === null ? await makeReady(options, daemons) : { previousProfile: null, fetchedBytes: null };
+    const refusal = unwanted ?? (await options.activations.begin({ ...options, ...ready }));
     if (refusal === null) return true;
     outcome = { outcome: "failed", reason: refusal, previousPath: ready.previousProfile, ...NOTHING_DONE };
   } catch (error) {

@@ -3,7 +3,12 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmod, cp, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { createActivations } from "../../src/agent/activation/activations.ts";
-import { type ActivationRecord, isCancelRequested, readRecord } from "../../src/agent/activation/record.ts";
+import {
+  type ActivationRecord,
+  isCancelRequested,
+  readRecord,
+  writeRecord,
+} from "../../src/agent/activation/record.ts";
 import { type AgentConfig, createAgent } from "../../src/agent/agent.ts";
 import { openDeploymentJournal } from "../../src/agent/deployment-store.ts";
 import { tryLockFile } from "../../src/agent/flock.ts";
@@ -78,7 +83,7 @@ const impatientClock: Clock = {
   sleep: (durationMs, signal) => systemClock.sleep(durationMs <= 15_000 ? Math.min(durationMs, 5) : durationMs, signal),
 };
 
-type ActivationEnd = Pick<OutcomeEntry, "outcome" | "reason" | "exitCode">;
+type ActivationEnd = Pick<OutcomeEntry, "outcome" | "reason" | "exitCode" | "fault">;
 const SUCCEEDED: ActivationEnd = { outcome: "succeeded", reason: "It is live.", exitCode: 0 };
 
 /** What a supervisor does, as far as an agent can see it; the activation itself is the test's. */
@@ -93,6 +98,7 @@ async function supervise(stateDirectory: string): Promise<void> {
   activations.push(record);
   const end = await activate(record, journal);
   const phaseMs = measurePhases(journal, systemClock.nowMs());
+  await writeRecord(stateDirectory, { ...record, ...end, fault: end.fault ?? null, stage: "finished" });
   await journal.finish({ ...end, previousPath: record.previous.profile, fetchedBytes: record.fetchedBytes, phaseMs });
 }
 
@@ -409,6 +415,30 @@ describe("a deployment", () => {
       reason: `Cannot activate ${app.storePath}: it is a plain package, which has no mode boot.`,
     });
     expect([activations, await readRecord(directory.join("state"))]).toEqual([[], null]);
+    await agent.stop();
+  });
+
+  test("of a version that failed here by its own fault is not even fetched, until a person wants it", async () => {
+    const agent = startAgent();
+    const peer = await admit();
+    activate = async () => ({ outcome: "rolled-back", reason: "It broke.", exitCode: 1, fault: "version" });
+    peer.send(offer());
+    expect(outcomeOf(await takeDeployment(peer))).toMatchObject({ outcome: "rolled-back", fault: "version" });
+    const requests = cache.requests.length;
+    peer.send(offerOf("b", { storePath: app.storePath }));
+    const refused = await takeDeployment(peer);
+    expect(refused.map(({ type }) => type)).toEqual(["outcome"]);
+    expect(outcomeOf(refused)).toMatchObject({
+      outcome: "failed",
+      reason: expect.stringContaining("nixdeploy retry nuc"),
+    });
+    expect([activations.length, cache.requests.length]).toEqual([1, requests]);
+
+    activate = async () => SUCCEEDED;
+    peer.send(offerOf("c", { storePath: app.storePath, retry: true }));
+    expect(outcomeOf(await takeDeployment(peer)).outcome).toBe("succeeded");
+    peer.send(offerOf("d", { storePath: app.storePath }));
+    expect(outcomeOf(await takeDeployment(peer)).outcome).toBe("succeeded");
     await agent.stop();
   });
 

@@ -8,6 +8,7 @@ import { describeError, NixdeployError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { DeploymentId } from "../../names.ts";
 import type { StorePath } from "../../nix/store-path.ts";
+import type { Offer } from "../../protocol.ts";
 import type { Clock } from "../../runtime.ts";
 import type { AgentConfig } from "../agent.ts";
 import { hasJournal } from "../deployment-store.ts";
@@ -19,6 +20,7 @@ import { detectSystemType } from "./detect.ts";
 import { undoUnitOf } from "./launch.ts";
 import { findRefusal } from "./plan.ts";
 import { recordProof } from "./proof.ts";
+import { createQuarantine, describeQuarantine } from "./quarantine.ts";
 import { type ActivationRecord, readRecord, removeRecord, requestCancel, writeRecord } from "./record.ts";
 import type { RunningSpecialisation } from "./specialisation.ts";
 
@@ -28,6 +30,11 @@ export type Activations = {
    * finished, and whose outcome the coordinator has.
    */
   pending(): Promise<DeploymentId | null>;
+  /**
+   * Before anything is fetched. @returns why this version is not tried here, a sentence, or null. An offer that a person
+   * wants all the same lifts its quarantine.
+   */
+  refuse(offer: Offer): Promise<string | null>;
   /**
    * Looks whether it may be activated and, if so, puts it on record: from then on `carry` must follow.
    * @returns why it may not, a sentence, or null. @throws NixdeployError("host") when it cannot be recorded
@@ -81,14 +88,29 @@ const SUPERVISOR_LOOK_MS = 2_000;
 export function createActivations(deps: ActivationsDeps): Activations {
   const { stateDirectory } = deps.config;
   const started = deps.bootClock.read().catch(() => null);
+  const quarantine = createQuarantine({ stateDirectory, logger: deps.logger });
+  /** The last look at a record that is over: what it says about its version comes first. */
+  const forget = async (atMs: number) => {
+    const record = await readRecord(stateDirectory);
+    if (record?.stage === "finished") await quarantine.settle(record, atMs);
+    await removeRecord(stateDirectory);
+  };
   return {
     async pending() {
       const record = await readRecord(stateDirectory);
       if (record?.stage === "finished" && !(await hasJournal(stateDirectory, record.deploymentId))) {
-        await removeRecord(stateDirectory);
+        await forget(deps.clock.nowMs());
         return null;
       }
       return record?.deploymentId ?? null;
+    },
+    async refuse({ storePath, mode, retry }) {
+      if (retry === true) {
+        await quarantine.lift(storePath);
+        return null;
+      }
+      const entry = mode === "dry-activate" ? null : await quarantine.find(storePath);
+      return entry === null ? null : describeQuarantine(entry, deps.config.name);
     },
     async begin(request) {
       const prepared = await prepare(request, deps);
@@ -98,7 +120,11 @@ export function createActivations(deps: ActivationsDeps): Activations {
       await writeFirst(stateDirectory, prepared);
       return null;
     },
-    carry: (journal, signal) => carry(journal, signal, deps),
+    async carry(journal, signal) {
+      const outcome = await carry(journal, signal, deps);
+      await forget(outcome.atMs);
+      return outcome;
+    },
     cancel: (deploymentId) => requestCancel(stateDirectory, deploymentId),
     async proofToGive() {
       const record = await readRecord(stateDirectory);
@@ -227,22 +253,15 @@ async function readType(path: StorePath | null, { readNames }: ActivationsDeps) 
 }
 
 async function carry(journal: Journal, signal: AbortSignal, deps: ActivationsDeps): Promise<OutcomeEntry> {
-  if (journal.outcome !== null) {
-    await removeRecord(deps.config.stateDirectory);
-    return journal.outcome;
-  }
+  if (journal.outcome !== null) return journal.outcome;
   const over = new AbortController();
   const watching = keepSupervised(AbortSignal.any([signal, over.signal]), deps).catch(() => {
     // It only ends when it is told to.
   });
   try {
-    const outcome = await journal.follow(signal);
-    over.abort(new Error("the outcome is there"));
-    await watching;
-    await removeRecord(deps.config.stateDirectory);
-    return outcome;
+    return await journal.follow(signal);
   } finally {
-    over.abort(new Error("the agent ends"));
+    over.abort(new Error("the outcome is there, or the agent ends"));
     await watching;
   }
 }

@@ -1,6 +1,6 @@
 /** The agent's side: what it refuses, whom it starts and how often, and what is left when it is over or begun again. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { type ActivationsDeps, createActivations } from "../../../src/agent/activation/activations.ts";
 import { readRecord, removeRecord, STAGES, writeRecord } from "../../../src/agent/activation/record.ts";
 import {
@@ -11,6 +11,7 @@ import {
 import { tryLockFile } from "../../../src/agent/flock.ts";
 import type { Journal } from "../../../src/agent/journal.ts";
 import { silentLogger } from "../../../src/log.ts";
+import type { DeploymentId } from "../../../src/names.ts";
 import type { Offer } from "../../../src/protocol.ts";
 import { createManualClock } from "../../support/manual-clock.ts";
 import { actAs, simulateDisk } from "../../support/simulated-files.ts";
@@ -21,6 +22,7 @@ import { BOOT_ID, NEW, NEW_GAMING, OLD, OLD_GAMING, recordOf } from "./records.t
 
 const FACTS = { previousPath: OLD, fetchedBytes: 1, exitCode: 0, phaseMs: {} };
 const OUTCOME = { outcome: "succeeded", reason: "It is live.", ...FACTS } as const;
+const ROLLED_BACK = { outcome: "rolled-back", reason: "It broke.", fault: "version" } as const;
 const NIXOS = new Set(["nixos-version"]);
 const IN_GAMING: Partial<ActivationsDeps> = {
   readCurrentSystem: async () => OLD_GAMING,
@@ -37,7 +39,7 @@ beforeEach(async () => {
   directory = await createTemporaryDirectory("activations");
   store = await openDeploymentStore({ stateDirectory: directory.path, clock: createVirtualClock(), followed: null });
   launches = 0;
-  launch = finish;
+  launch = () => finish();
   uptimeMs = 1_000;
 });
 afterEach(async () => {
@@ -75,12 +77,13 @@ function createSubject(changes: Partial<ActivationsDeps> = {}) {
 }
 
 /** A supervisor that is quick. */
-async function finish(): Promise<void> {
+async function finish(end: Partial<typeof ROLLED_BACK> = {}): Promise<void> {
   const record = (await readRecord(directory.path)) ?? recordOf();
   const clock = createVirtualClock();
-  await writeRecord(directory.path, { ...record, stage: "finished", outcome: "succeeded", reason: "It is live." });
+  const { outcome, reason } = { ...OUTCOME, ...end };
+  await writeRecord(directory.path, { ...record, stage: "finished", outcome, reason, fault: end.fault ?? null });
   await using opened = await openDeploymentJournal({ ...record, stateDirectory: directory.path, clock });
-  await opened.journal.finish(OUTCOME);
+  await opened.journal.finish({ ...OUTCOME, ...end });
 }
 
 describe("an activation that may begin", () => {
@@ -296,6 +299,74 @@ describe("the agent's next start", () => {
     await expect(carrying).rejects.toThrow("stopped");
     expect(await subject.pending()).toBe(journal.offer.deploymentId);
   });
+});
+
+describe("a version that failed here by its own fault", () => {
+  /** Up to its outcome, and an agent that has not noticed yet. */
+  async function fail(): Promise<Journal> {
+    launch = async () => {};
+    const journal = await begin();
+    await createSubject().begin(request(journal));
+    await finish(ROLLED_BACK);
+    return journal;
+  }
+
+  test("is refused from then on, with when and why, until a person wants it", async () => {
+    await createSubject().carry(await fail(), never());
+    const offer = offerOf("b", { storePath: NEW });
+    const refusal = await createSubject().refuse(offer);
+    expect(refusal).toMatch(/^Not tried again: this version was rolled back on this device at \d{4}-\d\d-\d\d \d\d:/);
+    expect(refusal).toContain("It broke. To try it all the same: nixdeploy retry nuc");
+    expect(await createSubject().refuse({ ...offer, storePath: OLD })).toBeNull();
+    // It touches nothing, so it may say what would be done.
+    expect(await createSubject().refuse({ ...offer, mode: "dry-activate" })).toBeNull();
+    expect(await createSubject().refuse({ ...offer, retry: true })).toBeNull();
+    expect(await createSubject().refuse(offer)).toBeNull();
+  });
+
+  test("is refused too when the agent is killed at any step behind the outcome, and the coordinator has it all", async () => {
+    using disk = simulateDisk(directory.path);
+    for (let step = 1, isOver = false; !isOver; step += 1) {
+      for (const isReported of [false, true]) {
+        await removeRecord(directory.path);
+        await rm(directory.join("quarantine.json"), { force: true });
+        const journal = await fail();
+        const id = journal.offer.deploymentId;
+        let count = 0;
+        const killed = (_operation: string) => {
+          count += 1;
+          if (count >= step) throw new Error("killed");
+        };
+        await actAs(killed, () => createSubject().carry(journal, never())).catch(() => {});
+        isOver = count < step;
+        if (step % 2 === 0) {
+          await store[Symbol.asyncDispose]();
+          disk.cutPower({ isStrict: true, fraction: () => 0 });
+          store = await reopen(id);
+        }
+        if (isReported) await store.acknowledge(id, 1_000);
+        await store[Symbol.asyncDispose]();
+
+        const subject = createSubject();
+        const followed = await subject.pending();
+        store = await reopen(followed);
+        const again = followed === null ? null : store.find(followed);
+        if (again !== null) await subject.carry(again, never());
+        const refusal = await createSubject().refuse(offerOf("b", { storePath: NEW }));
+        expect({ step, isReported, refusal }).toEqual({
+          step,
+          isReported,
+          refusal: expect.stringContaining("It broke."),
+        });
+        expect(await readRecord(directory.path)).toBeNull();
+        await store.acknowledge(id, 1_000);
+      }
+    }
+  });
+
+  function reopen(followed: DeploymentId | null): Promise<DeploymentStore> {
+    return openDeploymentStore({ stateDirectory: directory.path, clock: createVirtualClock(), followed });
+  }
 });
 
 describe("a proof is given", () => {
