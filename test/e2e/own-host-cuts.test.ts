@@ -8,7 +8,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFile } from "node:fs/promises";
 import { createSequence } from "../support/closure.ts";
-import { createOwnHost, OWN_STATE_DIRECTORY, type OwnHost } from "../support/own-host.ts";
+import { createOwnHost, OWN_STATE_DIRECTORY, type OwnHost, SERVE_UNIT } from "../support/own-host.ts";
 import { waitFor } from "../support/wait-for.ts";
 
 const CUTS = Number(process.env["OWN_HOST_CUTS"] ?? 3);
@@ -53,6 +53,8 @@ for (let cut = 0; cut < CUTS; cut += 1) {
     await box.boot();
     try {
       const { exitCode, deployment, output } = await rollout.end();
+      // It may have been told before the cut.
+      await waitFor("serve to be ready", () => box.unit(SERVE_UNIT, "ActiveState"), { until: (is) => is === "active" });
       const hasSucceeded = deployment.state === "succeeded";
       const runs = hasSucceeded ? system : before;
       // Systemd went before the supervisor did, which then could arm no deadline, and touched nothing.

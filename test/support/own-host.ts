@@ -11,7 +11,7 @@ import { type Builder, createBuilder, type FixtureOptions, type FixtureUnit } fr
 import { createDevice, SYSTEM_PROFILE } from "./device.ts";
 import { BINARY } from "./fleet.ts";
 import { findFreePorts } from "./free-port.ts";
-import { readGuideServices } from "./install-guide.ts";
+import { readGuideFile, readGuideServices } from "./install-guide.ts";
 import { checkResult, type RunResult, runProcess, type SpawnedProcess, spawnProcess } from "./processes.ts";
 import { rolloutResultSchema } from "./results.ts";
 import { createSystemdBox, type SystemdBox } from "./systemd-box.ts";
@@ -23,6 +23,8 @@ import { waitFor } from "./wait-for.ts";
 export const OWN_HOST = "nuc";
 export const SERVE_UNIT = "nixdeploy.service";
 export const OWN_AGENT_UNIT = `nixdeploy-agent-${OWN_HOST}.service`;
+/** What the agent's unit is called where it is a file. */
+export const FILES_AGENT_UNIT = "nixdeploy-agent.service";
 export const OWN_STATE_DIRECTORY = `/var/lib/nixdeploy/agents/${OWN_HOST}`;
 export const NEXT_VERSION = "99.0.0";
 export const NEXT_MIGRATION = "9999-next";
@@ -32,6 +34,11 @@ const PREFIXES = { ours: "/usr/local", next: "/opt/next" } as const;
 const AGENT_TOKEN = "/etc/nixdeploy/agent-token";
 /** Behind the link that systemd makes for `DynamicUser=`. */
 const DATA_DIRECTORY = "/var/lib/private/nixdeploy/server";
+
+export type OwnHostOptions = {
+  /** Of which part of the document: its NixOS modules (default), or its unit files, fenced in as it says. */
+  readonly units?: "nixos" | "files";
+};
 
 export type OwnSystemOptions = Pick<FixtureOptions["system"], "version" | "faults"> & {
   /** Which program coordinator, agent and undo unit are; default ours. */
@@ -72,7 +79,7 @@ export type OwnHost = AsyncDisposable & {
   program(unit: string): Promise<string | null>;
 };
 
-export async function createOwnHost(name: string): Promise<OwnHost> {
+export async function createOwnHost(name: string, { units = "nixos" }: OwnHostOptions = {}): Promise<OwnHost> {
   await using stack = new AsyncDisposableStack();
   const { path: root } = stack.use(await createTemporaryDirectory(name));
   const builder = stack.use(await createBuilder({ directory: join(root, "builder") }));
@@ -80,16 +87,17 @@ export async function createOwnHost(name: string): Promise<OwnHost> {
   const listen = `127.0.0.1:${port}`;
   const variant = join(root, "variant");
   await mkdir(variant);
-  const next = await buildVariant({ directory: variant, version: NEXT_VERSION, migration: NEXT });
+  const next =
+    units === "files" ? null : await buildVariant({ directory: variant, version: NEXT_VERSION, migration: NEXT });
   const build = (options: OwnSystemOptions) =>
-    buildSystem(builder, { ...options, url: `http://${listen}`, listen: options.listen ?? listen });
+    buildSystem(builder, { ...options, documented: units, url: `http://${listen}`, listen: options.listen ?? listen });
   const installed = await build({ version: "1" });
   const directory = join(root, OWN_HOST);
   const tokenFile = join(root, "agent-token");
   await install({ builder, directory, system: installed, tokenFile });
   const files = {
     [BINARY]: `${PREFIXES.ours}/bin/nixdeploy`,
-    [next]: `${PREFIXES.next}/bin/nixdeploy`,
+    ...(next === null ? {} : { [next]: `${PREFIXES.next}/bin/nixdeploy` }),
     [tokenFile]: AGENT_TOKEN,
   };
   const box = stack.use(await createSystemdBox({ name: OWN_HOST, directory, files }));
@@ -148,18 +156,35 @@ const DAEMON: FixtureUnit = { name: "nix-daemon.service", version: "any", servic
 
 type Place = { readonly url: string; readonly listen: string };
 
+type Documented = { readonly documented: NonNullable<OwnHostOptions["units"]> };
+
 /** The document's services, with the addresses and the program of this test in them. */
 async function buildSystem(
   builder: Builder,
-  { program = "ours", units = [], url, listen, ...options }: OwnSystemOptions & Place,
+  { program = "ours", units = [], url, listen, documented, ...options }: OwnSystemOptions & Place & Documented,
 ): Promise<string> {
-  const prefix = PREFIXES[program];
-  const documented = [
+  const found = await (documented === "files" ? readUnitFiles : readModules)(builder, PREFIXES[program]);
+  const ours = found.map((unit) => ({ ...unit, text: settle(unit.text ?? "", { url, listen }) }));
+  const system = { name: OWN_HOST, serviceManager: "systemd", ...options } as const;
+  return await builder.build("system", { ...system, units: [DAEMON, ...ours, ...units] });
+}
+
+async function readModules(builder: Builder, prefix: string): Promise<FixtureUnit[]> {
+  return [
     ...(await readGuideServices(builder, { heading: "An agent on NixOS", prefix })),
     ...(await readGuideServices(builder, { heading: "A coordinator that deploys its own host", prefix })),
-  ].map((unit) => ({ ...unit, text: settle(unit.text ?? "", { url, listen }) }));
-  const system = { name: OWN_HOST, serviceManager: "systemd", ...options } as const;
-  return await builder.build("system", { ...system, units: [DAEMON, ...documented, ...units] });
+  ];
+}
+
+/** The drop-in is read after the file, as systemd does. There is an undo unit for NixOS alone. */
+async function readUnitFiles(builder: Builder, prefix: string): Promise<FixtureUnit[]> {
+  const read = async (file: string) => await readGuideFile(`/etc/systemd/system/${file}`);
+  const hardening = await read(`${FILES_AGENT_UNIT}.d/hardening.conf`);
+  return [
+    { name: SERVE_UNIT, text: await read(SERVE_UNIT) },
+    { name: FILES_AGENT_UNIT, text: `${await read(FILES_AGENT_UNIT)}\n${hardening}` },
+    ...(await readModules(builder, prefix)).filter((unit) => unit.name.includes("undo")),
+  ];
 }
 
 function settle(text: string, { url, listen }: Place): string {
