@@ -30,6 +30,8 @@ export type SystemOptions = Omit<FixtureOptions["system"], "name" | "serviceMana
   readonly agent?: AgentUnitOptions | null;
   /** Default true. */
   readonly hasUndoUnit?: boolean;
+  /** Agents of plain profiles of these names, each with a unit of its own, told the same as the system's agent. */
+  readonly profiles?: readonly string[];
 };
 
 export type AgentUnitOptions = {
@@ -64,8 +66,9 @@ export type SystemdFleet = AsyncDisposable & {
 export async function createSystemdFleet(name: string): Promise<SystemdFleet> {
   await using stack = new AsyncDisposableStack();
   const fleet = stack.use(await createFleet(name));
-  const build = async ({ agent = {}, hasUndoUnit = true, units = [], ...options }: SystemOptions) => {
+  const build = async ({ agent = {}, hasUndoUnit = true, profiles = [], units = [], ...options }: SystemOptions) => {
     const ours = [DAEMON, ...(agent === null ? [] : [agentUnit(agent)]), ...(hasUndoUnit ? [UNDO] : [])];
+    if (agent !== null) ours.push(...profiles.map((profile) => profileAgentUnit(profile, agent)));
     const system = { name: NAME, serviceManager: "systemd", ...options, units: [...ours, ...units] } as const;
     return await fleet.builder.build("system", system);
   };
@@ -154,6 +157,13 @@ function agentUnit({ program = PROGRAM, flags = [], service = [] }: AgentUnitOpt
       ...service,
     ],
   };
+}
+
+/** Name of agent and profile are the same. */
+function profileAgentUnit(profile: string, options: AgentUnitOptions): FixtureUnit {
+  const { name: _, ...unit } = agentUnit({ ...options, flags: ["--profile", profile, ...(options.flags ?? [])] });
+  const service = unit.service?.map((line) => line.replace(`--name ${NAME} `, `--name ${profile} `)) ?? [];
+  return { ...unit, name: `nixdeploy-agent-${profile}.service`, service };
 }
 
 /** What an installer does to the disk: closure, profile, boot loader, and the agent's credentials. */
