@@ -172,6 +172,24 @@ export const agentSchema = z.object({
   currentPath: storePathSchema.nullable(),
   bootedPath: storePathSchema.nullable(),
   storeFreeBytes: count.nullable(),
+  /** The system whose specialisation runs; null when none does. */
+  currentBasePath: storePathSchema.nullable().default(null),
+  /** What differs between the running and the booted system, such as "kernel"; null where it cannot be told. */
+  rebootNeeded: z.array(z.string()).nullable().default(null),
+  /** The first by name, and how many there are; null where no service manager tells. */
+  failedUnits: z.array(z.string()).nullable().default(null),
+  failedUnitCount: count.nullable().default(null),
+  /** The machine has something else than was deployed; see `server/drift.ts`. Null: it has not, or nothing was. */
+  drift: z
+    .object({
+      /** What the profile should name. */
+      expected: storePathSchema,
+      profile: storePathSchema.nullable(),
+      /** The running system; null where the profile is none of a system. */
+      current: storePathSchema.nullable(),
+    })
+    .nullable()
+    .default(null),
   /** The latest deployment. */
   deployment: z
     .object({

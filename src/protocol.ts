@@ -90,6 +90,10 @@ const deploymentId = parsedWith(parseDeploymentId);
 const count = z.number().int().nonnegative();
 const shortText = z.string().max(4_096);
 
+/** Names that are told; a machine where everything fails has thousands. */
+export const FAILED_UNITS_MAX = 50;
+const REBOOT_REASONS_MAX = 16;
+
 /** What is really on the machine, as far as this agent's profile goes. Paths are null when there is none. */
 export const machineStateSchema = z.object({
   /** What the profile link names. */
@@ -100,6 +104,11 @@ export const machineStateSchema = z.object({
   bootedPath: storePathSchema.nullable(),
   /** The system whose specialisation /run/current-system is; null when it is none. */
   currentBasePath: storePathSchema.nullable().optional(),
+  /** What differs between the running and the booted system, such as "kernel"; null where it cannot be told. */
+  rebootNeeded: z.array(shortText).max(REBOOT_REASONS_MAX).nullable().optional(),
+  /** The first of them by name, and how many there are; null where no service manager tells. */
+  failedUnits: z.array(shortText).max(FAILED_UNITS_MAX).nullable().optional(),
+  failedUnitCount: count.nullable().optional(),
   /** Free bytes of the file system of the Nix store. */
   storeFreeBytes: count.nullable(),
   /** The deployment this agent works on, if any. */

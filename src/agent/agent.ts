@@ -12,7 +12,7 @@ import type { CacheReader } from "../nix/cache/download/nar-source.ts";
 import type { DaemonConnection } from "../nix/daemon/connection.ts";
 import { createSignatureVerifier } from "../nix/signature.ts";
 import { parsePublicKey } from "../nix/signing-key.ts";
-import type { Welcome } from "../protocol.ts";
+import type { MachineState, Welcome } from "../protocol.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { Activations } from "./activation/activations.ts";
 import { runConnection } from "./connection.ts";
@@ -25,6 +25,7 @@ import type { GcRoots } from "./gc-roots.ts";
 import { loadIdentity } from "./identity.ts";
 import type { HelloFacts } from "./login.ts";
 import type { Machine } from "./machine.ts";
+import { createMachineWatch } from "./machine-watch.ts";
 import type { DialMessageSocket } from "./message-socket.ts";
 import { createWorker } from "./worker.ts";
 
@@ -53,6 +54,8 @@ export type AgentDeps = {
   readonly openCache: (welcome: Welcome, credential: () => string) => CacheReader;
   readonly activations: Activations;
   readonly machine: Machine;
+  /** By name; null where no service manager tells. Asked once a minute. */
+  readonly readFailedUnits: () => Promise<readonly string[] | null>;
   readonly gcRoots: GcRoots;
   /** Called once the profile is ours, what is on disk is read, and the first try to connect begins. */
   readonly onReady: () => void;
@@ -95,16 +98,20 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   const failure = new AbortController();
   const signal = AbortSignal.any([stop, failure.signal]);
 
-  const sendState = async () => {
-    const state = await machine.readState(worker.inFlight);
-    contact.send({ kind: "state", state });
-  };
+  const watch = createMachineWatch({
+    readState: () => machine.readState(worker.inFlight),
+    readFailedUnits: deps.readFailedUnits,
+    isConnected: () => contact.isConnected,
+    send: (state) => contact.send({ kind: "state", state }),
+    clock,
+    logger,
+  });
   const worker = createWorker({
     store,
     clock,
     logger,
     signal,
-    onChange: () => void sendState().catch((error: unknown) => logger.debug(`cannot read the state: ${String(error)}`)),
+    onChange: () => void watch.look(),
     deploy: (options) =>
       deploy({
         ...deps,
@@ -117,8 +124,11 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
         signal,
       }),
   });
-  const facts = createFacts(deps, () => worker.inFlight, signal);
+  const facts = createFacts(deps, watch.tell, signal);
   worker.resume(pending);
+  const watching = watch.run(signal).catch(() => {
+    // It only ends when it is told to.
+  });
   deps.onReady();
   try {
     await runConnection({
@@ -143,6 +153,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
     });
   } catch (error) {
     failure.abort(error);
+    await watching;
     await waitForWorker(worker.settled(), deps);
     if (!stop.aborted) throw error;
   }
@@ -186,7 +197,11 @@ function createTrust(given: readonly string[], pinned: readonly string[]) {
 }
 
 /** What a hello says; the version of Nix is asked for until there is an answer. */
-function createFacts(deps: AgentDeps, inFlight: () => AgentInFlight, signal: AbortSignal): () => Promise<HelloFacts> {
+function createFacts(
+  deps: AgentDeps,
+  readState: () => Promise<MachineState>,
+  signal: AbortSignal,
+): () => Promise<HelloFacts> {
   const { config, machine, logger } = deps;
   let nixVersion: string | null = null;
   const askNixVersion = async () => {
@@ -209,9 +224,7 @@ function createFacts(deps: AgentDeps, inFlight: () => AgentInFlight, signal: Abo
       hostName: machine.hostName,
       nixVersion,
       profile: config.profilePath,
-      state: await machine.readState(inFlight()),
+      state: await readState(),
     };
   };
 }
-
-type AgentInFlight = ReturnType<typeof createWorker>["inFlight"];

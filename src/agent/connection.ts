@@ -138,7 +138,9 @@ async function connectOnce(options: ConnectionOptions, memory: Memory): Promise<
   options.logger.info(`connected to ${options.coordinatorUrl} as ${options.name} (workspace ${welcome.workspace})`);
   memory.lastComplaint = null;
   options.contact.established(welcome, (frame) => {
-    if (socket.bufferedBytes < LOSSY_BUFFER_MAX_BYTES) sendFrame(socket, frame);
+    if (socket.bufferedBytes >= LOSSY_BUFFER_MAX_BYTES) return false;
+    sendFrame(socket, frame);
+    return true;
   });
   const why = await runSession({ ...options, socket, frames });
   options.contact.lost();

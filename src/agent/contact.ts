@@ -13,10 +13,11 @@ export type Contact = {
   readonly welcome: Welcome | null;
   /** Waits for the first welcome. @throws the signal's reason */
   firstWelcome(signal: AbortSignal): Promise<Welcome>;
-  /** Sends if there is a connection with room, else forgets. */
-  send(frame: LossyFrame): void;
+  readonly isConnected: boolean;
+  /** Sends if there is a connection with room, else forgets. @returns whether it was sent */
+  send(frame: LossyFrame): boolean;
   /** For the connection: a login succeeded, and this is how to send on it. */
-  established(welcome: Welcome, send: (frame: LossyFrame) => void): void;
+  established(welcome: Welcome, send: (frame: LossyFrame) => boolean): void;
   /** For the connection: it ended. */
   lost(): void;
 };
@@ -26,7 +27,7 @@ export type ProgressSender = (progress: Omit<Progress, "kind" | "deploymentId">)
 export function createContact(): Contact {
   const changes: ChangeSignal = createChangeSignal();
   let welcome: Welcome | null = null;
-  let sendNow: ((frame: LossyFrame) => void) | null = null;
+  let sendNow: ((frame: LossyFrame) => boolean) | null = null;
   return {
     get welcome() {
       return welcome;
@@ -38,7 +39,10 @@ export function createContact(): Contact {
         await changes.waitAfter(version, signal);
       }
     },
-    send: (frame) => sendNow?.(frame),
+    get isConnected() {
+      return sendNow !== null;
+    },
+    send: (frame) => sendNow?.(frame) ?? false,
     established(newWelcome, send) {
       welcome = newWelcome;
       sendNow = send;

@@ -18,6 +18,7 @@ import { createGcRoots } from "./gc-roots.ts";
 import { createMachine, readPlatform, readTopNames } from "./machine.ts";
 import { runProgram } from "./process.ts";
 import { cleanEnvironment } from "./program-environment.ts";
+import { runSmallProgram } from "./small-program.ts";
 import { createWebSocketDialer } from "./websocket.ts";
 
 export type LocalAgentOptions = {
@@ -45,6 +46,13 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
   const machine = createMachine(config.profilePath, gcRoots.list);
   const programs = cleanEnvironment(environment);
   const services = createServiceManager({ agentName: config.name, run: runProgram, clock, environment: programs });
+  // Its programs end soon and say little.
+  const quietServices = createServiceManager({
+    agentName: config.name,
+    run: runSmallProgram,
+    clock,
+    environment: programs,
+  });
   await using http = createHttpClient({
     userAgent: `nixdeploy-agent/${config.version}`,
     env: environment,
@@ -58,6 +66,7 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
     random,
     logger,
     machine,
+    readFailedUnits: quietServices.readFailedUnits,
     onReady: options.onReady,
     dial: createWebSocketDialer(readNetworkSettings(environment)),
     connectDaemon: ({ signal }) => connectDaemon({ signal, clock, environment }),

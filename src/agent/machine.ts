@@ -7,6 +7,7 @@ import { formatGenerationLink, parseGenerationLink } from "../nix/profile.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import { STORE_DIR } from "../nix/store-path.ts";
 import type { MachineState } from "../protocol.ts";
+import { listBootDifferences } from "./activation/kernel.ts";
 import { findSpecialisation, type RunningSpecialisation } from "./activation/specialisation.ts";
 import { readProfile, readStoreLink } from "./profile-link.ts";
 import { hasCode, isMissing } from "./system-error.ts";
@@ -15,6 +16,7 @@ export type Machine = {
   /** Nix's name of the platform, such as `x86_64-linux`. */
   readonly system: string;
   readonly hostName: string;
+  /** All but the failed units, which only a service manager knows. */
   readState(inFlight: DeploymentId | null): Promise<MachineState>;
   /** What /run/current-system names; null where there is none. */
   readCurrentSystem(): Promise<StorePath | null>;
@@ -47,6 +49,7 @@ export function createMachine(
   readKept: () => Promise<readonly StorePath[]> = async () => [],
 ): Machine {
   const find = createSpecialisationFinder(profilePath, readKept);
+  const compare = createBootComparison();
   return {
     system: `${ARCHITECTURES[process.arch] ?? process.arch}-${process.platform}`,
     hostName: hostname(),
@@ -56,12 +59,14 @@ export function createMachine(
     async readState(inFlight) {
       const profile = await readProfile(profilePath);
       const currentPath = await readStoreLink(CURRENT_SYSTEM);
+      const bootedPath = await readStoreLink(BOOTED_SYSTEM);
       return {
         profilePath: profile.storePath,
         generation: profile.generation,
         currentPath,
         currentBasePath: currentPath === null ? null : ((await find(currentPath))?.base ?? null),
-        bootedPath: await readStoreLink(BOOTED_SYSTEM),
+        bootedPath,
+        rebootNeeded: currentPath === null || bootedPath === null ? null : await compare(currentPath, bootedPath),
         storeFreeBytes: await readStoreFreeBytes(),
         inFlight,
       };
@@ -97,6 +102,16 @@ export async function readPlatform(system: StorePath): Promise<string | null> {
     if (isMissing(error)) return null;
     throw error;
   }
+}
+
+/** Compares once for each pair of systems: they never change. */
+function createBootComparison() {
+  let latest: { readonly key: string; readonly different: string[] } | null = null;
+  return async (current: StorePath, booted: StorePath): Promise<string[]> => {
+    const key = `${current} ${booted}`;
+    if (latest?.key !== key) latest = { key, different: [...(await listBootDifferences(current, booted))] };
+    return latest.different;
+  };
 }
 
 /** Searches once for each state of the links; a machine without specialisations is found out by two of them. */

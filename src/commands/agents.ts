@@ -2,6 +2,7 @@
 import type { AgentDto } from "../api.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { storePathName } from "../nix/store-path.ts";
+import { formatCount } from "../quantity.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./output.ts";
@@ -26,10 +27,12 @@ export const command = defineNixdeployCommand({
   },
 });
 
+const UNITS_SHOWN_MAX = 2;
+
 /** "" without agents. */
 export function formatAgents(agents: readonly AgentDto[]): string {
   if (agents.length === 0) return "";
-  const header = ["agent", "contact", "system", "runs", "last deployment", "last seen"];
+  const header = ["agent", "contact", "system", "runs", "last deployment", "last seen", "attention"];
   return formatTable(
     header,
     agents.map((agent) => [
@@ -39,10 +42,24 @@ export function formatAgents(agents: readonly AgentDto[]): string {
       agent.profilePath === null ? "-" : storePathName(agent.profilePath),
       agent.deployment === null ? "-" : formatDeployment(agent.deployment),
       agent.contact === "online" ? "now" : (agent.lastSeenAt ?? "never"),
+      describeAttention(agent),
     ]),
   );
 }
 
 function formatDeployment({ state, storePath, startedOnDevice }: NonNullable<AgentDto["deployment"]>): string {
   return `${state} ${storePathName(storePath)}${startedOnDevice ? " (started on the device)" : ""}`;
+}
+
+/** What a person should look at, briefly; "" when there is nothing. */
+function describeAttention({ drift, failedUnits, failedUnitCount, rebootNeeded }: AgentDto): string {
+  const remarks: string[] = [];
+  if (drift !== null) remarks.push(`drift: not ${storePathName(drift.expected)}`);
+  const failed = failedUnitCount ?? failedUnits?.length ?? 0;
+  if (failed > 0) {
+    const names = (failedUnits ?? []).slice(0, UNITS_SHOWN_MAX);
+    remarks.push(`${formatCount(failed, "unit")} failed: ${names.join(", ")}${failed > names.length ? ", …" : ""}`);
+  }
+  if (rebootNeeded !== null && rebootNeeded.length > 0) remarks.push(`reboot needed: new ${rebootNeeded.join(", ")}`);
+  return remarks.join("; ");
 }

@@ -34,6 +34,11 @@ export function formatGenerationLink(link: GenerationLink): string {
   return `${link.profile}-${link.generation}-link`;
 }
 
+/** Whether /run/current-system comes from this profile: `system`, or one of `nixos-rebuild --profile-name`. */
+export function isSystemProfile(path: string): boolean {
+  return path === `${ROOT_PROFILES_DIR}/system` || path.startsWith(`${ROOT_PROFILES_DIR}/system-profiles/`);
+}
+
 export type ResolveProfileOptions = {
   /** A name, an absolute path, or null for the default: `system` for root, `home-manager` for anyone else. */
   readonly profile: string | null;

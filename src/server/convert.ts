@@ -6,9 +6,15 @@ import type { WorkspaceName } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
 import { machineStateSchema } from "../protocol.ts";
 import { type AgentRow, findAgent } from "./database/agents.ts";
-import { type DeploymentRow, loadRolloutDeployments, type RolloutRow } from "./database/deployments.ts";
+import {
+  type DeploymentRow,
+  loadRolloutDeployments,
+  type RecentDeployments,
+  type RolloutRow,
+} from "./database/deployments.ts";
 import type { TokenRow } from "./database/tokens.ts";
 import { type CacheRow, listWorkspaces } from "./database/workspaces.ts";
+import { type DriftDeployment, findDrift } from "./drift.ts";
 import type { Services } from "./services.ts";
 
 export function contactOf(services: Services, agent: AgentRow): AgentDto["contact"] {
@@ -20,10 +26,11 @@ export function agentToDto(
   known: {
     readonly agent: AgentRow;
     readonly latest: DeploymentRow | undefined;
+    readonly recent: RecentDeployments;
     readonly workspace: WorkspaceName | undefined;
   },
 ): AgentDto {
-  const { agent, latest, workspace } = known;
+  const { agent, latest, recent, workspace } = known;
   if (workspace === undefined) throw new Error(`agent ${agent.name} belongs to no workspace`);
   const state = machineStateSchema.parse(JSON.parse(agent.state));
   return {
@@ -43,6 +50,16 @@ export function agentToDto(
     currentPath: state.currentPath,
     bootedPath: state.bootedPath,
     storeFreeBytes: state.storeFreeBytes,
+    currentBasePath: state.currentBasePath ?? null,
+    rebootNeeded: state.rebootNeeded ?? null,
+    failedUnits: state.failedUnits ?? null,
+    failedUnitCount: state.failedUnitCount ?? null,
+    drift: findDrift({
+      deployments: recent.live.map(deploymentForDrift),
+      isRunning: recent.isRunning,
+      profile: agent.profile,
+      state,
+    }),
     deployment:
       latest === undefined
         ? null
@@ -53,6 +70,10 @@ export function agentToDto(
             startedOnDevice: latest.started_on_device === 1,
           },
   };
+}
+
+function deploymentForDrift(row: DeploymentRow): DriftDeployment {
+  return { state: row.state, mode: row.mode, storePath: row.store_path, previousPath: row.previous_path };
 }
 
 export async function rolloutToDto(services: Services, row: RolloutRow): Promise<RolloutDto> {

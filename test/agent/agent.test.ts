@@ -170,6 +170,7 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
       findSpecialisation: async () => null,
       readStoreFreeBytes: async () => 1e9,
     },
+    readFailedUnits: async () => null,
     gcRoots: {
       keep: async ({ storePaths }) => {
         for (const path of storePaths) expect(daemon.valid.has(path)).toBe(true);

@@ -86,6 +86,30 @@ describe("agents and status", () => {
     expect(status.stdout).toMatch(/^nuc +online/m);
   });
 
+  test("say briefly what a person should look at, and all of it in JSON", async () => {
+    const other = `${SYSTEM}-other`;
+    const units = ["a.service", "b.service", "c.service"];
+    const cases = [
+      [{}, ""],
+      [{ failedUnits: [], failedUnitCount: 0, rebootNeeded: [] }, ""],
+      [{ failedUnits: ["a.service"], failedUnitCount: 1 }, "1 unit failed: a.service"],
+      [{ failedUnits: units, failedUnitCount: 60 }, "60 units failed: a.service, b.service, …"],
+      [{ rebootNeeded: ["kernel", "initrd"] }, "reboot needed: new kernel, initrd"],
+      [{ drift: { expected: SYSTEM, profile: other, current: null } }, "drift: not system"],
+    ] as const;
+    for (const [facts, attention] of cases) {
+      await using fake = startFakeCoordinator();
+      fake.addAgent("nuc", "online", facts);
+      for (const command of ["agents", "status"]) {
+        const lines = (await run(fake, [command])).stdout.trimEnd().split("\n");
+        const [header = "", row = ""] = lines.slice(-2);
+        expect(row.slice(header.indexOf("ATTENTION"))).toBe(attention);
+      }
+      const shown: unknown = JSON.parse((await run(fake, ["agents", "--json"])).stdout);
+      expect(shown).toMatchObject({ agents: [facts] });
+    }
+  });
+
   test("an empty fleet prints nothing on stdout", async () => {
     await using fake = startFakeCoordinator();
     const stderr: unknown = expect.stringContaining("no agents yet");

@@ -4,6 +4,7 @@
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { rm, writeFile } from "node:fs/promises";
+import { agentListSchema } from "../../src/api.ts";
 import type { FixtureUnit } from "../support/builder.ts";
 import { createHolds } from "../support/holds.ts";
 import {
@@ -40,6 +41,8 @@ async function expectRuns(system: string): Promise<void> {
 const DEAF: AgentUnitOptions = { flags: ["--url", "http://127.0.0.1:9"] };
 
 const BROKEN: FixtureUnit = { name: "broken.service", fails: true };
+/** Ends its `test` with 4, as the real script does while systemd remembers a failed unit. */
+const COMPLAINS = { stage: "end", kind: "exit", argument: 4, actions: ["test"] } as const;
 
 test("a switch that replaces the agent's program and restarts it succeeds, proved by the new one", async () => {
   const system = await under.build({ version: "2", agent: { program: OTHER_PROGRAM } });
@@ -114,6 +117,10 @@ test("failed units can be kept; then they are no fault of the next system", asyn
   expect(await under.deploy(kept, ["--on-unit-failure", "keep"])).toMatchObject({ state: "degraded" });
   await expectRuns(kept);
   before = kept;
+  await waitFor("the coordinator to know of it", () => under.fleet.expectRun(["agents", "--json"]), {
+    until: (text) =>
+      agentListSchema.parse(JSON.parse(text)).agents[0]?.failedUnits?.includes("broken.service") === true,
+  });
 
   const next = await under.build({ version: "broken-3", units: [BROKEN] });
   const deployment = await under.deploy(next);
@@ -127,6 +134,18 @@ test("failed units can be kept; then they are no fault of the next system", asyn
   expect(undone.state).toBe("rolled-back");
   expect(undone.reason).toContain("ended with code 4): worse.service");
   await expectRuns(next);
+}, 60_000);
+
+test("a way back whose script complains of a unit that only the new system has is a way back", async () => {
+  const old = await under.build({ version: "complains", faults: [COMPLAINS] });
+  await under.deploy(old, ["--on-unit-failure", "keep"]);
+  await expectRuns(old);
+  before = old;
+  const system = await under.build({ version: "complains-not", units: [BROKEN] });
+  const deployment = await under.deploy(system);
+  expect(deployment.state).toBe("rolled-back");
+  expect(deployment.reason).toContain("ended with code 4): broken.service; the machine is back on");
+  await expectRuns(old);
 }, 60_000);
 
 test("a supervisor that is killed is started again by systemd, and finishes", async () => {

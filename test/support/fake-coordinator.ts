@@ -55,7 +55,7 @@ export type FakeCoordinator = AsyncDisposable & {
   readonly rolloutRequests: readonly z.output<typeof createRolloutSchema>[];
   isCachePublic: boolean;
   intercept: Interception | null;
-  addAgent(name: string, contact?: AgentDto["contact"]): void;
+  addAgent(name: string, contact?: AgentDto["contact"], facts?: Partial<Record<keyof AgentDto, unknown>>): void;
   /** The deployment of this agent in the latest rollout. */
   deploymentOf(agent: string): DeploymentDto;
   /** Changes a deployment and tells its followers. */
@@ -348,7 +348,7 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
     rolloutRequests,
     isCachePublic: false,
     intercept: null,
-    addAgent: (name, contact = "online") => agents.push(createAgent(name, contact)),
+    addAgent: (name, contact = "online", facts = {}) => agents.push(createAgent(name, contact, facts)),
     deploymentOf,
     setDeployment(agent, change) {
       const before = deploymentOf(agent);
@@ -412,7 +412,11 @@ export function problem(error: NixdeployError): Response {
   );
 }
 
-function createAgent(name: string, contact: AgentDto["contact"]): AgentDto {
+function createAgent(
+  name: string,
+  contact: AgentDto["contact"],
+  facts: Partial<Record<keyof AgentDto, unknown>>,
+): AgentDto {
   return agentSchema.parse({
     name,
     workspace: "default",
@@ -431,5 +435,6 @@ function createAgent(name: string, contact: AgentDto["contact"]): AgentDto {
     bootedPath: null,
     storeFreeBytes: null,
     deployment: null,
+    ...facts,
   });
 }

@@ -1,21 +1,28 @@
-/** Whether the new system has the kernel that runs: what a switch without a reboot cannot prove. */
+/** Whether a system has what was booted: what a switch without a reboot can neither prove nor put to use. */
 import { readFile, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { isMissing } from "../system-error.ts";
 
 const BOOTED = "/run/booted-system";
-const PARTS = ["kernel", "initrd"] as const;
+/** Entry of a toplevel → what a person calls it. */
+const LINKS = { kernel: "kernel", initrd: "initrd", "kernel-modules": "modules" } as const;
 
-/** @returns what to tell, or null when kernel, initrd and kernel parameters are those that were booted */
+/** @returns what to tell, or null when kernel, initrd, modules and kernel parameters are those that were booted */
 export async function describeUnprovedKernel(system: string): Promise<string | null> {
+  const different = await listBootDifferences(system);
+  return different.length === 0 ? null : `new ${different.join(", ")} not proved: that takes a reboot`;
+}
+
+/** What of this system is not what was booted, in a fixed order. @param booted its toplevel */
+export async function listBootDifferences(system: string, booted: string = BOOTED): Promise<readonly string[]> {
   const different: string[] = [];
-  for (const part of PARTS) {
-    if ((await resolveOrNull(join(system, part))) !== (await resolveOrNull(join(BOOTED, part)))) different.push(part);
+  for (const [entry, name] of Object.entries(LINKS)) {
+    if ((await resolveOrNull(join(system, entry))) !== (await resolveOrNull(join(booted, entry)))) different.push(name);
   }
-  if ((await readOrNull(join(system, "kernel-params"))) !== (await readOrNull(join(BOOTED, "kernel-params")))) {
+  if ((await readOrNull(join(system, "kernel-params"))) !== (await readOrNull(join(booted, "kernel-params")))) {
     different.push("kernel parameters");
   }
-  return different.length === 0 ? null : `new ${different.join(", ")} not proved: that takes a reboot`;
+  return different;
 }
 
 async function resolveOrNull(path: string): Promise<string | null> {

@@ -79,7 +79,12 @@ export function createServiceManager(deps: {
     const unit = await readOwnService();
     return unit !== null && (await mainProcess(unit)) === process.pid ? unit : null;
   };
-  const isUsed = async () => (await isBooted()) && ((await sharesMounts()) || (await ownUnit()) !== null);
+  let isKnownUsed = false;
+  const isUsed = async () => {
+    // Once it is so, it stays so as long as we live.
+    isKnownUsed ||= (await isBooted()) && ((await sharesMounts()) || (await ownUnit()) !== null);
+    return isKnownUsed;
+  };
   return {
     mainProcess,
     async readFailedUnits() {

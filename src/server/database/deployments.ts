@@ -148,6 +148,29 @@ export async function loadLatestDeployments(
   return latest;
 }
 
+/** Deployments that ended live, newest first, and whether one runs, wherever it was started. */
+export type RecentDeployments = { readonly live: readonly DeploymentRow[]; readonly isRunning: boolean };
+
+/** More than anybody tries between two that are permanent. */
+const LIVE_MAX = 20;
+
+/** What the latest deployments left on the agent's machine. By their ends: one that was announced late has ended early. */
+export async function loadRecentDeployments(
+  database: CoordinatorDatabase,
+  agentId: AgentId,
+): Promise<RecentDeployments> {
+  const ofAgent = database.selectFrom("deployments").selectAll().where("agent_id", "=", agentId);
+  const running = await ofAgent.where("state", "in", RUNNING_STATES).limit(1).execute();
+  const live = await ofAgent
+    .where("state", "in", ["succeeded", "degraded"])
+    .where("mode", "!=", "dry-activate")
+    .orderBy("finished_ms", "desc")
+    .orderBy("number", "desc")
+    .limit(LIVE_MAX)
+    .execute();
+  return { live, isRunning: running.length > 0 };
+}
+
 /** @returns how many deployments of these workspaces are in one of these states */
 export async function countDeployments(
   database: CoordinatorDatabase,

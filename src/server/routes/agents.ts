@@ -1,7 +1,12 @@
-import type { StatusDto } from "../../api.ts";
+import type { AgentDto, StatusDto } from "../../api.ts";
 import { agentToDto, contactOf } from "../convert.ts";
 import { listAgents } from "../database/agents.ts";
-import { countDeployments, loadLatestDeployments, RUNNING_STATES } from "../database/deployments.ts";
+import {
+  countDeployments,
+  loadLatestDeployments,
+  loadRecentDeployments,
+  RUNNING_STATES,
+} from "../database/deployments.ts";
 import type { Services } from "../services.ts";
 import { createRouter, visibleWorkspaces } from "./context.ts";
 
@@ -14,11 +19,13 @@ export function createAgentRoutes(services: Services) {
       services.database,
       agents.map((agent) => agent.id),
     );
-    return context.json({
-      agents: agents.map((agent) =>
-        agentToDto(services, { agent, latest: latest.get(agent.id), workspace: workspaces.get(agent.workspace_id) }),
-      ),
-    });
+    const listed: AgentDto[] = [];
+    for (const agent of agents) {
+      const recent = await loadRecentDeployments(services.database, agent.id);
+      const workspace = workspaces.get(agent.workspace_id);
+      listed.push(agentToDto(services, { agent, latest: latest.get(agent.id), recent, workspace }));
+    }
+    return context.json({ agents: listed });
   });
   routes.get("/status", async (context) => {
     const workspaces = await visibleWorkspaces(services, context, "watch");
