@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import { DEPLOYMENT_STATES, MODES, PHASES } from "./deployment.ts";
+import { specHealthCheckListSchema } from "./health-check.ts";
 import {
   parseAgentName,
   parseCacheName,
@@ -228,12 +229,24 @@ function textRecord(limits: {
   readonly valueLengthMax: number;
 }) {
   const { entriesMax, keyLengthMax, valueLengthMax } = limits;
-  const hasFew = (value: unknown) =>
-    typeof value === "object" && value !== null && Object.keys(value).length <= entriesMax;
   return z
-    .custom<Record<string, string>>(hasFew, `expected an object with at most ${entriesMax} entries`)
+    .custom<Record<string, string>>(
+      (value) => isObjectWithFew(value, entriesMax),
+      `expected an object with at most ${entriesMax} entries`,
+    )
     .pipe(z.record(z.string().max(keyLengthMax), z.string().max(valueLengthMax)));
 }
+
+function isObjectWithFew(value: unknown, entriesMax: number): boolean {
+  return typeof value === "object" && value !== null && Object.keys(value).length <= entriesMax;
+}
+
+const agentHealthChecksSchema = z
+  .custom<Record<string, z.input<typeof specHealthCheckListSchema>>>(
+    (value) => isObjectWithFew(value, AGENTS_PER_ROLLOUT_MAX),
+    `expected an object with at most ${AGENTS_PER_ROLLOUT_MAX} entries`,
+  )
+  .pipe(z.record(z.string().max(200), specHealthCheckListSchema));
 
 /** POST /api/v1/rollouts */
 export const createRolloutSchema = z.object({
@@ -241,6 +254,9 @@ export const createRolloutSchema = z.object({
   agents: textRecord({ entriesMax: AGENTS_PER_ROLLOUT_MAX, keyLengthMax: 200, valueLengthMax: 400 }),
   /** Nix system → store path of a script. */
   rollbackScript: textRecord({ entriesMax: SYSTEMS_MAX, keyLengthMax: 64, valueLengthMax: 400 }).optional(),
+  /** For every agent, and besides for some. */
+  healthChecks: specHealthCheckListSchema.optional(),
+  agentHealthChecks: agentHealthChecksSchema.optional(),
   mode: z.enum(MODES),
   policy: activationPolicySchema.optional(),
   description: z.string().max(ROLLOUT_DESCRIPTION_LENGTH_MAX).optional(),

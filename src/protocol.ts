@@ -25,6 +25,7 @@
  */
 import { z } from "zod";
 import { FAULTS, MODES, OUTCOMES, PHASES } from "./deployment.ts";
+import { HEALTH_CHECKS_MAX } from "./health-check.ts";
 import { parseAgentId, parseAgentName, parseCacheName, parseDeploymentId, parseWorkspaceName } from "./names.ts";
 import { parseStorePath } from "./nix/store-path.ts";
 
@@ -290,6 +291,11 @@ export const offerSchema = z.object({
   policy: activationPolicySchema.optional(),
   /** A person wants it although it may have failed on this device before: its quarantine is lifted. */
   retry: z.boolean().optional(),
+  /**
+   * `HealthCheck`s, which the agent parses when it works on them: one that it does not know ends the deployment, not the
+   * connection.
+   */
+  healthChecks: z.array(z.unknown()).max(HEALTH_CHECKS_MAX).optional(),
 });
 export type Offer = z.output<typeof offerSchema>;
 

@@ -23,6 +23,7 @@ import { CANCELLED_UNTOUCHED } from "./activation/engine.ts";
 import type { Contact } from "./contact.ts";
 import type { GcRoots } from "./gc-roots.ts";
 import { type Journal, type LogStream, measurePhases, type OutcomeEntry } from "./journal.ts";
+import { wantedPaths } from "./offered-checks.ts";
 
 export type DeployDeps = {
   readonly contact: Contact;
@@ -109,7 +110,7 @@ async function makeReady(options: DeployOptions, daemons: AsyncDisposableStack):
   const credential = () => options.contact.welcome?.readCredential ?? welcome.readCredential;
   const cache = options.openCache(welcome, credential);
   const rootDaemon = daemons.use(await options.connectDaemon({ signal: options.signal }));
-  const wanted = offer.rollbackScript === null ? [offer.storePath] : [offer.storePath, offer.rollbackScript];
+  const wanted = wantedPaths(offer);
   let fetchedBytes = 0;
   for (const storePath of wanted) {
     fetchedBytes += await fetchOne({ ...options, signal }, { storePath, cache, rootDaemon });

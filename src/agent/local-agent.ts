@@ -16,6 +16,7 @@ import { createServiceManager } from "./activation/systemd.ts";
 import { type AgentConfig, createAgent } from "./agent.ts";
 import { createGcRoots } from "./gc-roots.ts";
 import { createMachine, readPlatform, readTopNames } from "./machine.ts";
+import { readOwnHealthChecks } from "./own-health-checks.ts";
 import { runProgram } from "./process.ts";
 import { cleanEnvironment } from "./program-environment.ts";
 import { runSmallProgram } from "./small-program.ts";
@@ -23,6 +24,8 @@ import { createWebSocketDialer } from "./websocket.ts";
 
 export type LocalAgentOptions = {
   readonly config: AgentConfig;
+  /** The device's own health checks; null when it has none. */
+  readonly healthChecksFile: string | null;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
   readonly random: Random;
@@ -35,9 +38,11 @@ export type LocalAgentOptions = {
   readonly onStopping: () => void;
 };
 
-/** @throws as `Agent.run` */
+/** @throws as `Agent.run`, and as `readOwnHealthChecks` */
 export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
-  const { config, environment, clock, random, logger } = options;
+  const { config, environment, clock, random, logger, healthChecksFile } = options;
+  const ownHealthChecks = async () => (healthChecksFile === null ? [] : await readOwnHealthChecks(healthChecksFile));
+  await ownHealthChecks();
   const gcRoots = createGcRoots({
     agent: config.name,
     isRoot: process.getuid?.() === 0,
@@ -97,6 +102,7 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
       readPlatform,
       findSpecialisation: machine.findSpecialisation,
       resolveSpecialisation,
+      readOwnHealthChecks: ownHealthChecks,
       bootClock: systemBootClock,
     }),
     gcRoots,

@@ -1,5 +1,6 @@
 /** The supervisor on a real machine: `superviseActivation` with programs, links, systemd and the agent's own key. */
 import { NixdeployError } from "../errors.ts";
+import { createHttpClient } from "../http/client.ts";
 import { readNetworkSettings } from "../http/settings.ts";
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
@@ -10,6 +11,7 @@ import type { ActivationRecord } from "./activation/record.ts";
 import { readRecord } from "./activation/record.ts";
 import { type SuperviseEnd, superviseActivation } from "./activation/supervise.ts";
 import { createServiceManager } from "./activation/systemd.ts";
+import { createHealthSenses, withoutProxyToThisMachine } from "./health-senses.ts";
 import { loadIdentity } from "./identity.ts";
 import { login } from "./login.ts";
 import { createMachine, readTopNames } from "./machine.ts";
@@ -37,6 +39,12 @@ export async function runLocalSupervisor(options: LocalSupervisorOptions): Promi
     ...{ agentName: record.agentName, run: runProgram, clock },
     environment: cleanEnvironment(environment),
   });
+  const createHttp = () =>
+    createHttpClient({
+      userAgent: `nixdeploy-supervisor/${NIXDEPLOY_VERSION}`,
+      env: withoutProxyToThisMachine(environment),
+      ...{ clock, random: options.random, log: options.logger },
+    });
   return await superviseActivation({
     ...options,
     run: runProgram,
@@ -48,6 +56,7 @@ export async function runLocalSupervisor(options: LocalSupervisorOptions): Promi
     hasUnit: services.hasUnit,
     restartUnit: services.restartUnit,
     mainProcess: services.mainProcess,
+    healthSenses: createHealthSenses({ services, createHttp }),
     deadline: await createDeadline({ services, stateDirectory, agentName: record.agentName }),
     loginAsSupervisor: (current, signal) => loginAsSupervisor(current, { ...options, signal }),
   });

@@ -21,6 +21,8 @@ export type RunProgramOptions = {
   readonly onLine: (stream: "out" | "err", text: string) => Promise<void>;
   /** Told as soon as it runs; the id is that of its process group, too. */
   readonly onStarted?: (processId: number) => void;
+  /** Stops it early, as the deadline would; it counts as timed out. */
+  readonly stop?: AbortSignal;
   readonly clock: Clock;
 };
 
@@ -41,6 +43,7 @@ type Execa = typeof import("execa")["execa"];
 /** Runs a program to its end. Never throws: not being able to start it is a result too. */
 export async function runProgram(options: RunProgramOptions): Promise<ProgramExit> {
   const { clock } = options;
+  const startedMs = clock.monotonicMs();
   // Loaded at the first activation: it would take 2 MB of an agent that waits.
   const child = startChild(options, (await import("execa")).execa);
   if (child === null) return { kind: "not-started", reason: "it is no program that this system can execute" };
@@ -67,7 +70,10 @@ export async function runProgram(options: RunProgramOptions): Promise<ProgramExi
   child.stdout.destroy();
   child.stderr.destroy();
   const result = await child;
-  if (timedOut) return { kind: "timed-out", afterMs: options.deadlineMs };
+  if (timedOut) {
+    const wasStopped = options.stop?.aborted === true;
+    return { kind: "timed-out", afterMs: wasStopped ? clock.monotonicMs() - startedMs : options.deadlineMs };
+  }
   if (result.exitCode !== undefined) return { kind: "exited", code: result.exitCode };
   if (result.signal !== undefined) return { kind: "killed", signal: result.signal };
   return { kind: "not-started", reason: describeError(result.cause ?? result.shortMessage) };
@@ -119,14 +125,17 @@ export async function startDetached(options: {
 async function stopAtDeadline(options: {
   readonly pid: number | undefined;
   readonly deadlineMs: number;
+  readonly stop?: AbortSignal;
   readonly clock: Clock;
   /** The program has ended by itself. */
   readonly signal: AbortSignal;
 }): Promise<boolean> {
-  const { pid, clock, signal } = options;
+  const { pid, clock, signal, stop } = options;
   let stopped = false;
   try {
-    await clock.sleep(options.deadlineMs, signal);
+    await clock.sleep(options.deadlineMs, stop === undefined ? signal : AbortSignal.any([signal, stop])).catch(() => {
+      signal.throwIfAborted();
+    });
     stopped = true;
     signalGroup(pid, "SIGTERM");
     await clock.sleep(KILL_GRACE_MS, signal);

@@ -1,6 +1,7 @@
 /** From a spec and the flags of `activate` to the request that starts a rollout. Pure. */
 import type { CreateRollout } from "../api.ts";
 import type { ActivationPolicy, Mode } from "../deployment.ts";
+import type { HealthCheck } from "../health-check.ts";
 import type { WorkspaceName } from "../names.ts";
 import type { Origin } from "./origin.ts";
 import type { DeploymentSpec } from "./spec.ts";
@@ -17,11 +18,17 @@ export type RolloutRequestOptions = {
 
 export function planRolloutRequest(options: RolloutRequestOptions): CreateRollout {
   const { spec, mode, policy, workspace, description, origin, requireOnline } = options;
+  const { forAll, byAgent } = spec.healthChecks;
+  const agentHealthChecks = [...byAgent]
+    .filter(([name, checks]) => spec.agents.has(name) && checks.length > 0)
+    .map(([name, checks]): [string, HealthCheck[]] => [name, [...checks]]);
   return {
     agents: Object.fromEntries(spec.agents),
     mode,
     ...(Object.values(policy).some((value) => value !== undefined) ? { policy } : {}),
     ...(spec.rollbackScript.size > 0 ? { rollbackScript: Object.fromEntries(spec.rollbackScript) } : {}),
+    ...(forAll.length > 0 ? { healthChecks: [...forAll] } : {}),
+    ...(agentHealthChecks.length > 0 ? { agentHealthChecks: Object.fromEntries(agentHealthChecks) } : {}),
     ...(workspace === undefined ? {} : { workspace }),
     ...(description === undefined ? {} : { description }),
     ...(origin === undefined ? {} : { origin }),

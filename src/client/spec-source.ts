@@ -10,6 +10,7 @@ import { quoteExcerpt } from "../nix/parse-error.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import { type CacheReader, FILE_BYTES_MAX, readFileFromCache } from "./cache-file.ts";
 import { type ParsedSpec, parseSpec, splitAssignment } from "./spec.ts";
+import { NO_HEALTH_CHECKS } from "./spec-health-checks.ts";
 import { describeAbsent, requireStorePath, resolveArgument } from "./store-argument.ts";
 
 export type ReadSpecOptions = {
@@ -49,7 +50,7 @@ async function readPairs(pairs: readonly Pair[], cwd: string): Promise<ParsedSpe
     if (path === "") throw new NixdeployError("usage", `cannot deploy to ${name}: no path follows the "="`);
     agents.set(agent, await requireStorePath(path, cwd));
   }
-  return { agents, rollbackScript: new Map() };
+  return { agents, rollbackScript: new Map(), healthChecks: NO_HEALTH_CHECKS };
 }
 
 /** @returns null when there is no such file here */

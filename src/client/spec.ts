@@ -1,28 +1,31 @@
 /**
  * Deployment specs: which agent is to run which store path. Pure.
  *
- *     { "agents": { NAME: STORE-PATH, … }, "rollbackScript": { SYSTEM: STORE-PATH, … } | null }
+ *     { "agents": { NAME: STORE-PATH, … }, "rollbackScript": { SYSTEM: STORE-PATH, … } | null, "nixdeploy": { … } }
  *
  * The format of Cachix Deploy's `deploy.json`, so that its users change nothing. Keys at the top that are not known
- * are ignored, with a warning. Whether an agent or a path exists is for the coordinator to say.
+ * are ignored, with a warning; what is ours stands under "nixdeploy" (`spec-health-checks.ts`). Whether an agent or a path exists is for the coordinator to say.
  */
 import { NixdeployError } from "../errors.ts";
 import { type AgentName, parseAgentName } from "../names.ts";
 import { NixParseError, quoteExcerpt } from "../nix/parse-error.ts";
 import { parseStorePath, type StorePath } from "../nix/store-path.ts";
+import { describeType, isObject } from "./json-value.ts";
+import { parseOurKey, type SpecHealthChecks } from "./spec-health-checks.ts";
 
 export type DeploymentSpec = {
   /** In the order of the text; at least one. */
   readonly agents: ReadonlyMap<AgentName, StorePath>;
   /** Nix system, such as `x86_64-linux` → a script that is run after activation. */
   readonly rollbackScript: ReadonlyMap<string, StorePath>;
+  readonly healthChecks: SpecHealthChecks;
 };
 
 export type ParsedSpec = { readonly spec: DeploymentSpec; readonly warnings: readonly string[] };
 
 /** More than anybody reads; a file that is something else may have one in each line. */
 const FAULTS_MAX = 50;
-const KNOWN_KEYS: ReadonlySet<string> = new Set(["agents", "rollbackScript"]);
+const KNOWN_KEYS: ReadonlySet<string> = new Set(["agents", "rollbackScript", "nixdeploy"]);
 const EXAMPLE = `{"agents": {"nuc": "/nix/store/…"}}`;
 
 /**
@@ -39,11 +42,12 @@ export function parseSpec(text: string, origin: string): ParsedSpec {
     parseName: parseSystem,
     faults,
   });
+  const healthChecks = parseOurKey(value["nixdeploy"] ?? {}, { agents: value["agents"], faults });
   if (faults.length === 0 && agents.size === 0) faults.push(`"agents" names no agent`);
   if (faults.length > 0) throw refuse(origin, faults);
   const unknown = Object.keys(value).filter((key) => !KNOWN_KEYS.has(key));
   return {
-    spec: { agents, rollbackScript },
+    spec: { agents, rollbackScript, healthChecks },
     warnings: unknown.map((key) => `${origin}: ${quoteExcerpt(key)} is not known to this version and was ignored`),
   };
 }
@@ -118,16 +122,6 @@ function describeFault(error: unknown): string {
 function parseSystem(text: string): string {
   if (/^[a-z0-9_]+-[a-z0-9]+$/.test(text)) return text;
   throw new Error(`${quoteExcerpt(text)} is no Nix system, such as x86_64-linux`);
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function describeType(value: unknown): string {
-  if (value === null) return "null";
-  if (Array.isArray(value)) return "a list";
-  return typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
 function refuse(origin: string, faults: readonly string[]): NixdeployError {

@@ -59,6 +59,12 @@ export const command = defineNixdeployCommand({
       valueHint: "NAME:BASE64",
       parse: (text) => withoutFormat(() => formatPublicKey(parsePublicKey(text))),
     },
+    healthChecks: {
+      type: "string",
+      description: "Health checks of this device, besides those of each deployment (JSON)",
+      valueHint: "FILE",
+      parse: (text) => resolve(text),
+    },
   },
   async run({ args, context }) {
     Bun.unsafe.setJITPolicy(JIT_POLICY);
@@ -74,6 +80,7 @@ export const command = defineNixdeployCommand({
         trustedPublicKeys: args.trustedPublicKey,
         version: NIXDEPLOY_VERSION,
       },
+      healthChecksFile: args.healthChecks ?? null,
       environment: context.env,
       clock: context.clock,
       random: context.random,

@@ -7,6 +7,8 @@ export type BodyRequest = {
   readonly headers?: Readonly<Record<string, string>>;
   /** The first byte wanted; whether the server heeds it is in the answer's status (206) and Content-Range. */
   readonly rangeStart?: number;
+  /** Default true. */
+  readonly followRedirects?: boolean;
   /** How long the body may be silent; without it that is for its reader to say. */
   readonly silenceMaxMs?: number;
   readonly signal: AbortSignal;

@@ -274,7 +274,7 @@ async function fetchFollowing(parts: Parts, request: BodyRequest, signal: AbortS
       decompress: false,
       signal,
     });
-    const target = redirectTarget(response, url);
+    const target = request.followRedirects === false ? null : redirectTarget(response, url);
     if (target === null) {
       return response;
     }

@@ -112,6 +112,7 @@ async function insert(
     mode: announced.mode,
     rollback_script: null,
     policy: JSON.stringify(announced.policy ?? {}),
+    health_checks: "[]",
     // Whatever it is by now, its journal says next.
     state: BEGUN,
     stop_requested: null,

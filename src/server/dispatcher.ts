@@ -3,6 +3,7 @@
  * takes offers back when contact is lost. Everything is restated from the database, so calling it once too often is
  * harmless.
  */
+import { z } from "zod";
 import type { AgentId, DeploymentId } from "../names.ts";
 import { activationPolicySchema } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
@@ -29,6 +30,9 @@ export type Dispatcher = {
   /** At the coordinator's start: nobody is connected, so no offer stands. */
   recover(): Promise<void>;
 };
+
+/** As they were recorded: what they are was checked then, and is checked again where they are carried out. */
+const healthChecksSchema = z.array(z.unknown());
 
 /** What an agent says in its login that it knows of. */
 export type Remembered = {
@@ -96,6 +100,7 @@ function restate(agent: LiveAgent, row: DeploymentRow): void {
       mode: row.mode,
       rollbackScript: row.rollback_script,
       policy: activationPolicySchema.parse(JSON.parse(row.policy)),
+      healthChecks: healthChecksSchema.parse(JSON.parse(row.health_checks)),
     });
   }
 }

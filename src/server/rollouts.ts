@@ -6,7 +6,9 @@ import type { z } from "zod";
 import type { createRolloutSchema } from "../api.ts";
 import type { ActivationPolicy } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
+import { describeClash, type HealthCheck, storePathOf } from "../health-check.ts";
 import { drawId, parseAgentName, parseDeploymentId, parseRolloutId, type TokenId } from "../names.ts";
+import { quoteExcerpt } from "../nix/parse-error.ts";
 import { parseStorePath, type StorePath, storePathHash } from "../nix/store-path.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { AgentRegistry } from "./agent-registry.ts";
@@ -42,6 +44,7 @@ type Assignment = {
   readonly agent: AgentRow;
   readonly storePath: StorePath;
   readonly rollbackScript: StorePath | null;
+  readonly healthChecks: readonly HealthCheck[];
 };
 type CheckedRequest = { readonly assignments: readonly Assignment[]; readonly faults: readonly string[] };
 
@@ -109,7 +112,11 @@ async function checkRequest(
     scripts.set(system, parsePath(`rollbackScript for ${system}`, text));
   }
   const assignments: Assignment[] = [];
-  const paths = new Set(scripts.values());
+  const paths = new Set<StorePath | null>(scripts.values());
+  for (const name of Object.keys(request.agentHealthChecks ?? {})) {
+    if (!Object.hasOwn(request.agents, name))
+      faults.push(`health checks for ${quoteExcerpt(name)}: it is not among the agents`);
+  }
   for (const [name, text] of Object.entries(request.agents)) {
     const storePath = parsePath(`agent ${name}`, text);
     const agent = byName.get(name);
@@ -118,8 +125,12 @@ async function checkRequest(
     else if (request.requireOnline === true && deps.registry.find(agent.id) === null) {
       faults.push(`agent ${name}: it is not online, and --require-online was given`);
     }
+    const healthChecks = [...(request.healthChecks ?? []), ...(request.agentHealthChecks?.[name] ?? [])];
+    for (const check of healthChecks) paths.add(storePathOf(check));
+    const clash = describeClash(healthChecks);
+    if (clash !== null) faults.push(`agent ${name}: ${clash}`);
     if (agent === undefined || storePath === null) continue;
-    assignments.push({ agent, storePath, rollbackScript: scripts.get(agent.system) ?? null });
+    assignments.push({ agent, storePath, rollbackScript: scripts.get(agent.system) ?? null, healthChecks });
   }
   if (Object.keys(request.agents).length === 0) faults.push("the spec names no agent");
   faults.push(...(await describeAbsentPaths(deps.database, paths, workspace)));
@@ -203,6 +214,7 @@ async function insertQueued(
     mode: made.mode,
     rollback_script: assignment.rollbackScript,
     policy: JSON.stringify(made.policy),
+    health_checks: JSON.stringify(assignment.healthChecks),
     state: "queued",
     stop_requested: null,
     reason: null,

@@ -147,6 +147,7 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
       hasUnit: async () => false,
       readCurrentSystem: async () => null,
       readNames: async () => new Set(),
+      readOwnHealthChecks: async () => [],
       readFailedUnits: async () => null,
       platform: "x86_64-linux",
       readPlatform: async () => null,

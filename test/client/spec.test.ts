@@ -1,4 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import { createRolloutSchema } from "../../src/api.ts";
+import { planRolloutRequest } from "../../src/client/rollout-request.ts";
 import { parseSpec, selectAgents, splitAssignment } from "../../src/client/spec.ts";
 import { NixdeployError } from "../../src/errors.ts";
 
@@ -32,9 +34,9 @@ describe("parseSpec", () => {
   });
 
   test("warns of keys that it does not know", () => {
-    const { warnings } = parseSpec(JSON.stringify({ agents: { nuc: A }, nixdeploy: {}, agnets: 1 }), "deploy.json");
+    const { warnings } = parseSpec(JSON.stringify({ agents: { nuc: A }, later: {}, agnets: 1 }), "deploy.json");
     expect(warnings).toEqual([
-      'deploy.json: "nixdeploy" is not known to this version and was ignored',
+      'deploy.json: "later" is not known to this version and was ignored',
       'deploy.json: "agnets" is not known to this version and was ignored',
     ]);
   });
@@ -71,6 +73,75 @@ describe("parseSpec", () => {
     expect(error.kind).toBe("refused");
     expect([error.message, ...error.details].join("\n")).toContain(why);
     expect(error.hint).toContain('{"agents"');
+  });
+});
+
+describe("health checks", () => {
+  const SSH = { name: "ssh", kind: "tcp", port: 22 };
+  const SMOKE = { name: "smoke", kind: "command", command: [`${A}/bin/smoke`, "--fast"], attempts: 3 };
+  const specOf = (nixdeploy: unknown) => JSON.stringify({ agents: { nuc: A, laptop: B }, nixdeploy });
+
+  test("are for all, and besides for one agent", () => {
+    const text = specOf({ healthChecks: [SSH], agents: { nuc: { healthChecks: [SMOKE] } } });
+    const { spec, warnings } = parseSpec(text, "deploy.json");
+    expect(warnings).toEqual([]);
+    expect(spec.healthChecks.forAll).toMatchObject([SSH]);
+    expect([...spec.healthChecks.byAgent]).toMatchObject([["nuc", [SMOKE]]]);
+  });
+
+  test("go with the request, for those agents that are asked for", () => {
+    const { spec } = parseSpec(
+      specOf({ healthChecks: [SSH], agents: { nuc: { healthChecks: [SMOKE] }, laptop: {} } }),
+      "deploy.json",
+    );
+    const plan = (names: readonly string[]) =>
+      planRolloutRequest({
+        ...{ spec: selectAgents(spec, names), mode: "switch", policy: {}, requireOnline: false },
+        ...{ workspace: undefined, description: undefined, origin: undefined },
+      });
+    expect(plan([])).toMatchObject({ healthChecks: [SSH], agentHealthChecks: { nuc: [SMOKE] } });
+    expect(plan(["laptop"])).toMatchObject({ healthChecks: [SSH] });
+    expect(Object.keys(plan(["laptop"]))).not.toContain("agentHealthChecks");
+    expect(createRolloutSchema.safeParse(plan([])).success).toBe(true);
+  });
+
+  test("that are wrong are all named at once, beside what else is wrong", () => {
+    const text = JSON.stringify({
+      agents: { nuc: "./result" },
+      nixdeploy: {
+        healthCheks: [],
+        healthChecks: [
+          { ...SSH, prot: 22 },
+          { name: "sh", kind: "command", command: ["/bin/sh", "-c", "true"] },
+        ],
+        agents: { nuc: { checks: [] }, tv: { healthChecks: [SSH] } },
+      },
+    });
+    expect(refusalOf(() => parseSpec(text, "deploy.json")).details).toEqual([
+      expect.stringContaining('"agents" → "nuc": no store path'),
+      '"nixdeploy" → "healthCheks" is not known to this version',
+      '"nixdeploy" → "healthChecks" → 1 ("ssh"): "prot" is not known here',
+      '"nixdeploy" → "healthChecks" → 2 ("sh"): a command from outside the device must be a file of a store path, /nix/store/HASH-NAME[/…]',
+      '"nixdeploy" → "agents" → "nuc" → "checks" is not known to this version',
+      '"nixdeploy" → "agents" → "tv": "agents" names no such agent',
+    ]);
+  });
+
+  const refused: readonly (readonly [what: string, nixdeploy: unknown, why: string])[] = [
+    ["as a list", [], '"nixdeploy" is a list instead of an object'],
+    ["agents that are a list", { agents: [] }, '"nixdeploy" → "agents" is a list'],
+    ["an agent that is a list", { agents: { nuc: [SSH] } }, '"agents" → "nuc" is a list'],
+    ["checks that are no list", { healthChecks: SSH }, "expected a list of at most 50"],
+    ["one twice", { healthChecks: [SSH, SSH] }, 'two health checks are called "ssh"'],
+    [
+      "one for all and again for one",
+      { healthChecks: [SSH], agents: { nuc: { healthChecks: [SSH] } } },
+      '"agents" → "nuc": with those for all, two health checks are called "ssh"',
+    ],
+  ];
+  test.each(refused)("are refused: %s", (_what, nixdeploy, why) => {
+    const { details } = refusalOf(() => parseSpec(specOf(nixdeploy), "deploy.json"));
+    expect(details).toEqual([expect.stringContaining(why)]);
   });
 });
 

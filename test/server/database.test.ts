@@ -98,6 +98,7 @@ const COLUMNS: Columns = {
     mode: "text",
     rollback_script: "text?",
     policy: "text",
+    health_checks: "text",
     state: "text",
     stop_requested: "text?",
     reason: "text?",
@@ -215,8 +216,8 @@ describe("an open database", () => {
     await sql`pragma foreign_keys = off`.execute(database);
     const insert = async (id: string, state: string) => {
       await sql`insert into deployments
-        (id, rollout_id, workspace_id, agent_id, store_path, mode, policy, state, created_ms, closure_size_bytes, phase_ms, journal_through)
-        values (${id}, 'r', 'w', 'a', 'p', 'switch', '{}', ${state}, 0, 0, '{}', 0)`.execute(database);
+        (id, rollout_id, workspace_id, agent_id, store_path, mode, policy, health_checks, state, created_ms, closure_size_bytes, phase_ms, journal_through)
+        values (${id}, 'r', 'w', 'a', 'p', 'switch', '{}', '[]', ${state}, 0, 0, '{}', 0)`.execute(database);
     };
     for (const state of ["queued", "fetching", "succeeded", "failed"]) await insert(state, state);
     for (const state of ["queued", "offered", "activating", "rolling-back"]) {

@@ -13,6 +13,7 @@ import {
 } from "../support/scripted-agent.ts";
 import { createTinyPath, storePathFor } from "../support/tiny-path.ts";
 
+const SSH = { name: "ssh", kind: "tcp", port: 22 };
 const ONE = createTinyPath("one");
 const TWO = createTinyPath("two", { references: [ONE.storePath] });
 const THREE = createTinyPath("three");
@@ -54,6 +55,21 @@ describe("refused, all faults at once, nothing started", () => {
       "a script that is no path",
       { ...good, rollbackScript: { "x86_64-linux": "sh" } },
       ["rollbackScript for x86_64-linux: "],
+    ],
+    [
+      "a health check whose program was never pushed",
+      { ...good, healthChecks: [{ name: "smoke", kind: "command", command: [`${absent}/bin/smoke`] }] },
+      [`${absent} is not in the cache`],
+    ],
+    [
+      "health checks for whom nothing is deployed to",
+      { ...good, agentHealthChecks: { off: [SSH] } },
+      ['health checks for "off": it is not among the agents'],
+    ],
+    [
+      "two health checks of one name",
+      { ...good, healthChecks: [SSH], agentHealthChecks: { nuc: [SSH] } },
+      ['agent nuc: two health checks are called "ssh"'],
     ],
     ["no agent at all", { ...good, agents: {} }, ["the spec names no agent"]],
     [
@@ -101,7 +117,15 @@ describe("refused, all faults at once, nothing started", () => {
 
   test("a body of another shape", async () => {
     await using server = await createServer();
-    for (const json of [{}, { ...good, mode: "dance" }, { ...good, agents: [] }, { ...good, agents: { nuc: 5 } }]) {
+    const shell = { name: "sh", kind: "command", command: ["/bin/sh", "-c", "true"] };
+    for (const json of [
+      ...[{}, { ...good, mode: "dance" }, { ...good, agents: [] }, { ...good, agents: { nuc: 5 } }],
+      ...[shell, { ...SSH, prot: 22 }, { name: "x", kind: "dns" }, 5].map((check) => ({
+        ...good,
+        healthChecks: [check],
+      })),
+      { ...good, agentHealthChecks: { nuc: [shell] } },
+    ]) {
       expect((await server.fetch("rollouts", { json })).status).toBe(400);
     }
   });
@@ -126,6 +150,17 @@ describe("recorded", () => {
         { agent: "c", storePath: TWO.storePath, previousPath: null, exitCode: null, phaseMs: {} },
       ],
     });
+  });
+
+  test("the health checks for all and for the agent come with the offer", async () => {
+    await using server = await createServer();
+    const [nuc, tv] = [await server.connectAgent("nuc"), await server.connectAgent("tv")];
+    const agents = { nuc: ONE.storePath, tv: ONE.storePath };
+    const smoke = { name: "smoke", kind: "command", command: [`${THREE.storePath}/bin/smoke`, "-x"], attempts: 1 };
+    const json = { agents, healthChecks: [SSH], agentHealthChecks: { tv: [smoke] }, mode: "switch" };
+    expect((await server.fetch("rollouts", { json })).status).toBe(201);
+    expect(nuc.framesOf("offer")).toMatchObject([{ healthChecks: [SSH] }]);
+    expect(tv.framesOf("offer")).toMatchObject([{ healthChecks: [SSH, smoke] }]);
   });
 
   test("the script of the agent's kind of system comes with the offer", async () => {

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../../deployment.ts";
 import { describeError, NixdeployError } from "../../errors.ts";
+import type { HealthCheck } from "../../health-check.ts";
 import type { Logger } from "../../log.ts";
 import type { DeploymentId } from "../../names.ts";
 import type { StorePath } from "../../nix/store-path.ts";
@@ -15,6 +16,7 @@ import { hasJournal } from "../deployment-store.ts";
 import { tryLockFile } from "../flock.ts";
 import type { Journal, OutcomeEntry } from "../journal.ts";
 import type { Proof } from "../login.ts";
+import { readOfferedChecks } from "../offered-checks.ts";
 import type { BootClock, BootTime } from "./boot-clock.ts";
 import { detectSystemType } from "./detect.ts";
 import { undoUnitOf } from "./launch.ts";
@@ -76,6 +78,8 @@ export type ActivationsDeps = {
   /** Of which system the running one is a specialisation; null when it is none. */
   readonly findSpecialisation: (current: StorePath) => Promise<RunningSpecialisation | null>;
   readonly resolveSpecialisation: (system: StorePath, name: string) => Promise<StorePath | null>;
+  /** Of the device's own configuration. @throws NixdeployError */
+  readonly readOwnHealthChecks: () => Promise<readonly HealthCheck[]>;
   readonly bootClock: BootClock;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -160,6 +164,12 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   const unit = type === "nixos" ? await deps.agentUnit() : null;
   const missing = unit === null ? null : await findMissingUnit({ storePath, specialisation, unit }, deps);
   if (missing !== null) return `Cannot activate ${storePath}: ${missing}.`;
+  const failedUnits = await readFailedUnits(deps);
+  const healthChecks = [...readOfferedChecks(offer), ...(await deps.readOwnHealthChecks())];
+  const unanswerable = failedUnits === null ? healthChecks.find(({ kind }) => kind === "units") : undefined;
+  if (unanswerable !== undefined) {
+    return `Cannot activate ${storePath}: the health check ${unanswerable.name} asks for units, and systemd does not run here.`;
+  }
   return {
     version: 1,
     deploymentId: offer.deploymentId,
@@ -171,8 +181,9 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
     previous: {
       profile: request.previousProfile,
       current: type === "nixos" ? currentSystem : null,
-      failedUnits: await readFailedUnits(deps),
+      failedUnits,
     },
+    healthChecks,
     policy: {
       onUnitFailure: offer.policy?.onUnitFailure ?? "rollback",
       confirmWindowMs: offer.policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,

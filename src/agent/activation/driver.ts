@@ -65,7 +65,13 @@ export type DriverDeps = {
 /** Setting a profile is one symlink; more is a store that hangs. */
 const SET_PROFILE_MAX_MS = 2 * 60_000;
 
-export type Program = { readonly command: string; readonly args: readonly string[]; readonly deadlineMs: number };
+export type Program = {
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly deadlineMs: number;
+  /** Ends it early. */
+  readonly stop?: AbortSignal;
+};
 
 /** Runs a program with its output in the deployment's log, the command line first. */
 export async function runLogged(

@@ -1,8 +1,8 @@
 /**
- * The program that a supervisor runs for an activation, on record while it runs (`STATE_DIR/activation-program.json`), so
- * that the next supervisor, after this one was killed, stops it before it begins the stage anew: two scripts would
+ * The programs that a supervisor runs for an activation, on record while they run (`STATE_DIR/activation-program.json`), so
+ * that the next supervisor, after this one was killed, stops them before it begins the stage anew: two scripts would
  * work against each other, and one that hangs would keep the machine's lock for ever. Where systemd runs supervisors,
- * it has stopped the program with them.
+ * it has stopped the programs with them.
  *
  * Need not survive a power cut, which stops every program, so nothing is synced.
  */
@@ -20,8 +20,7 @@ const LOOK_INTERVAL_MS = 50;
 /** Then what is left is a zombie that nobody buries, or hangs in the kernel, where no signal reaches it. */
 const LOOKS_MAX = 40;
 
-const programSchema = z.object({
-  bootId: z.string(),
+const programShape = {
   /** Value of a variable in the program's environment: finds it when we were killed before its id was written. */
   mark: z.string(),
   process: z
@@ -32,15 +31,23 @@ const programSchema = z.object({
       startedAt: z.string().nullable(),
     })
     .nullable(),
-});
+};
+const programSchema = z.object(programShape);
+/** The first one stands at the top, where versions that ran one at a time look for it. */
+const leftSchema = z.object({ ...programShape, bootId: z.string(), others: z.array(programSchema).optional() });
 type Program = z.output<typeof programSchema>;
+type Left = z.output<typeof leftSchema>;
 
-/** `run`, with the program on record from before its start to its end. */
+/** `run`, with the program on record from before its start to its end. Several may run at the same time. */
 export function recordingRuns(run: RunProgram, options: { stateDirectory: string; bootId: string }): RunProgram {
   const path = join(options.stateDirectory, FILE_NAME);
-  const write = (program: Program) => {
+  const running = new Map<string, Program>();
+  const write = () => {
+    const [first, ...others] = running.values();
+    if (first === undefined) return rmSync(path, { force: true });
+    const left: Left = { bootId: options.bootId, ...first, ...(others.length === 0 ? {} : { others }) };
     try {
-      writeFileSync(path, JSON.stringify(program), { mode: 0o600 });
+      writeFileSync(path, JSON.stringify(left), { mode: 0o600 });
     } catch {
       // A full disk must not stop a way back. Only a killed supervisor would need the file.
     }
@@ -48,14 +55,19 @@ export function recordingRuns(run: RunProgram, options: { stateDirectory: string
   let count = 0;
   return async (program) => {
     count += 1;
-    const started = { bootId: options.bootId, mark: `${process.pid}-${readStart(process.pid)}-${count}` };
-    write({ ...started, process: null });
+    const mark = `${process.pid}-${readStart(process.pid)}-${count}`;
+    running.set(mark, { mark, process: null });
+    write();
     const exit = await run({
       ...program,
-      environment: { ...program.environment, [MARK_VARIABLE]: started.mark },
-      onStarted: (id) => write({ ...started, process: { id, startedAt: readStart(id) } }),
+      environment: { ...program.environment, [MARK_VARIABLE]: mark },
+      onStarted: (id) => {
+        running.set(mark, { mark, process: { id, startedAt: readStart(id) } });
+        write();
+      },
     });
-    rmSync(path, { force: true });
+    running.delete(mark);
+    write();
     return exit;
   };
 }
@@ -69,18 +81,19 @@ export async function stopLeftover(options: {
 }): Promise<void> {
   const path = join(options.stateDirectory, FILE_NAME);
   const left = await readLeft(path);
-  const group = left === null || left.bootId !== options.bootId ? null : findGroup(left);
-  if (group !== null) {
-    for (let look = 0; look < LOOKS_MAX && killGroup(group); look += 1) {
-      await options.clock.sleep(LOOK_INTERVAL_MS, options.signal);
-    }
+  const programs = left === null || left.bootId !== options.bootId ? [] : [left, ...(left.others ?? [])];
+  let groups = programs.map(findGroup).filter((group) => group !== null);
+  for (let look = 0; look < LOOKS_MAX; look += 1) {
+    groups = groups.filter(killGroup);
+    if (groups.length === 0) break;
+    await options.clock.sleep(LOOK_INTERVAL_MS, options.signal);
   }
   rmSync(path, { force: true });
 }
 
-async function readLeft(path: string): Promise<Program | null> {
+async function readLeft(path: string): Promise<Left | null> {
   try {
-    return programSchema.safeParse(JSON.parse(await readFile(path, "utf8"))).data ?? null;
+    return leftSchema.safeParse(JSON.parse(await readFile(path, "utf8"))).data ?? null;
   } catch (error) {
     // Torn: whoever wrote it was killed within the same moment.
     if (isMissing(error) || error instanceof SyntaxError) return null;

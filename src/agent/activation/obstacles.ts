@@ -4,6 +4,7 @@
  */
 import { access, constants, stat } from "node:fs/promises";
 import { dirname } from "node:path";
+import { parseOwnHealthChecks, storePathOf } from "../../health-check.ts";
 import { hasCode, isMissing } from "../system-error.ts";
 import type { ActivationRecord } from "./record.ts";
 
@@ -13,10 +14,28 @@ export async function findObstacle(record: ActivationRecord): Promise<string | n
   if (rollbackScript !== null && mode !== "dry-activate" && !(await isProgram(rollbackScript))) {
     return `the rollback script ${rollbackScript} is not an executable file`;
   }
+  if (mode === "switch" || mode === "test") {
+    for (const { name, program } of programsOfChecks(record)) {
+      if (!(await isProgram(program))) {
+        return `the program ${program} of the health check ${name} is not an executable file`;
+      }
+    }
+  }
   const directory = dirname(record.profilePath);
   const setsProfile = mode === "switch" || mode === "boot";
   if (setsProfile && !(await mayWrite(directory))) return `the profile directory ${directory} is not writable`;
   return null;
+}
+
+/** Only those of the store: a program of the device may come with the new version. */
+function programsOfChecks({ healthChecks }: ActivationRecord): { readonly name: string; readonly program: string }[] {
+  const parsed = parseOwnHealthChecks(healthChecks ?? [], "health checks");
+  if (parsed.kind === "faults") return [];
+  return parsed.checks.flatMap((check) =>
+    check.kind === "command" && storePathOf(check) !== null
+      ? [{ name: check.name, program: check.command[0] ?? "" }]
+      : [],
+  );
 }
 
 async function isProgram(path: string): Promise<boolean> {

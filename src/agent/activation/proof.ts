@@ -1,6 +1,7 @@
 /**
- * The proof that a new version is fit to stay: somebody logs in to the coordinator from it, the operator's check script
- * agrees, and no unit fails that did not fail before. All of it within the confirm window.
+ * The proof that a new version is fit to stay: somebody logs in to the coordinator from it, the health checks hold, the
+ * operator's check script agrees, and no unit fails that did not fail before. In this order, so that the script finds
+ * what has had its time to come up; all of it within the confirm window.
  *
  * Who logs in is in the record: the agent as the new system starts it, which leaves `proof.json` in the state directory
  * after a welcome that takes it for the proof; or, where no service manager runs, the supervisor itself.
@@ -9,12 +10,15 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { fullJitterMs } from "../../backoff.ts";
+import { parseOwnHealthChecks } from "../../health-check.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import { writeDurableFile } from "../durable-file.ts";
 import { isMissing } from "../system-error.ts";
 import type { BootClock } from "./boot-clock.ts";
 import { codeOf, type DriverDeps, describeExit, isSuccess, runLogged, type StageEnd } from "./driver.ts";
 import { CANCELLED_TOUCHED } from "./engine.ts";
+import { awaitHealth } from "./health.ts";
+import { createHealthProbe, type HealthSenses } from "./health-probe.ts";
 import { type ActivationRecord, type Cause, isCancelRequested, PROOF_FILE_NAME } from "./record.ts";
 import { LOGIN_RETRY, tryLogin } from "./timed-login.ts";
 
@@ -26,6 +30,7 @@ export type ProofDeps = {
   /** The id of the main process of a unit; null when it has none. */
   readonly mainProcess: (unit: string) => Promise<number | null>;
   readonly driverDeps: DriverDeps;
+  readonly healthSenses: HealthSenses;
   readonly bootClock: BootClock;
   readonly clock: Clock;
   readonly random: Random;
@@ -52,7 +57,7 @@ export async function recordProof(stateDirectory: string, proof: z.input<typeof 
 export async function awaitProof(deps: ProofDeps): Promise<StageEnd> {
   const missing = await awaitLogin(deps);
   if (missing !== null) return missing;
-  return (await runCheckScript(deps)) ?? (await judgeUnits(deps));
+  return (await checkHealth(deps)) ?? (await runCheckScript(deps)) ?? (await judgeUnits(deps));
 }
 
 /** @returns null once the login is proved */
@@ -67,7 +72,7 @@ async function awaitLogin(deps: ProofDeps): Promise<StageEnd | null> {
     if (await isCancelRequested(deps.stateDirectory, record.deploymentId)) {
       return bad(CANCELLED_TOUCHED, "elsewhere");
     }
-    const leftMs = (record.deadlineUptimeMs ?? 0) - (await deps.bootClock.read()).uptimeMs;
+    const leftMs = await readLeftMs(deps);
     if (leftMs <= 0) return await judgeLate(deps, { trouble: lastTrouble, isSilent });
     if (record.prover.kind === "agent") {
       const proof = await readProof(deps);
@@ -112,20 +117,45 @@ async function readProof({ stateDirectory, record }: ProofDeps): Promise<z.outpu
   }
 }
 
-/** The operator's script, with the paths it judges in its environment; stopped when the window ends. */
+async function checkHealth(deps: ProofDeps): Promise<StageEnd | null> {
+  const { record, stateDirectory } = deps;
+  const parsed = parseOwnHealthChecks(record.healthChecks ?? [], "health checks");
+  if (parsed.kind === "faults") return bad(`the health checks cannot be carried out: ${parsed.faults[0]}`);
+  const driverDeps = withPaths(deps);
+  const reason = await awaitHealth({
+    ...deps,
+    checks: parsed.checks,
+    probe: createHealthProbe(deps.healthSenses, driverDeps),
+    windowSeconds: record.policy.confirmWindowMs / 1_000,
+    readLeftMs: () => readLeftMs(deps),
+    isCancelled: () => isCancelRequested(stateDirectory, record.deploymentId),
+    log: (text) => driverDeps.log("agent", text),
+  });
+  return reason === null ? null : bad(reason, reason === CANCELLED_TOUCHED ? "elsewhere" : undefined);
+}
+
+/** The operator's script; stopped when the window ends. */
 async function runCheckScript(deps: ProofDeps): Promise<StageEnd | null> {
-  const { record, driverDeps } = deps;
-  if (record.rollbackScript === null) return null;
-  const leftMs = (record.deadlineUptimeMs ?? 0) - (await deps.bootClock.read()).uptimeMs;
+  const { rollbackScript } = deps.record;
+  if (rollbackScript === null) return null;
+  const deadlineMs = Math.max(1, await readLeftMs(deps));
+  const exit = await runLogged({ command: rollbackScript, args: [], deadlineMs }, withPaths(deps));
+  if (isSuccess(exit)) return null;
+  return { kind: "bad", reason: `the rollback script ${describeExit(exit)}`, exitCode: codeOf(exit) };
+}
+
+/** What is run finds the paths that it judges in its environment. */
+function withPaths({ record, driverDeps }: ProofDeps): DriverDeps {
   const environment = {
     ...record.environment,
     NIXDEPLOY_NEW_PATH: record.storePath,
     NIXDEPLOY_OLD_PATH: record.previous.current ?? record.previous.profile ?? "",
   };
-  const program = { command: record.rollbackScript, args: [], deadlineMs: Math.max(1, leftMs) };
-  const exit = await runLogged(program, { ...driverDeps, record: { ...record, environment } });
-  if (isSuccess(exit)) return null;
-  return { kind: "bad", reason: `the rollback script ${describeExit(exit)}`, exitCode: codeOf(exit) };
+  return { ...driverDeps, record: { ...record, environment } };
+}
+
+async function readLeftMs({ record, bootClock }: ProofDeps): Promise<number> {
+  return (record.deadlineUptimeMs ?? 0) - (await bootClock.read()).uptimeMs;
 }
 
 async function judgeUnits({ record, driverDeps }: ProofDeps): Promise<StageEnd> {

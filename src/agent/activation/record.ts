@@ -47,6 +47,8 @@ const recordSchema = z.object({
   type: z.enum(SYSTEM_TYPES),
   mode: z.enum(MODES),
   rollbackScript: storePathSchema.nullable(),
+  /** `HealthCheck`s of the spec and of the device; one that this version does not know must not hide the rest. */
+  healthChecks: z.array(z.unknown()).optional(),
   /** What there was before; the undo goes exactly there. */
   previous: z.object({
     profile: storePathSchema.nullable(),

@@ -18,6 +18,7 @@ import type { RunProgram } from "../process.ts";
 import type { BootClock } from "./boot-clock.ts";
 import type { Driver, DriverDeps, StageEnd } from "./driver.ts";
 import { advance, begin, type EngineEvent, isUntouched, PHASE_OF } from "./engine.ts";
+import type { HealthSenses } from "./health-probe.ts";
 import type { Deadline } from "./launch.ts";
 import { recordingRuns, stopLeftover } from "./leftover.ts";
 import { createNixosDriver } from "./nixos.ts";
@@ -44,6 +45,7 @@ export type SuperviseDeps = {
   readonly mainProcess: (unit: string) => Promise<number | null>;
   /** Null where nothing can stand in for us. */
   readonly deadline: Deadline | null;
+  readonly healthSenses: HealthSenses;
   readonly loginAsSupervisor: (record: ActivationRecord, signal: AbortSignal) => Promise<boolean>;
   readonly signal: AbortSignal;
 };

@@ -17,6 +17,8 @@ import { describeExit, isSuccess } from "./driver.ts";
 export type ServiceManager = {
   /** By name; null where systemd does not run. */
   readFailedUnits(): Promise<readonly string[] | null>;
+  /** By unit, its ActiveState, or "not-found"; null where systemd does not run. @throws NixdeployError("host") */
+  readUnitStates(units: readonly string[], maxMs: number): Promise<ReadonlyMap<string, string> | null>;
   /** However often it was started before. @throws NixdeployError("host") when it does not come up */
   restartUnit(unit: string): Promise<void>;
   /** The unit whose main process we are, else the one our modules make; null where systemd does not run. */
@@ -90,6 +92,11 @@ export function createServiceManager(deps: {
     async readFailedUnits() {
       return (await isUsed()) ? parseFailedUnits(await systemctl("systemctl", LIST_FAILED)) : null;
     },
+    async readUnitStates(units, maxMs) {
+      if (!(await isUsed())) return null;
+      const lines = await systemctl("systemctl", ["show", `--property=${STATE_PROPERTIES}`, "--", ...units], maxMs);
+      return parseUnitStates(units, lines);
+    },
     async restartUnit(unit) {
       await systemctl("systemctl", ["reset-failed", unit]).catch(() => {
         // It only forgets how often the unit was started; one that is not loaded has nothing to forget.
@@ -117,6 +124,25 @@ export function createServiceManager(deps: {
 }
 
 const LIST_FAILED = ["list-units", "--state=failed", "--plain", "--no-legend", "--all"] as const;
+
+const STATE_PROPERTIES = "LoadState,ActiveState";
+
+/** Of `systemctl show`: lines KEY=VALUE, an empty one between units, in the order in which they were asked for. */
+export function parseUnitStates(units: readonly string[], lines: readonly string[]): ReadonlyMap<string, string> {
+  const blocks = lines.join("\n").split(/\n{2,}/);
+  return new Map(
+    units.map((unit, index) => {
+      const values = new Map((blocks[index] ?? "").split("\n").map((line) => splitSetting(line)));
+      const isThere = values.get("LoadState") !== "not-found";
+      return [unit, isThere ? (values.get("ActiveState") ?? "unknown") : "not-found"];
+    }),
+  );
+}
+
+function splitSetting(line: string): [key: string, value: string] {
+  const [key = "", ...value] = line.trim().split("=");
+  return [key, value.join("=")];
+}
 
 /** Without those that the running system does not have: systemd remembers them from one before. */
 function parseFailedUnits(lines: readonly string[]): string[] {

@@ -113,6 +113,7 @@ export const migrations: readonly Migration[] = [
         `mode text not null ${oneOf("mode", MODES)}`,
         "rollback_script text",
         "policy text not null",
+        "health_checks text not null",
         `state text not null ${oneOf("state", DEPLOYMENT_STATES)}`,
         `stop_requested text ${oneOf("stop_requested", ["cancelled", "superseded"])}`,
         "reason text",

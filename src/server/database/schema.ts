@@ -101,6 +101,8 @@ export type Schema = {
     rollback_script: StorePath | null;
     /** ActivationPolicy, JSON. */
     policy: string;
+    /** HealthCheck[], JSON. */
+    health_checks: string;
     state: DeploymentState;
     /** What the agent was asked to stop for; the agent's word decides. */
     stop_requested: "cancelled" | "superseded" | null;

@@ -1,18 +1,21 @@
 /** The parsers of the agent: what programs print, and the files of its state directory. */
 import { chmod } from "node:fs/promises";
+import { z } from "zod";
 import { openDeploymentStore } from "../../../src/agent/deployment-store.ts";
 import { readEnrolment } from "../../../src/agent/enrolment.ts";
 import { loadIdentity } from "../../../src/agent/identity.ts";
 import { openJournalFile } from "../../../src/agent/journal-file.ts";
 import { createLineSplitter } from "../../../src/agent/line-splitter.ts";
+import { readOfferedChecks } from "../../../src/agent/offered-checks.ts";
+import { parseFile } from "../../../src/agent/own-health-checks.ts";
 import { NixdeployError } from "../../../src/errors.ts";
-import type { ReportEntry } from "../../../src/protocol.ts";
+import { type Offer, offerSchema, type ReportEntry } from "../../../src/protocol.ts";
 import { systemClock, systemRandom } from "../../../src/runtime.ts";
 import { logEntry, numberEntries, outcomeEntry, phaseEntry } from "../../support/scripted-agent.ts";
 import { createTemporaryDirectory } from "../../support/temporary-directory.ts";
 import { createTinyPath } from "../../support/tiny-path.ts";
-import { defineParser, type Parser } from "../parser.ts";
-import { JSON_WORDS } from "./contracts.ts";
+import { defineParser, type Parser, textOf } from "../parser.ts";
+import { HEALTH_CHECKS, HEALTH_WORDS, JSON_WORDS } from "./contracts.ts";
 
 const LINE_LENGTH_MAX = 40;
 const { storePath } = createTinyPath("tiny");
@@ -37,6 +40,23 @@ async function withFile<Value>(
   await Bun.write(directory.join(name), bytes);
   await chmod(directory.join(name), 0o600);
   return await read(directory.path);
+}
+
+/** An offer with these health checks, as it came through the schema of frames. */
+function parseOffer(text: string): Offer {
+  const healthChecks: unknown = parseJson(text);
+  return offerSchema.parse({
+    ...{ kind: "offer", deploymentId: "0123456789abcdfg", storePath, mode: "switch", rollbackScript: null },
+    healthChecks,
+  });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new NixdeployError("remote", "no JSON", { cause });
+  }
 }
 
 /** What the file says, and says again after it was cut to it. */
@@ -95,6 +115,29 @@ export const agentParsers: readonly Parser[] = [
         await using store = await openDeploymentStore({ stateDirectory, clock: systemClock, followed: null });
         return store.journals.map(({ offer }) => offer);
       }),
+  }),
+  defineParser({
+    name: "offered-health-checks",
+    samples: [JSON.stringify(HEALTH_CHECKS)],
+    // What is no list of few does not pass the frame's own schema.
+    errors: [NixdeployError, z.core.$ZodError],
+    isExact: true,
+    dictionary: [...JSON_WORDS, ...HEALTH_WORDS],
+    parse: (bytes) => readOfferedChecks(parseOffer(textOf(bytes))),
+    format: (checks) => JSON.stringify(checks),
+  }),
+  defineParser({
+    name: "own-health-checks",
+    samples: [JSON.stringify({ healthChecks: HEALTH_CHECKS })],
+    errors: [NixdeployError],
+    isExact: true,
+    dictionary: [...JSON_WORDS, ...HEALTH_WORDS],
+    floods: {
+      "checks that are none": () => `{"healthChecks":[${"0,".repeat(400_000)}0]}`,
+      "many unknown keys": () => `{${Array.from({ length: 60_000 }, (_, n) => `"k${n}":0`).join(",")}}`,
+    },
+    parse: (bytes) => parseFile(textOf(bytes), "checks.json"),
+    format: (healthChecks) => JSON.stringify({ healthChecks }),
   }),
   defineParser({
     name: "enrolment-file",

@@ -13,7 +13,7 @@ import { resolveNarUrl } from "../../../src/nix/cache/download/nar-url.ts";
 import { systemClock, systemRandom } from "../../../src/runtime.ts";
 import { createTinyPath } from "../../support/tiny-path.ts";
 import { defineParser, type Parser, textOf } from "../parser.ts";
-import { JSON_WORDS } from "./contracts.ts";
+import { HEALTH_CHECKS, HEALTH_WORDS, JSON_WORDS } from "./contracts.ts";
 
 const errors = [NixdeployError];
 const { storePath } = createTinyPath("tiny");
@@ -96,11 +96,19 @@ export const clientParsers: readonly Parser[] = [
     samples: [
       JSON.stringify({ agents: { nuc: storePath, b: storePath }, rollbackScript: { "x86_64-linux": storePath } }),
       JSON.stringify({ agents: { nuc: storePath }, rollbackScript: null, later: 1 }),
+      JSON.stringify({
+        agents: { nuc: storePath },
+        nixdeploy: { healthChecks: [HEALTH_CHECKS[0]], agents: { nuc: { healthChecks: HEALTH_CHECKS.slice(1) } } },
+      }),
     ],
     errors,
     isExact: true,
-    dictionary: [...JSON_WORDS, '"agents":', '"rollbackScript":', '"nuc":'],
+    dictionary: [...JSON_WORDS, '"agents":', '"rollbackScript":', '"nuc":', ...HEALTH_WORDS],
     floods: {
+      "many wrong health checks": () =>
+        `{"agents":{"a":"${storePath}"},"nixdeploy":{"healthChecks":[${"0,".repeat(400_000)}0]}}`,
+      "health checks for many agents": () =>
+        `{"agents":{},"nixdeploy":{"agents":{${Array.from({ length: 60_000 }, (_, n) => `"a${n}":{"x":0}`).join(",")}}}}`,
       "many wrong agents": () => `{"agents":{${Array.from({ length: 60_000 }, (_, n) => `"a${n}":"x"`).join(",")}}}`,
       "many agents": () =>
         JSON.stringify({ agents: Object.fromEntries(Array.from({ length: 15_000 }, (_, n) => [`a${n}`, storePath])) }),
@@ -108,8 +116,16 @@ export const clientParsers: readonly Parser[] = [
         `{"agents":{"a":"${storePath}"},${Array.from({ length: 60_000 }, (_, n) => `"k${n}":0`).join(",")}}`,
     },
     parse: (bytes) => parseSpec(textOf(bytes), "spec.json").spec,
-    format: ({ agents, rollbackScript }) =>
-      JSON.stringify({ agents: Object.fromEntries(agents), rollbackScript: Object.fromEntries(rollbackScript) }),
+    format: ({ agents, rollbackScript, healthChecks }) =>
+      JSON.stringify({
+        ...{ agents: Object.fromEntries(agents), rollbackScript: Object.fromEntries(rollbackScript) },
+        nixdeploy: {
+          healthChecks: healthChecks.forAll,
+          agents: Object.fromEntries(
+            [...healthChecks.byAgent].map(([name, checks]) => [name, { healthChecks: checks }]),
+          ),
+        },
+      }),
   }),
   defineParser({
     name: "assignment",

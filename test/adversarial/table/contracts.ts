@@ -50,6 +50,25 @@ export const JSON_WORDS = [
   ...["null", "true", "[]", "{}", '""', "0", "-1", "1.5", "1e999", "9007199254740993", "[[[[", '{"a":', "}", "]"],
   ...['"__proto__":', '"constructor":', "\\u0000", "\\ud800", '"/nix/store/../etc"', ","],
 ];
+/** One of each kind. */
+export const HEALTH_CHECKS = [
+  { name: "web", kind: "http", url: "http://localhost/", status: [200], attempts: 3 },
+  { name: "ssh", kind: "tcp", port: 22, host: "::1", periodSeconds: 0.5 },
+  { name: "units", kind: "units", units: ["a.service"] },
+  { name: "smoke", kind: "command", command: [`${tiny.storePath}/bin/smoke`, "-x"], timeoutSeconds: 60 },
+];
+export const HEALTH_WORDS = [
+  ...[
+    '"nixdeploy":',
+    '"healthChecks":',
+    '"kind":"tcp"',
+    '"kind":"command"',
+    '"command":["/bin/sh"]',
+    '"port":',
+    "/../",
+  ],
+  ...HEALTH_CHECKS.map((check) => JSON.stringify(check)),
+];
 const line = { n: 1, at: TIME, stream: "out", text: "line" };
 const lines = { deployment: ID, agent: "nuc", lines: [line] };
 
@@ -65,6 +84,8 @@ const requests = {
     {
       agents: { nuc: tiny.storePath },
       rollbackScript: { "x86_64-linux": tiny.storePath },
+      healthChecks: [HEALTH_CHECKS[0]],
+      agentHealthChecks: { nuc: HEALTH_CHECKS.slice(1) },
       mode: "switch",
       description: "text",
       origin: { commit: "abc" },
@@ -119,6 +140,11 @@ const manyInvalid = (part: string) => `[${Array(5_000).fill(part).join(",")}]`;
 const jsonFloods: Readonly<Record<string, Readonly<Record<string, () => string>>>> = {
   "request-create-rollout": {
     "many wrong agents": () => `{"mode":"switch","agents":${wrongPairs}}`,
+    "health checks that are none": () => `{"mode":"switch","agents":{},"healthChecks":${zeros}}`,
+    "health checks for many agents": () =>
+      `{"mode":"switch","agents":{},"agentHealthChecks":{${Array.from({ length: 9_000 }, (_, n) => `"a${n}":[{"kind":"tcp"},0]`).join(",")}}}`,
+    "many units": () =>
+      `{"mode":"switch","agents":{},"healthChecks":[{"name":"x","kind":"units","units":${nothings}}]}`,
     "many agents": () => `{"mode":"switch","agents":${wrongPairs.replaceAll(":0", ':"x"')}}`,
   },
   "request-publish": {
@@ -180,6 +206,10 @@ const coordinatorFrames = [
   },
   { kind: "refused", code: "name-taken", message: "no", hint: "do this" },
   { kind: "offer", deploymentId: ID, storePath: tiny.storePath, mode: "switch", rollbackScript: null },
+  {
+    ...{ kind: "offer", deploymentId: ID, storePath: tiny.storePath, mode: "test", rollbackScript: null },
+    healthChecks: HEALTH_CHECKS,
+  },
   { kind: "cancel", deploymentId: ID },
   { kind: "acknowledge", deploymentId: ID, through: 0 },
   { kind: "pong" },

@@ -10,6 +10,7 @@ import {
 } from "../../../src/agent/deployment-store.ts";
 import { tryLockFile } from "../../../src/agent/flock.ts";
 import type { Journal } from "../../../src/agent/journal.ts";
+import type { HealthCheck } from "../../../src/health-check.ts";
 import { silentLogger } from "../../../src/log.ts";
 import type { DeploymentId } from "../../../src/names.ts";
 import type { Offer } from "../../../src/protocol.ts";
@@ -23,6 +24,7 @@ import { BOOT_ID, NEW, NEW_GAMING, OLD, OLD_GAMING, recordOf } from "./records.t
 const FACTS = { previousPath: OLD, fetchedBytes: 1, exitCode: 0, phaseMs: {} };
 const OUTCOME = { outcome: "succeeded", reason: "It is live.", ...FACTS } as const;
 const ROLLED_BACK = { outcome: "rolled-back", reason: "It broke.", fault: "version" } as const;
+const DEFAULTS = { periodSeconds: 2, timeoutSeconds: 10 };
 const NIXOS = new Set(["nixos-version"]);
 const IN_GAMING: Partial<ActivationsDeps> = {
   readCurrentSystem: async () => OLD_GAMING,
@@ -64,6 +66,7 @@ function createSubject(changes: Partial<ActivationsDeps> = {}) {
     hasUnit: async () => false,
     readCurrentSystem: async () => OLD,
     readNames: async () => NIXOS,
+    readOwnHealthChecks: async () => [],
     readFailedUnits: async () => ["old.service"],
     platform: "x86_64-linux",
     readPlatform: async () => "x86_64-linux",
@@ -92,7 +95,10 @@ describe("an activation that may begin", () => {
     const journal = await begin({ policy });
     expect(await createSubject().begin(request(journal))).toBeNull();
     expect(await readRecord(directory.path)).toEqual(
-      recordOf({ policy, fetchedBytes: 5, previous: { profile: OLD, current: OLD, failedUnits: ["old.service"] } }),
+      recordOf({
+        ...{ policy, fetchedBytes: 5, healthChecks: [] },
+        previous: { profile: OLD, current: OLD, failedUnits: ["old.service"] },
+      }),
     );
     expect(await createSubject().pending()).toBe(journal.offer.deploymentId);
   });
@@ -119,6 +125,15 @@ describe("an activation that may begin", () => {
     const agentUnit = async () => "nixdeploy-agent-nuc.service";
     await createSubject({ agentUnit, hasUnit: async () => true }).begin(request(await begin()));
     expect((await readRecord(directory.path))?.prover).toEqual({ kind: "agent", unit: "nixdeploy-agent-nuc.service" });
+  });
+
+  test("has the health checks of the offer and of the device, with their defaults", async () => {
+    const ssh = { name: "ssh", kind: "tcp", port: 22 };
+    const own: HealthCheck[] = [{ ...DEFAULTS, name: "own", kind: "command", command: ["/bin/check", "-x"] }];
+    const journal = await begin({ healthChecks: [ssh] });
+    await createSubject({ readOwnHealthChecks: async () => own }).begin(request(journal));
+    const healthChecks = [{ ...DEFAULTS, ...ssh, host: "127.0.0.1" }, ...own];
+    expect((await readRecord(directory.path))?.healthChecks).toEqual(healthChecks);
   });
 
   test("hands over what the journal has gathered", async () => {
@@ -155,6 +170,12 @@ describe("an activation is refused, and leaves no record,", () => {
       {},
       "its specialisation gaming does not contain the unit nixdeploy-undo-nuc.service",
     ],
+    [
+      "with a check of units where systemd does not run",
+      { readFailedUnits: async () => null },
+      { healthChecks: [{ name: "web", kind: "units", units: ["web.service"] }] },
+      "the health check web asks for units, and systemd does not run here",
+    ],
     ["of a type that is not built", { readNames: async () => new Set(["hm-version"]) }, {}, "does not support yet"],
   ];
   for (const [name, changes, offer, words] of cases) {
@@ -163,6 +184,17 @@ describe("an activation is refused, and leaves no record,", () => {
       expect(refusal).toStartWith(`Cannot activate ${NEW}: `);
       expect(refusal).toContain(words);
       expect(refusal).toEndWith(".");
+      expect(await readRecord(directory.path)).toBeNull();
+    });
+  }
+
+  for (const [what, check, words] of [
+    ["of a kind that is not known", { name: "later", kind: "dns" }, '("later")'],
+    ["that names a program of the device", { name: "sh", kind: "command", command: ["/bin/sh"] }, "of a store path"],
+  ] as const) {
+    test(`with a health check ${what}`, async () => {
+      const beginning = createSubject().begin(request(await begin({ healthChecks: [check] })));
+      await expect(beginning).rejects.toThrow(words);
       expect(await readRecord(directory.path)).toBeNull();
     });
   }

@@ -1,7 +1,7 @@
 /** A program whose supervisor was killed is stopped by the next one, with its children, and nobody else is. */
 import { expect, test } from "bun:test";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { stopLeftover } from "../../../src/agent/activation/leftover.ts";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { recordingRuns, stopLeftover } from "../../../src/agent/activation/leftover.ts";
 import { systemClock } from "../../../src/runtime.ts";
 import { spawnProcess } from "../../support/processes.ts";
 import { createTemporaryDirectory } from "../../support/temporary-directory.ts";
@@ -68,6 +68,40 @@ test("it is found even when the supervisor was killed before it knew the id", as
   writeFileSync(fileOf(directory.path), JSON.stringify({ ...readRecord(directory.path), process: null }));
   await stopLeftover({ stateDirectory: directory.path, bootId: BOOT_ID, clock: systemClock, signal });
   expect(ids.map(isAlive)).toEqual([false, false]);
+});
+
+test("of several at the same time, each is stopped", async () => {
+  await using directory = await createTemporaryDirectory("leftover");
+  const [first = 0, ...firstOthers] = await leaveBehind(directory.path);
+  const left = readRecord(directory.path);
+  rmSync(`${directory.path}/ids`);
+  const [second = 0, ...secondOthers] = await leaveBehind(directory.path);
+  writeFileSync(fileOf(directory.path), JSON.stringify({ ...left, others: [readRecord(directory.path)] }));
+  await stopLeftover({ stateDirectory: directory.path, bootId: BOOT_ID, clock: systemClock, signal });
+  expect([first, ...firstOthers, second, ...secondOthers].map(isAlive)).toEqual([false, false, false, false]);
+});
+
+test("of several, those that still run stay on record", async () => {
+  await using directory = await createTemporaryDirectory("leftover");
+  const ends = new Map<string, () => void>();
+  const run = recordingRuns(
+    async ({ command }) => {
+      await new Promise<void>((resolve) => ends.set(command, resolve));
+      return { kind: "exited", code: 0 };
+    },
+    { stateDirectory: directory.path, bootId: BOOT_ID },
+  );
+  const start = (command: string) =>
+    run({ command, args: [], environment: {}, deadlineMs: 1, clock: systemClock, onLine: async () => {} });
+  const [one, two] = [start("one"), start("two")];
+  const countLeft = () => 1 + (JSON.parse(readFileSync(fileOf(directory.path), "utf8")).others ?? []).length;
+  expect(countLeft()).toBe(2);
+  ends.get("one")?.();
+  await one;
+  expect(countLeft()).toBe(1);
+  ends.get("two")?.();
+  await two;
+  expect(existsSync(fileOf(directory.path))).toBe(false);
 });
 
 test("a program that ended by itself leaves nothing on record", async () => {

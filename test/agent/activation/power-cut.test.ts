@@ -58,6 +58,7 @@ function createAgentSide({ simulation, process: own, hasAgentUnit, signal, super
     readPlatform: async () => null,
     findSpecialisation: async (current) => (current === OLD_GAMING ? { base: OLD, name: "gaming" } : null),
     resolveSpecialisation: async () => NEW_GAMING,
+    readOwnHealthChecks: async () => [],
     readFailedUnits: async () => machine.failedUnits,
     bootClock: deps.bootClock,
     clock: own.clock,

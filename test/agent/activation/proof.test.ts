@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { renameSync } from "node:fs";
 import { rename, writeFile } from "node:fs/promises";
+import type { HealthSenses } from "../../../src/agent/activation/health-probe.ts";
 import { awaitProof, type ProofDeps, recordProof } from "../../../src/agent/activation/proof.ts";
 import { type ActivationRecord, requestCancel } from "../../../src/agent/activation/record.ts";
 import type { ProgramExit, RunProgramOptions } from "../../../src/agent/process.ts";
@@ -23,6 +24,7 @@ let programs: RunProgramOptions[];
 let scriptExit: ProgramExit;
 let trouble: string | null;
 let failedNow: string[] | null;
+let senses: HealthSenses;
 
 beforeEach(async () => {
   directory = await createTemporaryDirectory("proof");
@@ -33,6 +35,11 @@ beforeEach(async () => {
   scriptExit = exited(0);
   trouble = null;
   failedNow = [];
+  senses = {
+    readUnitStates: async () => null,
+    connect: async () => {},
+    readStatus: async () => 200,
+  };
 });
 afterEach(async () => {
   await directory[Symbol.asyncDispose]();
@@ -46,6 +53,7 @@ function depsOf(changes: Partial<ActivationRecord>, signal = new AbortController
   return {
     ...{ record, clock, signal, stateDirectory: directory.path, trouble },
     mainProcess: async () => PROCESS_ID,
+    healthSenses: senses,
     random: { bytes: (length) => new Uint8Array(length), fraction: () => 0.5 },
     bootClock: { read: async () => ({ bootId: BOOT_ID, uptimeMs: Math.round(clock.monotonicMs()) }) },
     loginAsSupervisor: async (loginSignal) => {
@@ -238,6 +246,57 @@ describe("the rollback script", () => {
     const previous = { profile: null, current: null, failedUnits: null };
     await awaitProof(depsOf({ rollbackScript: SCRIPT, type: "plain", previous }));
     expect(programs[0]?.environment).toMatchObject({ NIXDEPLOY_OLD_PATH: "" });
+  });
+});
+
+describe("health checks", () => {
+  const SMOKE = `${SCRIPT}/bin/smoke`;
+  const WEB = { name: "web", kind: "http", url: "http://localhost/" };
+
+  test("that hold come before the rollback script, which gets what is left of the window", async () => {
+    senses.readStatus = async () => (clock.monotonicMs() < 10_000 ? 503 : 200);
+    const healthChecks = [WEB, { name: "smoke", kind: "command", command: [SMOKE, "-x"] }];
+    expect((await awaitProof(depsOf({ rollbackScript: SCRIPT, healthChecks }))).kind).toBe("good");
+    expect(programs.map(({ command }) => command)).toEqual([SMOKE, SMOKE, SCRIPT]);
+    expect(programs[0]).toMatchObject({
+      ...{ args: ["-x"], deadlineMs: 10_000 },
+      environment: { LANG: "C.UTF-8", NIXDEPLOY_NEW_PATH: NEW, NIXDEPLOY_OLD_PATH: OLD },
+    });
+    expect(programs[2]?.deadlineMs).toBe(WINDOW_MS - clock.monotonicMs());
+  });
+
+  test("are not tried before the login", async () => {
+    login = async () => clock.monotonicMs() >= 20_000;
+    let triedAtMs = -1;
+    senses.connect = async () => {
+      triedAtMs = clock.monotonicMs();
+    };
+    await awaitProof(depsOf({ healthChecks: [{ name: "ssh", kind: "tcp", port: 22 }] }));
+    expect(triedAtMs).toBeGreaterThanOrEqual(20_000);
+  });
+
+  test("that do not hold say no, with their names", async () => {
+    senses.readStatus = async () => 503;
+    const end = await awaitProof(depsOf({ healthChecks: [{ ...WEB, attempts: 2 }], rollbackScript: SCRIPT }));
+    const words = "http://localhost/ answers with status 503 instead of 200 to 299";
+    expect(end).toEqual({ kind: "bad", reason: `the health check web failed (2 tries): ${words}`, exitCode: null });
+    expect(programs).toEqual([]);
+  });
+
+  test("end with the window, counted from the end of the switch", async () => {
+    senses.connect = async () => Promise.reject(new Error("refused"));
+    const healthChecks = [{ name: "ssh", kind: "tcp", port: 22 }];
+    expect((await awaitProof(depsOf({ healthChecks, deadlineUptimeMs: 7_000 }))).kind).toBe("bad");
+    expect(clock.monotonicMs()).toBeGreaterThanOrEqual(7_000);
+    expect(clock.monotonicMs()).toBeLessThan(WINDOW_MS / 2);
+  });
+
+  test("that this version does not know say no", async () => {
+    const end = await awaitProof(depsOf({ healthChecks: [{ name: "later", kind: "dns" }] }));
+    expect(end).toMatchObject({
+      kind: "bad",
+      reason: expect.stringContaining("the health checks cannot be carried out: "),
+    });
   });
 });
 

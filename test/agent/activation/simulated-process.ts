@@ -75,6 +75,11 @@ export function createSimulatedProcess(machine: ModelMachine, faults: Faults = {
       readFailedUnits: async () => machine.failedUnits,
       hasUnit: async () => true,
       mainProcess: async () => process.pid,
+      healthSenses: {
+        readUnitStates: async () => null,
+        connect: async () => onStep("connect"),
+        readStatus: async () => 200,
+      },
       restartUnit: async () => {
         onStep("restart");
         machine.restartUnit();
