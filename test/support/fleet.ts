@@ -51,6 +51,8 @@ export type AgentOptions = {
   readonly user?: string;
   readonly stateDirectory?: string;
   readonly trustedPublicKeys?: readonly string[];
+  /** Its own health checks. */
+  readonly healthChecksFile?: string;
   /** Default: the coordinator's URL. */
   readonly url?: string;
   readonly env?: Readonly<Record<string, string>>;
@@ -147,6 +149,7 @@ export async function createFleet(name: string, options: FleetOptions = {}): Pro
         ...["--name", agent.name ?? device.name, "--url", agent.url ?? coordinator.url],
         ...(agent.profile === undefined ? [] : ["--profile", agent.profile]),
         ...(agent.stateDirectory === undefined ? [] : ["--state-dir", agent.stateDirectory]),
+        ...(agent.healthChecksFile === undefined ? [] : ["--health-checks", agent.healthChecksFile]),
         ...(agent.trustedPublicKeys ?? []).flatMap((key) => ["--trusted-public-key", key]),
       ];
       const env = { ...agent.env, ...(token === null ? {} : { NIXDEPLOY_AGENT_TOKEN: token }) };
