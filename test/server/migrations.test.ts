@@ -31,7 +31,14 @@ const ROWS: Readonly<Record<string, SampleRow>> = {
   rollouts: { id: "r", workspace_id: "w", created_ms: 1, token_id: "t", description: null, origin: "{}" },
   deployments: {
     ...{ id: "d", rollout_id: "r", workspace_id: "w", agent_id: "a", store_path: "/nix/store/h-x", mode: "switch" },
-    ...{ rollback_script: null, policy: "{}", state: "queued", stop_requested: null, reason: null },
+    ...{
+      rollback_script: null,
+      policy: "{}",
+      health_checks: "[]",
+      state: "queued",
+      stop_requested: null,
+      reason: null,
+    },
     ...{ previous_path: null, created_ms: 1, started_ms: null, finished_ms: null, closure_size_bytes: 1 },
     ...{ fetched_bytes: null, exit_code: null, phase_ms: "{}", journal_through: 0 },
   },
