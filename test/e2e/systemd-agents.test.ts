@@ -5,6 +5,7 @@
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createHolds } from "../support/holds.ts";
+import type { SpawnedProcess } from "../support/processes.ts";
 import { rolloutResultSchema } from "../support/results.ts";
 import { createSystemdFleet, NAME, OTHER_PROGRAM, type SystemdFleet } from "../support/systemd-fleet.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -41,22 +42,10 @@ test("a switch that restarts every agent of the machine leaves each deployment i
   const holds = createHolds(box);
   const first = await Promise.all(PROFILES.map((name) => fleet.builder.build("profile", { name, version: "1" })));
   for (const path of first) await fleet.expectRun(["push", path]);
-  const names = PROFILES.map((name, index) => `${name}=${first[index]}`);
-  await fleet.expectRun(["activate", ...names]);
+  await fleet.expectRun(["activate", ...PROFILES.map((name, index) => `${name}=${first[index]}`)]);
 
-  const faults = [{ stage: "start", kind: "hold", argument: "switch", actions: ["test"] }] as const;
-  const agent = { program: OTHER_PROGRAM };
-  const system = await under.build({ version: "all-restart", profiles: PROFILES, agent, faults });
-  const [toolsA, toolsB] = await Promise.all(
-    PROFILES.map((name) => fleet.builder.build("profile", { name, version: "2" })),
-  );
-  const script = await fleet.builder.build("script", { name: "judge", text: SCRIPT });
-  const platform = await fleet.builder.run(["nix-instantiate", "--eval", "--json", "--expr", "builtins.currentSystem"]);
-  const spec = await fleet.builder.build("spec", {
-    agents: { [NAME]: system, "tools-a": toolsA ?? "", "tools-b": toolsB ?? "" },
-    rollbackScript: { [JSON.parse(platform)]: script },
-  });
-  await fleet.expectRun(["push", spec]);
+  const system = await buildHeldSystem("all-restart");
+  const spec = await buildSpec({ version: "2", system, script: await buildScript() });
   for (const name of ["switch", ...PROFILES]) await holds.set(name);
   const activation = await fleet.start(["activate", spec, "--json"]);
   for (const name of ["switch", ...PROFILES]) await holds.reached(name, activation.output);
@@ -70,10 +59,7 @@ test("a switch that restarts every agent of the machine leaves each deployment i
   }
   for (const name of PROFILES) await holds.release(name);
   const { exitCode } = await activation.exited;
-  const text = activation.lines.filter(({ stream }) => stream === "stdout").map((line) => line.text);
-  const { deployments } = rolloutResultSchema.parse(JSON.parse(text.join("\n")));
-  const ends = Object.fromEntries(deployments.map(({ agent: name, state, reason }) => [name, { state, reason }]));
-  expect({ exitCode, ends }).toMatchObject({
+  expect({ exitCode, ends: readEnds(activation) }).toMatchObject({
     exitCode: 1,
     ends: {
       [NAME]: { state: "succeeded" },
@@ -82,19 +68,80 @@ test("a switch that restarts every agent of the machine leaves each deployment i
     },
   });
   expect(await under.state()).toEqual({ profile: system, current: system, bootDefault: system });
-  const links = PROFILES.map((name) => box.run(["readlink", "--canonicalize", `/nix/var/nix/profiles/${name}`]));
-  expect(await Promise.all(links)).toEqual([toolsA ?? "", first[1] ?? ""]);
+  const [toolsA, toolsB] = await Promise.all(PROFILES.map(readProfile));
+  expect(toolsA).toEndWith("-tools-a-profile-2");
+  expect(toolsB).toBe(first[1] ?? "");
   for (const name of AGENTS) {
-    const id = await mainProcess(name);
-    expect(await box.run(["readlink", `/proc/${id}/exe`])).toBe(OTHER_PROGRAM);
+    expect(await box.run(["readlink", `/proc/${await mainProcess(name)}/exe`])).toBe(OTHER_PROGRAM);
   }
-  await under.clean();
-  for (const name of PROFILES) {
-    const files = (await box.run(["ls", `/var/lib/nixdeploy/agents/${name}`])).split("\n");
-    expect(files.filter((file) => file.startsWith("activation") && file !== "activation.lock")).toEqual([]);
+  await expectClean();
+}, 90_000);
+
+test("a power cut while all of them are in the middle puts each back on what it was", async () => {
+  const { fleet, box } = under;
+  const holds = createHolds(box);
+  const before = await under.state();
+  const links = () => Promise.all(PROFILES.map(readProfile));
+  const profilesBefore = await links();
+  const spec = await buildSpec({ version: "3", system: await buildHeldSystem("cut"), script: await buildScript() });
+  for (const name of ["switch", ...PROFILES]) await holds.set(name);
+  const activation = await fleet.start(["activate", spec, "--json"]);
+  for (const name of ["switch", ...PROFILES]) await holds.reached(name, activation.output);
+  await box.powerCut();
+  await box.boot();
+  expect((await activation.exited).exitCode).toBe(1);
+  const ends = readEnds(activation);
+  for (const name of AGENTS) {
+    expect({ name, ...ends[name] }).toMatchObject({ name, state: "rolled-back" });
+    expect(ends[name]?.reason).toContain("rebooted before the new version had proved itself");
   }
+  expect(await under.state()).toEqual(before);
+  expect(await links()).toEqual(profilesBefore);
+  await expectClean();
 }, 90_000);
 
 function mainProcess(name: string): Promise<string> {
   return under.box.unit(`nixdeploy-agent-${name}.service`, "MainPID");
+}
+
+function readProfile(name: string): Promise<string> {
+  return under.box.run(["readlink", "--canonicalize", `/nix/var/nix/profiles/${name}`]);
+}
+
+/** Its switch waits, once it is told to, before it does anything; then it replaces the program of all agents. */
+function buildHeldSystem(version: string): Promise<string> {
+  const faults = [{ stage: "start", kind: "hold", argument: "switch", actions: ["test"] }] as const;
+  return under.build({ version, profiles: PROFILES, agent: { program: OTHER_PROGRAM }, faults });
+}
+
+function buildScript(): Promise<string> {
+  return under.fleet.builder.build("script", { name: "judge", text: SCRIPT });
+}
+
+/** For all agents: a system, and profiles of a version. Pushed. */
+async function buildSpec(of: { readonly version: string; readonly system: string; readonly script: string }) {
+  const { builder, expectRun } = under.fleet;
+  const profiles: [string, string][] = [];
+  for (const name of PROFILES) profiles.push([name, await builder.build("profile", { name, version: of.version })]);
+  const platform = await builder.run(["nix-instantiate", "--eval", "--json", "--expr", "builtins.currentSystem"]);
+  const spec = await builder.build("spec", {
+    agents: { [NAME]: of.system, ...Object.fromEntries(profiles) },
+    rollbackScript: { [JSON.parse(platform)]: of.script },
+  });
+  await expectRun(["push", spec]);
+  return spec;
+}
+
+function readEnds(activation: SpawnedProcess) {
+  const text = activation.lines.filter(({ stream }) => stream === "stdout").map((line) => line.text);
+  const { deployments } = rolloutResultSchema.parse(JSON.parse(text.join("\n")));
+  return Object.fromEntries(deployments.map(({ agent: name, state, reason }) => [name, { state, reason }]));
+}
+
+async function expectClean(): Promise<void> {
+  await under.clean();
+  for (const name of PROFILES) {
+    const files = (await under.box.run(["ls", `/var/lib/nixdeploy/agents/${name}`])).split("\n");
+    expect(files.filter((file) => file.startsWith("activation") && file !== "activation.lock")).toEqual([]);
+  }
 }
