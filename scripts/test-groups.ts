@@ -15,13 +15,14 @@ export type TestGroup = {
   readonly processes: number;
 };
 
-type GroupRule = Omit<TestGroup, "files"> & { readonly folders: readonly string[] };
+/** `places`: folders with a slash at their end, and single files. */
+type GroupRule = Omit<TestGroup, "files"> & { readonly places: readonly string[] };
 
-/** A file belongs to the first group that has its folder; the last one takes the rest. */
+/** A file belongs to the first group that has its place; the last one takes the rest. */
 const RULES: readonly GroupRule[] = [
   {
     name: "e2e",
-    folders: ["test/e2e/"],
+    places: ["test/e2e/"],
     needs: ["nix", "binary"],
     testTimeoutMs: 120_000,
     groupTimeoutMs: 1_500_000,
@@ -29,15 +30,29 @@ const RULES: readonly GroupRule[] = [
   },
   {
     name: "integration",
-    folders: ["test/integration/"],
+    places: ["test/integration/"],
     needs: ["nix"],
     testTimeoutMs: 60_000,
     groupTimeoutMs: 900_000,
     processes: 1,
   },
   {
+    // Floods, fuzzing, and a kill or a power cut before each step: they need nothing, but time.
+    name: "endurance",
+    places: [
+      "test/adversarial/",
+      "test/agent/activation/power-cut.test.ts",
+      "test/agent/activation/supervise.test.ts",
+      "test/agent/process.test.ts",
+    ],
+    needs: [],
+    testTimeoutMs: 60_000,
+    groupTimeoutMs: 900_000,
+    processes: 2,
+  },
+  {
     name: "unit",
-    folders: ["test/"],
+    places: ["test/"],
     needs: [],
     testTimeoutMs: 10_000,
     groupTimeoutMs: 900_000,
@@ -49,8 +64,8 @@ const RULES: readonly GroupRule[] = [
 export function listTestGroups(root: string, filters: readonly string[] = []): TestGroup[] {
   const all = [...new Glob("test/**/*.test.ts").scanSync({ cwd: root })].sort();
   const chosen = all.filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)));
-  const ruleOf = (file: string) => RULES.find((rule) => rule.folders.some((folder) => file.startsWith(folder)));
-  return RULES.map(({ folders: _, ...rule }) => ({
+  const ruleOf = (file: string) => RULES.find((rule) => rule.places.some((place) => file.startsWith(place)));
+  return RULES.map(({ places: _, ...rule }) => ({
     ...rule,
     files: chosen.filter((file) => ruleOf(file)?.name === rule.name),
   })).reverse();
