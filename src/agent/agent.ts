@@ -119,7 +119,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
         contact,
         trust: trust.current,
         readProfilePath: async () => (await machine.readState(null)).profilePath,
-        readCurrentSystem: machine.readCurrentSystem,
+        readLivePaths: async () => [await machine.readCurrentSystem(), (await machine.readState(null)).currentPath],
         readStoreFreeBytes: machine.readStoreFreeBytes,
         signal,
       }),

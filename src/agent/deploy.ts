@@ -35,7 +35,8 @@ export type DeployDeps = {
   readonly gcRoots: GcRoots;
   readonly activations: Activations;
   readonly readProfilePath: () => Promise<StorePath | null>;
-  readonly readCurrentSystem: () => Promise<StorePath | null>;
+  /** What runs now, besides what the profile names. */
+  readonly readLivePaths: () => Promise<readonly (StorePath | null)[]>;
   readonly readStoreFreeBytes: () => Promise<number | null>;
   readonly clock: Clock;
   readonly random: Random;
@@ -116,9 +117,8 @@ async function makeReady(options: DeployOptions, daemons: AsyncDisposableStack):
     fetchedBytes += await fetchOne({ ...options, signal }, { storePath, cache, rootDaemon });
   }
   const previousProfile = await options.readProfilePath();
-  const previousSystem = await options.readCurrentSystem();
   // What it goes back to must not be collected either.
-  const previous = [previousProfile, previousSystem].filter((path) => path !== null);
+  const previous = [previousProfile, ...(await options.readLivePaths())].filter((path) => path !== null);
   const storePaths = [...new Set([...wanted, ...previous])];
   await options.gcRoots.keep({ deploymentId: offer.deploymentId, storePaths, daemon: rootDaemon });
   signal.throwIfAborted();

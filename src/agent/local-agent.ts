@@ -11,10 +11,12 @@ import type { Clock, Random } from "../runtime.ts";
 import { createActivations } from "./activation/activations.ts";
 import { systemBootClock } from "./activation/boot-clock.ts";
 import { launchSupervisor } from "./activation/launch.ts";
+import { readRecord } from "./activation/record.ts";
 import { resolveSpecialisation } from "./activation/specialisation.ts";
 import { createServiceManager } from "./activation/systemd.ts";
 import { type AgentConfig, createAgent } from "./agent.ts";
 import { createGcRoots } from "./gc-roots.ts";
+import { readCurrentHome } from "./home.ts";
 import { createMachine, readPlatform, readTopNames } from "./machine.ts";
 import { readOwnHealthChecks } from "./own-health-checks.ts";
 import { runProgram } from "./process.ts";
@@ -48,8 +50,13 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
     isRoot: process.getuid?.() === 0,
     stateDirectory: config.stateDirectory,
   });
-  const machine = createMachine(config.profilePath, gcRoots.list);
   const programs = cleanEnvironment(environment);
+  const machine = createMachine({
+    profilePath: config.profilePath,
+    environment: programs,
+    readType: async () => (await readRecord(config.stateDirectory))?.type ?? null,
+    readKept: gcRoots.list,
+  });
   const services = createServiceManager({ agentName: config.name, run: runProgram, clock, environment: programs });
   // Its programs end soon and say little.
   const quietServices = createServiceManager({
@@ -96,6 +103,8 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
       agentUnit: services.agentUnit,
       hasUnit: services.hasUnit,
       readCurrentSystem: machine.readCurrentSystem,
+      readCurrentHome: () => readCurrentHome(programs),
+      isRoot: process.getuid?.() === 0,
       readNames: readTopNames,
       readFailedUnits: services.readFailedUnits,
       platform: machine.system,

@@ -14,7 +14,7 @@ import { createServiceManager } from "./activation/systemd.ts";
 import { createHealthSenses, withoutProxyToThisMachine } from "./health-senses.ts";
 import { loadIdentity } from "./identity.ts";
 import { login } from "./login.ts";
-import { createMachine, readTopNames } from "./machine.ts";
+import { createMachine, type Machine, readTopNames } from "./machine.ts";
 import { runProgram } from "./process.ts";
 import { readProfile } from "./profile-link.ts";
 import { cleanEnvironment } from "./program-environment.ts";
@@ -34,7 +34,7 @@ export async function runLocalSupervisor(options: LocalSupervisorOptions): Promi
   const { stateDirectory, clock, environment } = options;
   const record = await readRecord(stateDirectory);
   if (record === null) return "nothing-to-do";
-  const machine = createMachine(record.profilePath);
+  const machine = machineOf(record);
   const services = createServiceManager({
     ...{ agentName: record.agentName, run: runProgram, clock },
     environment: cleanEnvironment(environment),
@@ -62,9 +62,17 @@ export async function runLocalSupervisor(options: LocalSupervisorOptions): Promi
   });
 }
 
+function machineOf({ profilePath, environment, type, storePath }: ActivationRecord): Machine {
+  return createMachine({
+    ...{ profilePath, environment },
+    readType: async () => type,
+    readKept: async () => [storePath],
+  });
+}
+
 /** A login of its own, beside the agent's connection, only to prove that the coordinator can be reached. */
 async function loginAsSupervisor(record: ActivationRecord, options: LocalSupervisorOptions): Promise<boolean> {
-  const machine = createMachine(record.profilePath, async () => [record.storePath]);
+  const machine = machineOf(record);
   const { deploymentId } = record;
   const result = await login({
     ...options,

@@ -7,8 +7,10 @@ import { formatGenerationLink, parseGenerationLink } from "../nix/profile.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import { STORE_DIR } from "../nix/store-path.ts";
 import type { MachineState } from "../protocol.ts";
+import { detectSystemType, type SystemType } from "./activation/detect.ts";
 import { listBootDifferences } from "./activation/kernel.ts";
 import { findSpecialisation, type RunningSpecialisation } from "./activation/specialisation.ts";
+import { type Environment, readCurrentHome } from "./home.ts";
 import { readProfile, readStoreLink } from "./profile-link.ts";
 import { hasCode, isMissing } from "./system-error.ts";
 
@@ -40,15 +42,20 @@ const ARCHITECTURES: Readonly<Record<string, string>> = {
 /** Generations whose specialisation may run: a boot menu offers them all. */
 const GENERATIONS_MAX = 100;
 
-/**
- * @param profilePath absolute
- * @param readKept systems that no profile names, and that may run all the same
- */
-export function createMachine(
-  profilePath: string,
-  readKept: () => Promise<readonly StorePath[]> = async () => [],
-): Machine {
-  const find = createSpecialisationFinder(profilePath, readKept);
+export type MachineConfig = {
+  /** Absolute. */
+  readonly profilePath: string;
+  /** Of the user whose home a Home Manager generation would be live in. */
+  readonly environment: Environment;
+  /** Type of an activation on record, which decides before what the profile names; null when there is none. */
+  readonly readType: () => Promise<SystemType | null>;
+  /** Systems that no profile names, and that may run all the same. */
+  readonly readKept: () => Promise<readonly StorePath[]>;
+};
+
+export function createMachine(config: MachineConfig): Machine {
+  const { profilePath } = config;
+  const find = createSpecialisationFinder(profilePath, config.readKept);
   const compare = createBootComparison();
   return {
     system: `${ARCHITECTURES[process.arch] ?? process.arch}-${process.platform}`,
@@ -58,20 +65,27 @@ export function createMachine(
     readStoreFreeBytes,
     async readState(inFlight) {
       const profile = await readProfile(profilePath);
-      const currentPath = await readStoreLink(CURRENT_SYSTEM);
-      const bootedPath = await readStoreLink(BOOTED_SYSTEM);
+      const currentPath = await readCurrent(config, profile.storePath);
+      const [system, bootedPath] = [await readStoreLink(CURRENT_SYSTEM), await readStoreLink(BOOTED_SYSTEM)];
       return {
         profilePath: profile.storePath,
         generation: profile.generation,
         currentPath,
         currentBasePath: currentPath === null ? null : ((await find(currentPath))?.base ?? null),
         bootedPath,
-        rebootNeeded: currentPath === null || bootedPath === null ? null : await compare(currentPath, bootedPath),
+        rebootNeeded: system === null || bootedPath === null ? null : await compare(system, bootedPath),
         storeFreeBytes: await readStoreFreeBytes(),
         inFlight,
       };
     },
   };
+}
+
+/** What is live: for Home Manager the generation in the home, else the running system. */
+async function readCurrent(config: MachineConfig, profile: StorePath | null): Promise<StorePath | null> {
+  const held = profile === null ? null : detectSystemType(await readTopNames(profile));
+  const type = (await config.readType()) ?? held;
+  return type === "home-manager" ? await readCurrentHome(config.environment) : await readStoreLink(CURRENT_SYSTEM);
 }
 
 async function readStoreFreeBytes(): Promise<number | null> {
@@ -94,7 +108,7 @@ export async function readTopNames(path: string): Promise<ReadonlySet<string>> {
   }
 }
 
-/** The platform that a NixOS system is for; null when it does not say. */
+/** The platform that a system is for; null when it does not say. */
 export async function readPlatform(system: StorePath): Promise<string | null> {
   try {
     return (await readFile(join(system, "system"), "utf8")).trim() || null;

@@ -146,6 +146,8 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
       agentUnit: async () => null,
       hasUnit: async () => false,
       readCurrentSystem: async () => null,
+      readCurrentHome: async () => null,
+      isRoot: true,
       readNames: async () => new Set(),
       readOwnHealthChecks: async () => [],
       readFailedUnits: async () => null,

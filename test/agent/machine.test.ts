@@ -1,6 +1,8 @@
 /** What lies on the device's disk: locks, keys, pins, profiles, garbage-collector roots. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdir, readdir, readlink, stat, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { SystemType } from "../../src/agent/activation/detect.ts";
 import { planPins, readEnrolment, writeEnrolment } from "../../src/agent/enrolment.ts";
 import { tryLockFile } from "../../src/agent/flock.ts";
 import { createGcRoots } from "../../src/agent/gc-roots.ts";
@@ -120,12 +122,29 @@ describe("the enrolment", () => {
 
 describe("a profile", () => {
   const path = storePathFor("system");
+  const configOf = (profilePath: string, type: SystemType | null = null) => ({
+    profilePath,
+    environment: { HOME: directory.join("home"), USER: "ada" },
+    readType: async () => type,
+    readKept: async () => [],
+  });
+
+  test("of Home Manager is told with the generation that is live in the home, and others with the running system", async () => {
+    const live = storePathFor("generation");
+    const roots = directory.join("home/.local/state/home-manager/gcroots");
+    await mkdir(roots, { recursive: true });
+    await symlink(live, join(roots, "current-home"));
+    const currentOf = async (type: SystemType) =>
+      (await createMachine(configOf(directory.join("none"), type)).readState(null)).currentPath;
+    expect(await currentOf("home-manager")).toBe(live);
+    expect(await currentOf("plain")).not.toBe(live);
+  });
 
   test("is followed through its generation", async () => {
     await symlink(path, directory.join("system-42-link"));
     await symlink("system-42-link", directory.join("system"));
     expect(await readProfile(directory.join("system"))).toEqual({ storePath: path, generation: 42 });
-    const state = await createMachine(directory.join("system")).readState(null);
+    const state = await createMachine(configOf(directory.join("system"))).readState(null);
     expect(state).toMatchObject({ profilePath: path, generation: 42, inFlight: null });
   });
 
@@ -147,7 +166,7 @@ describe("a profile", () => {
 
   test("this machine's platform is Nix's name of it", async () => {
     const kernel = (await runChecked(["uname", "-sm"])).toLowerCase().split(" ");
-    expect(createMachine("/p").system).toBe(`${kernel[1]}-${kernel[0]}`);
+    expect(createMachine(configOf("/p")).system).toBe(`${kernel[1]}-${kernel[0]}`);
   });
 });
 

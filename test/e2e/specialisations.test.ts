@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { type ActivationProbe, createActivationProbe } from "../support/activation-probe.ts";
+import type { FixtureOptions } from "../support/builder.ts";
 import type { Device } from "../support/device.ts";
 import { createFleet, type Fleet } from "../support/fleet.ts";
 import { createHolds } from "../support/holds.ts";
@@ -35,9 +36,7 @@ afterAll(async () => {
   await fleet[Symbol.asyncDispose]();
 }, 30_000);
 
-type BuildOptions = Parameters<Fleet["builder"]["build"]>[1];
-
-async function build(options: Partial<BuildOptions> = {}): Promise<Built> {
+async function build(options: Partial<FixtureOptions["system"]> = {}): Promise<Built> {
   const version = `${versions}`;
   versions += 1;
   const system = await fleet.builder.build("system", { name: "nuc", version, specialisations: GAMING, ...options });

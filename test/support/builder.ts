@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { createMachine, type Machine, type MachineOptions } from "./machine.ts";
 
 /** The actions of switch-to-configuration, and "init": the system is booted. */
-export type FixtureAction = "check" | "switch" | "boot" | "test" | "dry-activate" | "init";
+export type FixtureAction = "check" | "switch" | "boot" | "test" | "dry-activate" | "init" | "activate";
 
-/** In the order in which they are reached; test/fixtures/nix/system/faults.sh says what is done by then. */
+/** In the order in which they are reached; test/fixtures/nix/system/faults.sh and the fixtures say what is done by then. */
 export type FaultStage =
   | "start"
   | "pre-switch-check"
@@ -17,6 +17,9 @@ export type FaultStage =
   | "stop-units"
   | "activate"
   | "start-units"
+  | "write-boundary"
+  | "clean"
+  | "link"
   | "end"
   | "init";
 
@@ -32,7 +35,7 @@ export type Fault = {
   | { readonly kind: "hold"; readonly argument: string }
   | { readonly kind: "hang" | "hang-ignoring-sigterm" | "close-output" }
   /** The step itself fails and the rest goes as in the real one: exit code 1, 1, 2 and a failed boot. */
-  | { readonly kind: "fail"; readonly stage: "pre-switch-check" | "boot-loader" | "activate" | "init" }
+  | { readonly kind: "fail"; readonly stage: "pre-switch-check" | "boot-loader" | "activate" | "init" | "end" }
 );
 
 export type FixtureUnit = {
@@ -54,12 +57,45 @@ export type FixtureUnit = {
   readonly stopOnRemoval?: boolean;
 };
 
+type WrongProgram = "not-executable" | "foreign";
+
 /** What each fixture can be told, see the header of its Nix file. */
 export type FixtureOptions = {
   /** leaf → lib → app; `bin/NAME` prints "NAME VERSION" through its references. 4 paths, 1 of them in every version. */
   readonly app: { readonly name: string; readonly version: string };
   /** A plain profile around an app: bin/NAME, share/version. */
-  readonly profile: { readonly name: string; readonly version: string };
+  readonly profile: {
+    readonly name: string;
+    readonly version: string;
+    /** One with faults, or none (default). Links ~/.NAME-VERSION to share/version, and removes the link of the old path. */
+    readonly hook?: { readonly faults?: readonly Fault[]; readonly program?: WrongProgram | "dangling" | "outside" };
+    /** Units of `systemd --user`, in share/systemd/user. */
+    readonly units?: Readonly<Record<string, string>>;
+  };
+  /** The Home Manager generation. */
+  readonly "home-manager": {
+    readonly name: string;
+    readonly version: string;
+    readonly files?: Readonly<Record<string, string>>;
+    readonly units?: Readonly<Record<string, string>>;
+    /** Default 1. */
+    readonly protocol?: 0 | 1;
+    readonly packages?: boolean;
+    readonly ignoresDryRun?: boolean;
+    readonly program?: WrongProgram | "missing";
+    readonly faults?: readonly Fault[];
+  };
+  /** The nix-darwin system. */
+  readonly darwin: {
+    readonly name: string;
+    readonly version: string;
+    readonly etc?: Readonly<Record<string, string>>;
+    readonly daemons?: readonly string[];
+    readonly userScript?: "none" | "real" | "deprecated";
+    readonly platform?: string;
+    readonly program?: WrongProgram | "missing";
+    readonly faults?: readonly Fault[];
+  };
   /** A deploy specification in the store, with references to what it names. */
   readonly spec: {
     readonly agents: Readonly<Record<string, string>>;

@@ -14,11 +14,12 @@ import type { Clock } from "../../runtime.ts";
 import type { AgentConfig } from "../agent.ts";
 import { hasJournal } from "../deployment-store.ts";
 import { tryLockFile } from "../flock.ts";
+import { completeHomeEnvironment } from "../home.ts";
 import type { Journal, OutcomeEntry } from "../journal.ts";
 import type { Proof } from "../login.ts";
 import { readOfferedChecks } from "../offered-checks.ts";
 import type { BootClock, BootTime } from "./boot-clock.ts";
-import { detectSystemType } from "./detect.ts";
+import { detectSystemType, isSystem, type SystemType } from "./detect.ts";
 import { undoUnitOf } from "./launch.ts";
 import { findRefusal } from "./plan.ts";
 import { recordProof } from "./proof.ts";
@@ -65,15 +66,18 @@ export type ActivationsDeps = {
   readonly environment: Readonly<Record<string, string>>;
   /** Starts a supervisor that outlives us. @throws NixdeployError("host") when it cannot be started */
   readonly launch: () => Promise<void>;
-  /** The unit to be looked for in a new system; null where no service manager runs the agent. */
-  readonly agentUnit: () => Promise<string | null>;
+  /** The unit to be looked for in a new version of a type; null where no service manager runs the agent. */
+  readonly agentUnit: (type: SystemType) => Promise<string | null>;
   readonly hasUnit: (system: StorePath, unit: string) => Promise<boolean>;
   readonly readCurrentSystem: () => Promise<StorePath | null>;
+  /** The Home Manager generation that is live in our home. */
+  readonly readCurrentHome: () => Promise<StorePath | null>;
+  readonly isRoot: boolean;
   readonly readNames: (path: StorePath) => Promise<ReadonlySet<string>>;
   readonly readFailedUnits: () => Promise<readonly string[] | null>;
   /** This machine's, such as `x86_64-linux`. */
   readonly platform: string;
-  /** The one that a NixOS system says it is for; null when it does not say. */
+  /** The one that a system says it is for; null when it does not say. */
   readonly readPlatform: (system: StorePath) => Promise<string | null>;
   /** Of which system the running one is a specialisation; null when it is none. */
   readonly findSpecialisation: (current: StorePath) => Promise<RunningSpecialisation | null>;
@@ -152,18 +156,20 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   const running = type === "nixos" && currentSystem !== null ? await deps.findSpecialisation(currentSystem) : null;
   const variant = running === null ? null : await deps.resolveSpecialisation(storePath, running.name);
   const refusal = findRefusal({
-    ...{ type, currentSystem, mode, profilePath: config.profilePath, machinePlatform: deps.platform },
+    ...{ type, currentSystem, mode, profilePath: config.profilePath },
+    ...{ machinePlatform: deps.platform, isRoot: deps.isRoot },
     previousType: await readType(request.previousProfile, deps),
-    platform: type === "nixos" ? await deps.readPlatform(storePath) : null,
+    platform: isSystem(type) ? await deps.readPlatform(storePath) : null,
     specialisation: running === null ? null : { name: running.name, isInNew: variant !== null },
   });
   if (refusal !== null) return `Cannot activate ${storePath}: ${refusal}.`;
   // What is only for the next boot makes no variant live.
   const specialisation =
     running === null || variant === null || mode === "boot" ? null : { name: running.name, path: variant };
-  const unit = type === "nixos" ? await deps.agentUnit() : null;
-  const missing = unit === null ? null : await findMissingUnit({ storePath, specialisation, unit }, deps);
+  const unit = await deps.agentUnit(type);
+  const missing = unit === null ? null : await findMissingUnit({ type, storePath, specialisation, unit }, deps);
   if (missing !== null) return `Cannot activate ${storePath}: ${missing}.`;
+  const hasUnit = unit !== null && (await deps.hasUnit(storePath, unit));
   const failedUnits = await readFailedUnits(deps);
   const healthChecks = [...readOfferedChecks(offer), ...(await deps.readOwnHealthChecks())];
   const unanswerable = failedUnits === null ? healthChecks.find(({ kind }) => kind === "units") : undefined;
@@ -180,7 +186,7 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
     rollbackScript: offer.rollbackScript,
     previous: {
       profile: request.previousProfile,
-      current: type === "nixos" ? currentSystem : null,
+      current: await readLive(type, request, deps),
       failedUnits,
     },
     healthChecks,
@@ -189,8 +195,8 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
       confirmWindowMs: offer.policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
       activationTimeoutMs: offer.policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_MS,
     },
-    prover: unit === null ? { kind: "supervisor" } : { kind: "agent", unit },
-    environment: { ...deps.environment },
+    prover: hasUnit ? { kind: "agent", unit } : { kind: "supervisor" },
+    environment: type === "home-manager" ? completeHomeEnvironment(deps.environment) : { ...deps.environment },
     fetchedBytes: request.fetchedBytes,
     stage: "checking",
     tries: 0,
@@ -203,16 +209,33 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   };
 }
 
+/** What the undo makes live again. */
+async function readLive(type: SystemType, { previousProfile }: BeginRequest, deps: ActivationsDeps) {
+  switch (type) {
+    case "nixos":
+    case "darwin":
+      return await deps.readCurrentSystem();
+    case "home-manager":
+      return (await deps.readCurrentHome()) ?? previousProfile;
+    case "plain":
+      return null;
+    default:
+      return type satisfies never;
+  }
+}
+
 /** The variant is what runs, the system itself what a reboot brings: both need their units. */
 async function findMissingUnit(
   next: {
+    readonly type: SystemType;
     readonly storePath: StorePath;
     readonly specialisation: NonNullable<ActivationRecord["specialisation"]> | null;
     readonly unit: string;
   },
   deps: ActivationsDeps,
 ): Promise<string | null> {
-  const { storePath, specialisation, unit } = next;
+  const { type, storePath, specialisation, unit } = next;
+  if (!isSystem(type)) return null;
   const undoUnit = undoUnitOf(deps.config.name);
   const systems = [
     { who: "it", path: storePath },
@@ -224,7 +247,8 @@ async function findMissingUnit(
     if (!(await deps.hasUnit(path, unit))) {
       return `${who} does not contain this agent's unit ${unit}, so nobody could prove that it works`;
     }
-    if (!(await deps.hasUnit(path, undoUnit))) {
+    // nix-darwin boots what the profile names, and the agent's next start goes back.
+    if (type === "nixos" && !(await deps.hasUnit(path, undoUnit))) {
       return `${who} does not contain the unit ${undoUnit}, so nobody would go back after a reboot`;
     }
   }

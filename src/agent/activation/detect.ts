@@ -18,6 +18,11 @@ export function detectSystemType(names: ReadonlySet<string>): SystemType {
   return MARKERS.find(([marker]) => names.has(marker))?.[1] ?? "plain";
 }
 
+/** A whole machine, and not only a profile on one. */
+export function isSystem(type: SystemType): type is "nixos" | "darwin" {
+  return type === "nixos" || type === "darwin";
+}
+
 export function describeSystemType(type: SystemType): string {
   const words = {
     nixos: "a NixOS system",

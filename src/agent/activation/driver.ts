@@ -62,6 +62,13 @@ export type DriverDeps = {
   readonly log: (stream: "agent" | "out" | "err", text: string) => Promise<void>;
 };
 
+/** The way back gets this long, however short the new version's time was. */
+const UNDO_MIN_MS = 10 * 60_000;
+
+export function timeForUndo({ policy }: ActivationRecord): number {
+  return Math.max(UNDO_MIN_MS, policy.activationTimeoutMs);
+}
+
 /** Setting a profile is one symlink; more is a store that hangs. */
 const SET_PROFILE_MAX_MS = 2 * 60_000;
 

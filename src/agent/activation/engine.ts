@@ -95,7 +95,9 @@ function advanceGood(record: ActivationRecord, event: Extract<EngineEvent, { kin
     case "undoing":
       return finish(next, {
         outcome: "rolled-back",
-        reason: `${record.reason ?? "It was undone"}; the machine is back on ${describePrevious(record)}`,
+        reason: [`${record.reason ?? "It was undone"}; the machine is back on ${describePrevious(record)}`, event.note]
+          .filter((part) => part !== undefined)
+          .join("; "),
         // Of what went wrong, not of the way back.
         exitCode: record.exitCode,
         fault: blame(record, event.reachesCoordinator),
@@ -182,9 +184,9 @@ export function begin(record: ActivationRecord): ActivationRecord {
   return { ...record, tries: record.tries + 1, commitBegun };
 }
 
-/** A plain profile is live by being set, so there is nothing left to commit. */
+/** A plain profile is live by being set, and some generations of Home Manager set theirs themselves. */
 function isCommittedByActivating({ stage, type }: ActivationRecord): boolean {
-  return stage === "activating" && type === "plain";
+  return stage === "activating" && (type === "plain" || type === "home-manager");
 }
 
 function enter(record: ActivationRecord, stage: Stage): ActivationRecord {
@@ -229,7 +231,7 @@ function describeLive({ storePath, mode, type, specialisation }: ActivationRecor
     case "test":
       return `${storePath} is live${variant} until the next reboot`;
     case "dry-activate":
-      return type === "nixos"
+      return type === "nixos" || type === "home-manager"
         ? `${storePath} was only asked what it would do; nothing was changed`
         : `${storePath} is in the store; nothing was changed`;
     default:
@@ -237,6 +239,6 @@ function describeLive({ storePath, mode, type, specialisation }: ActivationRecor
   }
 }
 
-function describePrevious({ previous, type }: ActivationRecord): string {
-  return (type === "nixos" ? previous.current : previous.profile) ?? "having no version";
+function describePrevious({ previous }: ActivationRecord): string {
+  return previous.current ?? previous.profile ?? "having no version";
 }

@@ -24,6 +24,7 @@ import {
   runLogged,
   type StageEnd,
   setProfile,
+  timeForUndo,
 } from "./driver.ts";
 import { EXIT_LOCK_HELD, judgeTest, judgeUndo } from "./judge.ts";
 import { describeUnprovedKernel } from "./kernel.ts";
@@ -34,8 +35,6 @@ import { specialisationDirectory } from "./specialisation.ts";
 type Action = "check" | "dry-activate" | "test" | "boot";
 
 const CHECK_MAX_MS = 2 * 60_000;
-/** The way back gets this long, however short the new version's time was. */
-const UNDO_MIN_MS = 10 * 60_000;
 /** Between tries while another activation, or one that an earlier supervisor started, holds the lock. */
 const LOCK_RETRY_MS = 1_000;
 /** An old script says this, with code 1, to an action it does not know. */
@@ -185,8 +184,9 @@ async function runAction(
   }
 }
 
-function timeFor(action: Action, { stage, policy }: ActivationRecord): number {
-  if (stage === "undoing") return Math.max(UNDO_MIN_MS, policy.activationTimeoutMs);
+function timeFor(action: Action, record: ActivationRecord): number {
+  const { stage, policy } = record;
+  if (stage === "undoing") return timeForUndo(record);
   return action === "check" ? Math.min(CHECK_MAX_MS, policy.activationTimeoutMs) : policy.activationTimeoutMs;
 }
 

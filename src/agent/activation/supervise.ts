@@ -16,9 +16,11 @@ import { tryLockFile } from "../flock.ts";
 import { type Journal, measurePhases } from "../journal.ts";
 import type { RunProgram } from "../process.ts";
 import type { BootClock } from "./boot-clock.ts";
+import { createDarwinDriver } from "./darwin.ts";
 import type { Driver, DriverDeps, StageEnd } from "./driver.ts";
 import { advance, begin, type EngineEvent, isUntouched, PHASE_OF } from "./engine.ts";
 import type { HealthSenses } from "./health-probe.ts";
+import { createHomeManagerDriver } from "./home-manager.ts";
 import type { Deadline } from "./launch.ts";
 import { recordingRuns, stopLeftover } from "./leftover.ts";
 import { createNixosDriver } from "./nixos.ts";
@@ -223,9 +225,9 @@ async function putBack(deps: SuperviseDeps, record: ActivationRecord, driver: Dr
   try {
     await deps.restartUnit(unit);
   } catch (error) {
-    const { current } = record.previous;
+    const previous = record.previous.current ?? record.previous.profile;
     // An agent that somebody started by hand: there is nothing to go back to.
-    const hadUnit = current !== null && (await deps.hasUnit(current, unit));
+    const hadUnit = previous !== null && (await deps.hasUnit(previous, unit));
     if (hadUnit) return { kind: "bad", reason: `${unit} did not start: ${describeError(error)}`, exitCode: null };
   }
   return end;
@@ -301,8 +303,9 @@ function createDriver(deps: DriverDeps): Driver {
     case "plain":
       return createPlainDriver(deps);
     case "darwin":
+      return createDarwinDriver(deps);
     case "home-manager":
-      throw new Error(`no driver for ${type}`);
+      return createHomeManagerDriver(deps);
     default:
       return type satisfies never;
   }

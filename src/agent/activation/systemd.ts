@@ -2,7 +2,9 @@
  * What is asked of systemd, and what it is told to run. Where it does not run, there is nothing to ask.
  *
  * It is used where it is PID 1 and sees the files that we see: in its own mount namespace, or as the main process of one
- * of its units, which may have a namespace of its own (`ProtectSystem=` and the like).
+ * of its units, which may have a namespace of its own (`ProtectSystem=` and the like). A main process of a unit of a user's
+ * own manager (`systemd --user`) asks that one instead: it is who runs the agent, and who restarts it when Home Manager
+ * has changed its unit.
  */
 import { readFile, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,6 +14,7 @@ import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import type { RunProgram } from "../process.ts";
 import { hasCode, isMissing } from "../system-error.ts";
+import type { SystemType } from "./detect.ts";
 import { describeExit, isSuccess } from "./driver.ts";
 
 export type ServiceManager = {
@@ -21,13 +24,16 @@ export type ServiceManager = {
   readUnitStates(units: readonly string[], maxMs: number): Promise<ReadonlyMap<string, string> | null>;
   /** However often it was started before. @throws NixdeployError("host") when it does not come up */
   restartUnit(unit: string): Promise<void>;
-  /** The unit whose main process we are, else the one our modules make; null where systemd does not run. */
-  agentUnit(): Promise<string | null>;
-  /** Whether a NixOS system has this unit. */
-  hasUnit(system: StorePath, unit: string): Promise<boolean>;
+  /**
+   * The unit whose main process we are, else the one our modules make; null where no manager runs, or the one that runs
+   * the agent takes no units from versions of this type.
+   */
+  agentUnit(type: SystemType): Promise<string | null>;
+  /** Whether a version has this unit, for the manager that runs the agent. */
+  hasUnit(version: StorePath, unit: string): Promise<boolean>;
   /** The id of a unit's main process; null when it has none. */
   mainProcess(unit: string): Promise<number | null>;
-  /** Whether `startTransient` can work: systemd runs, and we are root. */
+  /** Whether `startTransient` can work: the manager is ours to command. */
   mayStartUnits(): Promise<boolean>;
   /** @throws NixdeployError("host") */
   startTransient(unit: TransientUnit): Promise<void>;
@@ -46,7 +52,12 @@ export type TransientUnit = {
 
 const SYSTEMCTL_MAX_MS = 60_000;
 const RESTART_MAX_MS = 120_000;
-const SYSTEM_UNITS = "etc/systemd/system";
+type Scope = "system" | "user";
+/** Where versions of a type keep the units of a manager; it takes none from other types. */
+const UNIT_DIRECTORIES: Readonly<Record<Scope, Readonly<Partial<Record<SystemType, string>>>>> = {
+  system: { nixos: "etc/systemd/system" },
+  user: { "home-manager": "home-files/.config/systemd/user", plain: "share/systemd/user" },
+};
 /** Started again as often as it dies; when it ends by itself, the program it runs ends with it. */
 const SERVICE_PROPERTIES = ["Restart=on-failure", "RestartSec=1", "StartLimitIntervalSec=0", "KillMode=mixed"] as const;
 const TIMER_ACCURACY = "AccuracySec=200ms";
@@ -70,27 +81,34 @@ export function createServiceManager(deps: {
     if (isSuccess(exit)) return lines;
     throw new NixdeployError("host", `${command} ${args.join(" ")} ${describeExit(exit)} ${errors.join(" ")}`.trim());
   };
-  const readProperty = async (unit: string, property: string) =>
-    (await systemctl("systemctl", ["show", `--property=${property}`, "--value", unit])).join("").trim();
-  const mainProcess = async (unit: string) => {
-    const id = Number(await readProperty(unit, "MainPID"));
+  const scoped = (scope: Scope, args: readonly string[]) => (scope === "user" ? ["--user", ...args] : args);
+  const readProperty = async (scope: Scope, unit: string, property: string) =>
+    (await systemctl("systemctl", scoped(scope, ["show", `--property=${property}`, "--value", unit]))).join("").trim();
+  const readMainProcess = async (scope: Scope, unit: string) => {
+    const id = Number(await readProperty(scope, unit, "MainPID"));
     return id > 0 ? id : null;
   };
   /** The unit whose main process we are. */
-  const ownUnit = async () => {
-    const unit = await readOwnService();
-    return unit !== null && (await mainProcess(unit)) === process.pid ? unit : null;
+  const readOwnUnit = async () => {
+    const own = parseOwnService(await readFile("/proc/self/cgroup", "utf8"));
+    return own !== null && (await readMainProcess(own.scope, own.unit)) === process.pid ? own : null;
   };
-  let isKnownUsed = false;
-  const isUsed = async () => {
-    // Once it is so, it stays so as long as we live.
-    isKnownUsed ||= (await isBooted()) && ((await sharesMounts()) || (await ownUnit()) !== null);
-    return isKnownUsed;
+  const findScope = async (): Promise<Scope | null> => {
+    if (!(await isBooted())) return null;
+    return (await readOwnUnit())?.scope ?? ((await sharesMounts()) ? "system" : null);
   };
+  let known: Scope | null = null;
+  /** Null where no manager is used. Once one is, it stays so as long as we live. */
+  const readScope = async () => {
+    known ??= await findScope();
+    return known;
+  };
+  const requireScope = async () => (await readScope()) ?? "system";
   return {
-    mainProcess,
+    mainProcess: async (unit) => await readMainProcess(await requireScope(), unit),
     async readFailedUnits() {
-      return (await isUsed()) ? parseFailedUnits(await systemctl("systemctl", LIST_FAILED)) : null;
+      const scope = await readScope();
+      return scope === null ? null : parseFailedUnits(await systemctl("systemctl", scoped(scope, LIST_FAILED)));
     },
     async readUnitStates(units, maxMs) {
       if (!(await isUsed())) return null;
@@ -98,25 +116,37 @@ export function createServiceManager(deps: {
       return parseUnitStates(units, lines);
     },
     async restartUnit(unit) {
-      await systemctl("systemctl", ["reset-failed", unit]).catch(() => {
+      const scope = await requireScope();
+      // The scripts of systems and homes do it themselves; a plain profile has none.
+      if (scope === "user") await systemctl("systemctl", ["--user", "daemon-reload"]);
+      await systemctl("systemctl", scoped(scope, ["reset-failed", unit])).catch(() => {
         // It only forgets how often the unit was started; one that is not loaded has nothing to forget.
       });
-      await systemctl("systemctl", ["restart", unit], RESTART_MAX_MS);
+      await systemctl("systemctl", scoped(scope, ["restart", unit]), RESTART_MAX_MS);
     },
-    async agentUnit() {
-      if (!(await isUsed())) return null;
-      return (await ownUnit()) ?? `nixdeploy-agent-${deps.agentName}.service`;
+    async agentUnit(type) {
+      const scope = await readScope();
+      if (scope === null || UNIT_DIRECTORIES[scope][type] === undefined) return null;
+      return (await readOwnUnit())?.unit ?? `nixdeploy-agent-${deps.agentName}.service`;
     },
-    hasUnit: (system, unit) => exists(join(system, SYSTEM_UNITS, unit)),
-    mayStartUnits: async () => process.getuid?.() === 0 && (await isUsed()),
+    async hasUnit(version, unit) {
+      const directories = Object.values(UNIT_DIRECTORIES[await requireScope()]);
+      const found = await Promise.all(directories.map((directory) => exists(join(version, directory, unit))));
+      return found.includes(true);
+    },
+    async mayStartUnits() {
+      const scope = await readScope();
+      return scope === "user" || (scope === "system" && process.getuid?.() === 0);
+    },
     async startTransient(unit) {
-      const service = await readProperty(`${unit.name}.service`, "ActiveState");
+      const scope = await requireScope();
+      const service = await readProperty(scope, `${unit.name}.service`, "ActiveState");
       // Running, or about to be started again: systemd would refuse another one of its name.
       if (unit.timer === undefined && service !== "inactive" && service !== "failed") return;
-      await systemctl("systemd-run", planTransient(unit, Object.keys(deps.environment)));
+      await systemctl("systemd-run", scoped(scope, planTransient(unit, Object.keys(deps.environment))));
     },
     async stopUnits(units) {
-      await systemctl("systemctl", ["stop", ...units]).catch(() => {
+      await systemctl("systemctl", scoped(await requireScope(), ["stop", ...units])).catch(() => {
         // Units that are not there count as an error; one that could not be stopped finds nothing to do when it runs.
       });
     },
@@ -190,12 +220,17 @@ async function sharesMounts(): Promise<boolean> {
   }
 }
 
-/** From our cgroup: the innermost service of the system, if we run in one. */
-async function readOwnService(): Promise<string | null> {
-  const groups = await readFile("/proc/self/cgroup", "utf8");
-  for (const line of groups.split("\n")) {
-    const unit = line.split("/").at(-1) ?? "";
-    if (unit.endsWith(".service") && !line.includes("/user@")) return unit;
+/** From our cgroup: the innermost service that we run in, and whose it is; null for none. Pure. */
+export function parseOwnService(groups: string): { readonly unit: string; readonly scope: Scope } | null {
+  // Of cgroups of version 1 only some lines go as far as the unit of a user's manager.
+  const paths = groups.split("\n").map((line) => line.split(":").slice(2).join(":"));
+  for (const path of paths) {
+    const unit = /\/user@\d+\.service\/(?:.*\/)?([^/]+\.service)$/.exec(path)?.[1];
+    if (unit !== undefined) return { unit, scope: "user" };
+  }
+  for (const path of paths) {
+    const unit = path.split("/").at(-1) ?? "";
+    if (unit.endsWith(".service") && !path.includes("/user@")) return { unit, scope: "system" };
   }
   return null;
 }

@@ -1,6 +1,7 @@
 /** The agent's side: what it refuses, whom it starts and how often, and what is left when it is over or begun again. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { userInfo } from "node:os";
 import { type ActivationsDeps, createActivations } from "../../../src/agent/activation/activations.ts";
 import { readRecord, removeRecord, STAGES, writeRecord } from "../../../src/agent/activation/record.ts";
 import {
@@ -17,6 +18,7 @@ import type { Offer } from "../../../src/protocol.ts";
 import { createManualClock } from "../../support/manual-clock.ts";
 import { actAs, simulateDisk } from "../../support/simulated-files.ts";
 import { createTemporaryDirectory, type TemporaryDirectory } from "../../support/temporary-directory.ts";
+import { storePathFor } from "../../support/tiny-path.ts";
 import { createVirtualClock } from "../../support/virtual-clock.ts";
 import { offerOf } from "../offers.ts";
 import { BOOT_ID, NEW, NEW_GAMING, OLD, OLD_GAMING, recordOf } from "./records.ts";
@@ -65,6 +67,8 @@ function createSubject(changes: Partial<ActivationsDeps> = {}) {
     agentUnit: async () => null,
     hasUnit: async () => false,
     readCurrentSystem: async () => OLD,
+    readCurrentHome: async () => null,
+    isRoot: true,
     readNames: async () => NIXOS,
     readOwnHealthChecks: async () => [],
     readFailedUnits: async () => ["old.service"],
@@ -147,6 +151,36 @@ describe("an activation that may begin", () => {
   });
 });
 
+describe("of Home Manager", () => {
+  const home: Partial<ActivationsDeps> = {
+    readNames: async () => new Set(["hm-version"]),
+    agentUnit: async (type) => (type === "home-manager" ? "nixdeploy-agent-nuc.service" : null),
+    environment: { HOME: "/home/ada", LANG: "C.UTF-8" },
+  };
+
+  test("the way back leads to the generation that is live, or else to what the profile names", async () => {
+    const live = storePathFor("live");
+    await createSubject({ ...home, readCurrentHome: async () => live }).begin(request(await begin()));
+    expect((await readRecord(directory.path))?.previous).toMatchObject({ profile: OLD, current: live });
+    await removeRecord(directory.path);
+    await createSubject(home).begin(request(store.journals[0] ?? (await begin())));
+    expect((await readRecord(directory.path))?.previous).toMatchObject({ profile: OLD, current: OLD });
+  });
+
+  for (const hasUnit of [true, false]) {
+    test(`a generation ${hasUnit ? "with" : "without"} the agent's unit is proved by ${hasUnit ? "the agent" : "the supervisor"}`, async () => {
+      await createSubject({ ...home, hasUnit: async () => hasUnit }).begin(request(await begin()));
+      expect((await readRecord(directory.path))?.prover.kind).toBe(hasUnit ? "agent" : "supervisor");
+    });
+  }
+
+  test("programs get what a login would have set", async () => {
+    await createSubject(home).begin(request(await begin()));
+    const environment = (await readRecord(directory.path))?.environment;
+    expect(environment).toMatchObject({ HOME: "/home/ada", LANG: "C.UTF-8", USER: userInfo().username });
+  });
+});
+
 describe("an activation is refused, and leaves no record,", () => {
   const cases: readonly (readonly [string, Partial<ActivationsDeps>, Partial<Offer>, string])[] = [
     ["without a system to go back to", { readCurrentSystem: async () => null }, {}, "could go back to"],
@@ -176,7 +210,7 @@ describe("an activation is refused, and leaves no record,", () => {
       { healthChecks: [{ name: "web", kind: "units", units: ["web.service"] }] },
       "the health check web asks for units, and systemd does not run here",
     ],
-    ["of a type that is not built", { readNames: async () => new Set(["hm-version"]) }, {}, "does not support yet"],
+    ["that only root may do", { readNames: async () => new Set(["darwin-version"]), isRoot: false }, {}, "only root"],
   ];
   for (const [name, changes, offer, words] of cases) {
     test(name, async () => {

@@ -10,16 +10,15 @@ const OWN_PROFILE = "/nix/var/nix/profiles/per-user/ada/tools";
 
 /** What the refusal contains; null for none. */
 function expectedOf(options: PlanOptions): string | null {
-  const { type, previousType, currentSystem, mode, profilePath, platform, specialisation } = options;
+  const { type, previousType, currentSystem, mode, profilePath, platform, specialisation, isRoot } = options;
   if (profilePath === SYSTEM_PROFILE && (type === "plain" || type === "home-manager")) return "takes only NixOS";
   if (previousType !== null && previousType !== type) return "a profile keeps its type";
-  if (type === "darwin" || type === "home-manager") return "does not support yet";
-  if (type === "nixos") {
-    if (platform === "aarch64-linux") return "it is a system for aarch64-linux, and this machine is x86_64-linux";
-    if (currentSystem === null) return "no NixOS system that it could go back to";
-    return specialisation?.isInNew === false && mode !== "boot" ? "runs the specialisation gaming, which" : null;
-  }
-  return mode === "boot" || mode === "test" ? `has no mode ${mode}` : null;
+  if (type !== "nixos" && (mode === "boot" || mode === "test")) return `has no mode ${mode}`;
+  if (type !== "nixos" && type !== "darwin") return null;
+  if (platform === "aarch64-linux") return "it is a system for aarch64-linux, and this machine is x86_64-linux";
+  if (type === "darwin" && !isRoot) return "only root can activate";
+  if (currentSystem === null) return `no ${type === "nixos" ? "NixOS" : "nix-darwin"} system that it could go back to`;
+  return specialisation?.isInNew === false && mode !== "boot" ? "runs the specialisation gaming, which" : null;
 }
 
 for (const type of SYSTEM_TYPES) {
@@ -31,15 +30,17 @@ for (const type of SYSTEM_TYPES) {
             test(`${mode} over ${previousType} in ${profilePath}, running ${currentSystem}`, () => {
               for (const platform of [null, "x86_64-linux", "i686-linux", "aarch64-linux"]) {
                 for (const isInNew of [null, true, false]) {
-                  const specialisation = isInNew === null ? null : { name: "gaming", isInNew };
-                  const options = {
-                    ...{ type, previousType, currentSystem, mode, profilePath, platform, specialisation },
-                    machinePlatform: "x86_64-linux",
-                  };
-                  const expected = expectedOf(options);
-                  const refusal = findRefusal(options);
-                  if (expected === null) expect(refusal).toBeNull();
-                  else expect(refusal).toContain(expected);
+                  for (const isRoot of [true, false]) {
+                    const specialisation = isInNew === null ? null : { name: "gaming", isInNew };
+                    const options = {
+                      ...{ type, previousType, currentSystem, mode, profilePath, platform, specialisation, isRoot },
+                      machinePlatform: "x86_64-linux",
+                    };
+                    const expected = expectedOf(options);
+                    const refusal = findRefusal(options);
+                    if (expected === null) expect(refusal).toBeNull();
+                    else expect(refusal).toContain(expected);
+                  }
                 }
               }
             });

@@ -53,6 +53,8 @@ function createAgentSide({ simulation, process: own, hasAgentUnit, signal, super
     agentUnit: async () => (hasAgentUnit ? "nixdeploy-agent-nuc.service" : null),
     hasUnit: async () => true,
     readCurrentSystem: async () => machine.current,
+    readCurrentHome: async () => null,
+    isRoot: true,
     readNames: async () => new Set(record.type === "nixos" ? ["nixos-version"] : ["bin"]),
     platform: "x86_64-linux",
     readPlatform: async () => null,
