@@ -37,9 +37,14 @@ const LOCKS = ["/run/nixos/switch-to-configuration.lock"];
 
 export function createActivationProbe(
   device: Device,
-  { agent, unit }: { readonly agent: string; readonly unit: string },
+  options: {
+    readonly agent: string;
+    readonly unit: string;
+    /** Of the agent; default: root's. */
+    readonly stateDirectory?: string;
+  },
 ): ActivationProbe {
-  const stateDirectory = `/var/lib/nixdeploy/agents/${agent}`;
+  const { agent, unit, stateDirectory = `/var/lib/nixdeploy/agents/${agent}` } = options;
   const read = (path: string) => readFile(device.hostPath(path), "utf8").catch(() => null);
 
   const unitProcess = async () => {
@@ -75,10 +80,12 @@ export function createActivationProbe(
         const files = await listFiles(device.hostPath(place));
         found.push(...files.filter((file) => TEMPORARY.test(basename(file))).map((file) => `${place}/${file}`));
       }
-      const roots = await listFiles(device.hostPath("/nix/var/nix/gcroots/nixdeploy"));
-      found.push(
-        ...roots.filter((root) => !root.startsWith(`${agent}-${latestDeployment}`)).map((root) => `root ${root}`),
-      );
+      for (const place of ["/nix/var/nix/gcroots/nixdeploy", `${stateDirectory}/gcroots`]) {
+        const roots = (await listFiles(device.hostPath(place))).filter((root) => root.startsWith(`${agent}-`));
+        found.push(
+          ...roots.filter((root) => !root.startsWith(`${agent}-${latestDeployment}`)).map((root) => `root ${root}`),
+        );
+      }
       for (const id of device.processes()) {
         const command = commandOf(id);
         if (command.length > 0 && !isExpected(id, command)) found.push(`process ${id}: ${command.join(" ")}`);

@@ -2,7 +2,7 @@
  * Stops a script of the NixOS-like system at a chosen point for as long as a test wants: the fault `hold NAME` of
  * test/fixtures/nix/system/faults.sh. Without `set` the script passes the point.
  */
-import { mkdir, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, rm, stat, writeFile } from "node:fs/promises";
 import type { Machine } from "./machine.ts";
 import { waitFor } from "./wait-for.ts";
 
@@ -22,6 +22,8 @@ export function createHolds(machine: Pick<Machine, "hostPath">): Holds {
   return {
     async set(name) {
       await mkdir(machine.hostPath(DIRECTORY), { recursive: true });
+      // Scripts of users say there that they have come.
+      await chmod(machine.hostPath(DIRECTORY), 0o777);
       await rm(file(`${name}.reached`), { force: true });
       await writeFile(file(name), "");
     },
