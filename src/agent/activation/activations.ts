@@ -167,9 +167,11 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   const specialisation =
     running === null || variant === null || mode === "boot" ? null : { name: running.name, path: variant };
   const unit = await deps.agentUnit(type);
-  const missing = unit === null ? null : await findMissingUnit({ type, storePath, specialisation, unit }, deps);
-  if (missing !== null) return `Cannot activate ${storePath}: ${missing}.`;
+  const live = await readLive(type, request, deps);
   const hasUnit = unit !== null && (await deps.hasUnit(storePath, unit));
+  const next = { type, storePath, specialisation, live: live ?? request.previousProfile };
+  const missing = unit === null ? null : await findMissingUnit({ ...next, unit }, deps);
+  if (missing !== null) return `Cannot activate ${storePath}: ${missing}.`;
   const failedUnits = await readFailedUnits(deps);
   const healthChecks = [...readOfferedChecks(offer), ...(await deps.readOwnHealthChecks())];
   const unanswerable = failedUnits === null ? healthChecks.find(({ kind }) => kind === "units") : undefined;
@@ -186,7 +188,7 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
     rollbackScript: offer.rollbackScript,
     previous: {
       profile: request.previousProfile,
-      current: await readLive(type, request, deps),
+      current: live,
       failedUnits,
     },
     healthChecks,
@@ -224,18 +226,22 @@ async function readLive(type: SystemType, { previousProfile }: BeginRequest, dep
   }
 }
 
-/** The variant is what runs, the system itself what a reboot brings: both need their units. */
+/**
+ * Systems need the agent's unit. A profile may do without, unless it is what brought the unit: then it would take the
+ * agent away. The variant is what runs, the system itself what a reboot brings: both need their units.
+ */
 async function findMissingUnit(
   next: {
     readonly type: SystemType;
     readonly storePath: StorePath;
     readonly specialisation: NonNullable<ActivationRecord["specialisation"]> | null;
+    readonly live: StorePath | null;
     readonly unit: string;
   },
   deps: ActivationsDeps,
 ): Promise<string | null> {
   const { type, storePath, specialisation, unit } = next;
-  if (!isSystem(type)) return null;
+  if (!isSystem(type) && (next.live === null || !(await deps.hasUnit(next.live, unit)))) return null;
   const undoUnit = undoUnitOf(deps.config.name);
   const systems = [
     { who: "it", path: storePath },

@@ -111,8 +111,10 @@ export function createServiceManager(deps: {
       return scope === null ? null : parseFailedUnits(await systemctl("systemctl", scoped(scope, LIST_FAILED)));
     },
     async readUnitStates(units, maxMs) {
-      if (!(await isUsed())) return null;
-      const lines = await systemctl("systemctl", ["show", `--property=${STATE_PROPERTIES}`, "--", ...units], maxMs);
+      const scope = await readScope();
+      if (scope === null) return null;
+      const args = ["show", `--property=${STATE_PROPERTIES}`, "--", ...units];
+      const lines = await systemctl("systemctl", scoped(scope, args), maxMs);
       return parseUnitStates(units, lines);
     },
     async restartUnit(unit) {
