@@ -39,6 +39,10 @@ export type Fault = (typeof FAULTS)[number];
 export const MODES = ["switch", "boot", "test", "dry-activate"] as const;
 export type Mode = (typeof MODES)[number];
 
+/** What to do when a system changes what must not change while it runs (NixOS' switch inhibitors). */
+export const INHIBITOR_POLICIES = ["refuse", "reboot"] as const;
+export type InhibitorPolicy = (typeof INHIBITOR_POLICIES)[number];
+
 const TERMINAL: ReadonlySet<DeploymentState> = new Set<DeploymentState>([
   "succeeded",
   "failed",
@@ -65,6 +69,12 @@ export type ActivationPolicy = {
   readonly confirmWindowMs?: number | undefined;
   /** How long its activation script may run. */
   readonly activationTimeoutMs?: number | undefined;
+  /** It takes effect by a reboot, which is part of the activation. Modes `switch` and `boot` of NixOS alone. */
+  readonly reboot?: boolean | undefined;
+  /** What must not change while the system runs: refuse it, or reboot into it. */
+  readonly inhibitors?: InhibitorPolicy | undefined;
+  /** Reboot even where the boot loader cannot fall back by itself. */
+  readonly allowUnprovenBoot?: boolean | undefined;
 };
 
 /** Milliseconds spent in each phase, from the JSON that is kept of it; phases this version does not know are left out. */

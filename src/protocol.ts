@@ -24,7 +24,7 @@
  * Unknown fields are ignored, so that versions may differ; an unknown `kind` is answered with `error`.
  */
 import { z } from "zod";
-import { FAULTS, MODES, OUTCOMES, PHASES } from "./deployment.ts";
+import { FAULTS, INHIBITOR_POLICIES, MODES, OUTCOMES, PHASES } from "./deployment.ts";
 import { HEALTH_CHECKS_MAX } from "./health-check.ts";
 import { parseAgentId, parseAgentName, parseCacheName, parseDeploymentId, parseWorkspaceName } from "./names.ts";
 import { parseStorePath } from "./nix/store-path.ts";
@@ -152,6 +152,9 @@ export const activationPolicySchema = z.object({
     .min(1_000)
     .max(24 * HOUR_MS)
     .optional(),
+  reboot: z.boolean().optional(),
+  inhibitors: z.enum(INHIBITOR_POLICIES).optional(),
+  allowUnprovenBoot: z.boolean().optional(),
 });
 
 const entryBase = { n: z.number().int().positive(), atMs: count };

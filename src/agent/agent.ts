@@ -5,7 +5,7 @@
  *   connection ──offers, cancels──► worker ──► deploy (fetch, activate) ──► journal ──► reporter (in the connection)
  */
 import { join } from "node:path";
-import { NixdeployError } from "../errors.ts";
+import { describeError, NixdeployError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { AgentName } from "../names.ts";
 import type { CacheReader } from "../nix/cache/download/nar-source.ts";
@@ -126,6 +126,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   });
   const facts = createFacts(deps, watch.tell, signal);
   worker.resume(pending);
+  const settling = settleTrial(deps, signal);
   const watching = watch.run(signal).catch(() => {
     // It only ends when it is told to.
   });
@@ -139,7 +140,8 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
       enrolment,
       readFacts: facts,
       readProof: deps.activations.proofToGive,
-      isActivating: async () => (await deps.activations.pending()) !== null,
+      isActivating: async () =>
+        (await deps.activations.pending()) !== null || (await deps.activations.proofToGive()) !== null,
       onProved: deps.activations.proved,
       store,
       contact,
@@ -153,9 +155,18 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
     });
   } catch (error) {
     failure.abort(error);
-    await watching;
+    await Promise.all([watching, settling]);
     await waitForWorker(worker.settled(), deps);
     if (!stop.aborted) throw error;
+  }
+}
+
+/** Never rejects. */
+async function settleTrial({ activations, logger }: AgentDeps, signal: AbortSignal): Promise<void> {
+  try {
+    await activations.settleTrial(signal);
+  } catch (error) {
+    if (!signal.aborted) logger.error(`cannot decide on what waited for a reboot: ${describeError(error)}`);
   }
 }
 

@@ -80,6 +80,7 @@ async function makeReadyOrEnd(options: DeployOptions): Promise<boolean> {
   await using daemons = new AsyncDisposableStack();
   try {
     const unwanted = await options.activations.refuse(options.journal.offer);
+    if (unwanted === null) await options.activations.settleTrial(AbortSignal.any([signal, cancelled]));
     const ready = unwanted === null ? await makeReady(options, daemons) : { previousProfile: null, fetchedBytes: null };
     const refusal = unwanted ?? (await options.activations.begin({ ...options, ...ready }));
     if (refusal === null) return true;

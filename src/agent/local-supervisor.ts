@@ -6,6 +6,10 @@ import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
 import { systemBootClock } from "./activation/boot-clock.ts";
+import { readBootTrial } from "./activation/boot-trial.ts";
+import { findBootLoader } from "./activation/find-boot-loader.ts";
+import { readInhibitors } from "./activation/inhibitors.ts";
+import { listBootDifferences } from "./activation/kernel.ts";
 import { createDeadline } from "./activation/launch.ts";
 import type { ActivationRecord } from "./activation/record.ts";
 import { readRecord } from "./activation/record.ts";
@@ -32,7 +36,7 @@ export type LocalSupervisorOptions = {
 /** @throws NixdeployError("host") when the record cannot be read · the signal's reason */
 export async function runLocalSupervisor(options: LocalSupervisorOptions): Promise<SuperviseEnd> {
   const { stateDirectory, clock, environment } = options;
-  const record = await readRecord(stateDirectory);
+  const record = (await readRecord(stateDirectory)) ?? (await readBootTrial(stateDirectory));
   if (record === null) return "nothing-to-do";
   const machine = machineOf(record);
   const services = createServiceManager({
@@ -51,6 +55,12 @@ export async function runLocalSupervisor(options: LocalSupervisorOptions): Promi
     bootClock: systemBootClock,
     readProfilePath: async (path) => (await readProfile(path)).storePath,
     readCurrentSystem: machine.readCurrentSystem,
+    boot: {
+      readBootedSystem: async () => (await machine.readState(null)).bootedPath,
+      readUnproved: (system) => listBootDifferences(system),
+      readInhibitors,
+      findBootLoader: (run) => findBootLoader({ run, clock, environment: cleanEnvironment(environment) }),
+    },
     readNames: readTopNames,
     readFailedUnits: services.readFailedUnits,
     hasUnit: services.hasUnit,

@@ -58,6 +58,7 @@ export const command = defineNixdeployCommand({
   },
   async run({ args, context }) {
     const { signal } = context;
+    const policy = readPolicy(args);
     await using coordinator = await openCoordinator(context, "activate");
     // A workspace's cache has its name.
     const cache = coordinator.cacheReader(parseCacheName(args.workspace ?? "default"));
@@ -67,7 +68,7 @@ export const command = defineNixdeployCommand({
     const request = planRolloutRequest({
       spec: selectAgents(spec, args.agent),
       mode,
-      policy: readPolicy(args),
+      policy,
       workspace,
       description,
       requireOnline,

@@ -1,5 +1,6 @@
 /** The flags that say how an activation is done and judged: those of `activate`, and of `local` at the machine itself. */
-import { type ActivationPolicy, MODES } from "../deployment.ts";
+import { type ActivationPolicy, INHIBITOR_POLICIES, MODES } from "../deployment.ts";
+import { NixdeployError } from "../errors.ts";
 import type { ArgDeclarations, ArgValues } from "./args.ts";
 
 export const POLICY_ARGS = {
@@ -19,13 +20,32 @@ export const POLICY_ARGS = {
     flag: "activation-timeout",
     description: "How long the activation script may run (default: 30m)",
   },
+  reboot: {
+    type: "boolean",
+    description: "Reboot into it: it proves itself after the reboot, or the machine boots the old system again",
+  },
+  inhibitors: {
+    type: "enum",
+    options: INHIBITOR_POLICIES,
+    description: "When it changes what must not change while the system runs: refuse it (default), or reboot into it",
+  },
+  allowUnprovenBoot: {
+    type: "boolean",
+    description: "Reboot even where the boot loader cannot fall back by itself",
+  },
 } as const satisfies ArgDeclarations;
 
-/** What is not said is the device's default. */
+/** What is not said is the device's default. @throws NixdeployError("usage") for what contradicts itself */
 export function readPolicy(args: ArgValues<typeof POLICY_ARGS, Readonly<Record<never, never>>>): ActivationPolicy {
+  if (args.reboot && (args.mode === "test" || args.mode === "dry-activate")) {
+    throw new NixdeployError("usage", `cannot use --reboot with --mode ${args.mode}: it does not reboot`);
+  }
   return {
     onUnitFailure: args.onUnitFailure,
     confirmWindowMs: args.confirmWindowMs,
     activationTimeoutMs: args.activationTimeoutMs,
+    inhibitors: args.inhibitors,
+    ...(args.reboot ? { reboot: true } : {}),
+    ...(args.allowUnprovenBoot ? { allowUnprovenBoot: true } : {}),
   };
 }

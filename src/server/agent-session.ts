@@ -253,7 +253,9 @@ async function findProved(
 ): Promise<{ readonly proved?: DeploymentId }> {
   if (proof === undefined) return {};
   const row = await findDeployment(database, proof.deploymentId);
-  if (row === null || row.agent_id !== agent.id || isTerminal(row.state)) return {};
+  if (row === null || row.agent_id !== agent.id) return {};
+  // One that has ended well may have to prove itself once more: after the next reboot.
+  if (isTerminal(row.state) && row.state !== "succeeded" && row.state !== "degraded") return {};
   const runs = [state.currentPath, state.currentBasePath, state.profilePath].includes(row.store_path);
   return runs ? { proved: row.id } : {};
 }

@@ -19,6 +19,7 @@ import type { Journal, OutcomeEntry } from "../journal.ts";
 import type { Proof } from "../login.ts";
 import { readOfferedChecks } from "../offered-checks.ts";
 import type { BootClock, BootTime } from "./boot-clock.ts";
+import { isDue, readBootTrial } from "./boot-trial.ts";
 import { detectSystemType, isSystem, type SystemType } from "./detect.ts";
 import { undoUnitOf } from "./launch.ts";
 import { findRefusal } from "./plan.ts";
@@ -47,6 +48,11 @@ export type Activations = {
   carry(journal: Journal, signal: AbortSignal): Promise<OutcomeEntry>;
   /** Asks the supervisor to go back. */
   cancel(deploymentId: DeploymentId): Promise<void>;
+  /**
+   * Returns once no trial of a boot is to be decided any more (`boot-trial.ts`), and until then keeps a supervisor on
+   * it: before that nobody knows what this machine runs. @throws the signal's reason
+   */
+  settleTrial(signal: AbortSignal): Promise<void>;
   /** For a login: of what it is the proof, if the agent is who proves. */
   proofToGive(): Promise<Proof | null>;
   /** For a welcome that takes it. */
@@ -134,8 +140,9 @@ export function createActivations(deps: ActivationsDeps): Activations {
       return outcome;
     },
     cancel: (deploymentId) => requestCancel(stateDirectory, deploymentId),
+    settleTrial: (signal) => settleTrial(signal, deps),
     async proofToGive() {
-      const record = await readRecord(stateDirectory);
+      const record = (await readRecord(stateDirectory)) ?? (await readBootTrial(stateDirectory));
       if (record?.stage !== "confirming" || record.prover.kind !== "agent") return null;
       return isStartedSince(await started, record) ? { deploymentId: record.deploymentId, by: "agent" } : null;
     },
@@ -150,7 +157,7 @@ export function createActivations(deps: ActivationsDeps): Activations {
 async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<ActivationRecord | string> {
   const { config } = deps;
   const { offer } = request.journal;
-  const { storePath, mode } = offer;
+  const { storePath, mode, policy } = offer;
   const type = detectSystemType(await deps.readNames(storePath));
   const currentSystem = await deps.readCurrentSystem();
   const running = type === "nixos" && currentSystem !== null ? await deps.findSpecialisation(currentSystem) : null;
@@ -158,6 +165,7 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   const refusal = findRefusal({
     ...{ type, currentSystem, mode, profilePath: config.profilePath },
     ...{ machinePlatform: deps.platform, isRoot: deps.isRoot },
+    reboot: policy?.reboot === true,
     previousType: await readType(request.previousProfile, deps),
     platform: isSystem(type) ? await deps.readPlatform(storePath) : null,
     specialisation: running === null ? null : { name: running.name, isInNew: variant !== null },
@@ -165,7 +173,9 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   if (refusal !== null) return `Cannot activate ${storePath}: ${refusal}.`;
   // What is only for the next boot makes no variant live.
   const specialisation =
-    running === null || variant === null || mode === "boot" ? null : { name: running.name, path: variant };
+    running === null || variant === null || mode === "boot" || policy?.reboot === true
+      ? null
+      : { name: running.name, path: variant };
   const unit = await deps.agentUnit(type);
   const live = await readLive(type, request, deps);
   const hasUnit = unit !== null && (await deps.hasUnit(storePath, unit));
@@ -178,6 +188,8 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   if (unanswerable !== undefined) {
     return `Cannot activate ${storePath}: the health check ${unanswerable.name} asks for units, and systemd does not run here.`;
   }
+  // What waits was decided on before (`settleTrial`), so it waits for the next boot.
+  const waiting = type === "nixos" ? await readBootTrial(config.stateDirectory) : null;
   return {
     version: 1,
     deploymentId: offer.deploymentId,
@@ -193,9 +205,10 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
     },
     healthChecks,
     policy: {
-      onUnitFailure: offer.policy?.onUnitFailure ?? "rollback",
-      confirmWindowMs: offer.policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
-      activationTimeoutMs: offer.policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_MS,
+      ...policy,
+      onUnitFailure: policy?.onUnitFailure ?? "rollback",
+      confirmWindowMs: policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
+      activationTimeoutMs: policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_MS,
     },
     prover: hasUnit ? { kind: "agent", unit } : { kind: "supervisor" },
     environment: type === "home-manager" ? completeHomeEnvironment(deps.environment) : { ...deps.environment },
@@ -208,6 +221,7 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
     unitsFailed: false,
     ...{ note: null, reason: null, cause: null, outcome: null, fault: null, exitCode: null },
     ...(specialisation === null ? {} : { specialisation }),
+    ...(waiting === null ? {} : { replacedTrial: waiting }),
   };
 }
 
@@ -261,6 +275,16 @@ async function findMissingUnit(
   return null;
 }
 
+async function settleTrial(signal: AbortSignal, deps: ActivationsDeps): Promise<void> {
+  const { stateDirectory } = deps.config;
+  for (;;) {
+    const trial = await readBootTrial(stateDirectory);
+    if (trial === null || !isDue(trial, (await deps.bootClock.read()).bootId)) return;
+    await superviseOnce(deps);
+    await deps.clock.sleep(SUPERVISOR_LOOK_MS, signal);
+  }
+}
+
 /** A record that is not surely durable does not count: nobody may go on from what is told to have failed. */
 async function writeFirst(stateDirectory: string, record: ActivationRecord): Promise<void> {
   try {
@@ -309,14 +333,17 @@ async function carry(journal: Journal, signal: AbortSignal, deps: ActivationsDep
 
 /** Starts a supervisor, and another one whenever nobody holds its lock. @throws the signal's reason */
 async function keepSupervised(signal: AbortSignal, deps: ActivationsDeps): Promise<never> {
-  const { clock, logger, config } = deps;
   for (;;) {
-    try {
-      if (!isSupervised(config.stateDirectory)) await deps.launch();
-    } catch (error) {
-      logger.error(`cannot start a supervisor: ${describeError(error)}`);
-    }
-    await clock.sleep(SUPERVISOR_LOOK_MS, signal);
+    await superviseOnce(deps);
+    await deps.clock.sleep(SUPERVISOR_LOOK_MS, signal);
+  }
+}
+
+async function superviseOnce({ config, launch, logger }: ActivationsDeps): Promise<void> {
+  try {
+    if (!isSupervised(config.stateDirectory)) await launch();
+  } catch (error) {
+    logger.error(`cannot start a supervisor: ${describeError(error)}`);
   }
 }
 

@@ -11,7 +11,8 @@ import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import type { ProgramExit, RunProgram } from "../process.ts";
 import { isMissing } from "../system-error.ts";
-import type { ActivationRecord, Cause } from "./record.ts";
+import type { BootLoader } from "./boot-loader.ts";
+import type { ActivationRecord, Cause, Trial } from "./record.ts";
 
 export type StageEnd =
   | {
@@ -21,12 +22,20 @@ export type StageEnd =
       readonly unitsFailed?: boolean;
       /** What a person should know although it is good. */
       readonly note?: string;
+      /** Not live, and not to be had without a reboot. */
+      readonly byReboot?: boolean;
+      /** Of a check: what the boot loader can do about it. */
+      readonly trial?: Trial;
+      /** Of a commit: the next reboot tries it, and only then it is proved. */
+      readonly waitsForReboot?: boolean;
       /** Of an undo for want of a confirmation: whether the old version reaches the coordinator. */
       readonly reachesCoordinator?: boolean;
     }
   /** Nothing was touched. The reason is a sentence without its full stop. */
   | Bad<"refused">
-  | Bad<"bad">;
+  | Bad<"bad">
+  /** Of an undo: everything permanent is back, and the rest takes a reboot. */
+  | { readonly kind: "reboot" };
 
 type Bad<Kind> = {
   readonly kind: Kind;
@@ -41,8 +50,12 @@ export type Driver = {
   check(): Promise<StageEnd>;
   /** Makes it live, and nothing of it permanent that a reboot would keep. */
   activate(): Promise<StageEnd>;
+  /** Makes the next boot, and that one alone where the boot loader can, a boot of it. Absent: a type that is not booted. */
+  arm?(): Promise<StageEnd>;
   /** Makes it what the next boot, and the profile, name. */
   commit(): Promise<StageEnd>;
+  /** Takes back what was pinned for a trial that somebody else has overtaken, and nothing more. */
+  giveUpTrial?(): Promise<StageEnd>;
   /** Goes back to exactly what was recorded, and verifies that. */
   undo(): Promise<StageEnd>;
   /** Whether the machine runs the new version now. */
@@ -55,6 +68,7 @@ export type DriverDeps = {
   readonly clock: Clock;
   readonly readProfilePath: () => Promise<StorePath | null>;
   readonly readCurrentSystem: () => Promise<StorePath | null>;
+  readonly boot: BootDeps;
   readonly readNames: (path: StorePath) => Promise<ReadonlySet<string>>;
   /** Failed units by name; null where no service manager tells. */
   readonly readFailedUnits: () => Promise<readonly string[] | null>;
@@ -68,6 +82,17 @@ const UNDO_MIN_MS = 10 * 60_000;
 export function timeForUndo({ policy }: ActivationRecord): number {
   return Math.max(UNDO_MIN_MS, policy.activationTimeoutMs);
 }
+/** What is asked about boots; of NixOS alone. */
+export type BootDeps = {
+  /** /run/booted-system */
+  readonly readBootedSystem: () => Promise<StorePath | null>;
+  /** What of a system differs from what was booted, such as "kernel"; none when a reboot would change nothing. */
+  readonly readUnproved: (system: StorePath) => Promise<readonly string[]>;
+  /** The names of what must not change while the machine runs, and would. */
+  readonly readInhibitors: (from: StorePath, to: StorePath) => Promise<readonly string[]>;
+  /** @returns why none can be used, a clause. @throws NixdeployError("host") when one is there and cannot be asked */
+  readonly findBootLoader: (run: RunProgram) => Promise<BootLoader | string>;
+};
 
 /** Setting a profile is one symlink; more is a store that hangs. */
 const SET_PROFILE_MAX_MS = 2 * 60_000;

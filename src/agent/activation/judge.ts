@@ -6,7 +6,8 @@
  *     4      live, but units failed: undone, or kept and degraded (`--on-unit-failure`); good when all that fail now
  *            failed before too
  *     11     another activation holds the lock: refused, untouched
- *     100    live as far as possible, the init interface changed: undone, since it cannot prove itself without a reboot
+ *     100    the init interface changed, and it cannot take over without a reboot: that, where it is allowed (`--inhibitors
+ *            reboot`); else undone
  *     other  touched, whatever the code says: units may have been stopped before it gave up
  *     hang   stopped at the deadline, touched
  *
@@ -19,7 +20,6 @@
  */
 import type { ProgramExit } from "../process.ts";
 import { describeExit, type StageEnd } from "./driver.ts";
-import type { ActivationRecord } from "./record.ts";
 
 export const EXIT_LOCK_HELD = 11;
 const EXIT_UNITS_FAILED = 4;
@@ -29,7 +29,11 @@ const ACTION = "switch-to-configuration test";
 
 export function judgeTest(end: {
   readonly exit: ProgramExit;
-  readonly policy: Pick<ActivationRecord["policy"], "onUnitFailure">;
+  readonly policy: {
+    readonly onUnitFailure: "rollback" | "keep";
+    /** Where a reboot is needed, it may be made. */
+    readonly mayReboot: boolean;
+  };
   /** Null where no service manager tells. */
   readonly failedBefore: readonly string[] | null;
   readonly failedNow: readonly string[] | null;
@@ -49,6 +53,7 @@ export function judgeTest(end: {
         exitCode: code,
       };
     case EXIT_REBOOT_NEEDED:
+      if (end.policy.mayReboot) return { kind: "good", exitCode: code, byReboot: true };
       return {
         kind: "bad",
         reason: `the new system needs a reboot to take over (${ACTION} ended with code 100)`,

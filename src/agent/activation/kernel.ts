@@ -7,12 +7,6 @@ const BOOTED = "/run/booted-system";
 /** Entry of a toplevel → what a person calls it. */
 const LINKS = { kernel: "kernel", initrd: "initrd", "kernel-modules": "modules" } as const;
 
-/** @returns what to tell, or null when kernel, initrd, modules and kernel parameters are those that were booted */
-export async function describeUnprovedKernel(system: string): Promise<string | null> {
-  const different = await listBootDifferences(system);
-  return different.length === 0 ? null : `new ${different.join(", ")} not proved: that takes a reboot`;
-}
-
 /** What of this system is not what was booted, in a fixed order. @param booted its toplevel */
 export async function listBootDifferences(system: string, booted: string = BOOTED): Promise<readonly string[]> {
   const different: string[] = [];

@@ -44,7 +44,15 @@ export function undoUnitOf(agentName: AgentName): string {
 const LOOK_AGAIN_MS = 30_000;
 /** The supervisor itself comes first. */
 const GRACE_MS = 2_000;
-const STAGES_ARMED = ["activating", "confirming", "committing", "undoing"] as const satisfies readonly Stage[];
+const STAGES_ARMED = [
+  "activating",
+  "arming",
+  "rebooting",
+  "confirming",
+  "committing",
+  "undoing",
+  "returning",
+] as const satisfies readonly Stage[];
 
 export async function launchSupervisor(
   options: LaunchOptions & { readonly environment: Readonly<Record<string, string>>; readonly logger: Logger },

@@ -1,10 +1,14 @@
 /**
- * NixOS: `test` first, and only after the proof the profile and the boot loader.
+ * NixOS: `test` first, and only after the proof the profile and the boot loader; or, by a reboot, a boot that is tried.
  *
- *   check     the new script's `check`, where it knows it; free space for kernel and initrd
+ *   check     the new script's `check`, where it knows it; space for kernel and initrd; what must not change while running
  *   activate  switch-to-configuration test
- *   commit    nix-env --set, switch-to-configuration boot
- *   undo      if anything was committed: the previous profile and its `boot`; then the previous system's `test`
+ *   arm       profile and `boot`, with the old entry pinned and the new one for the next boot alone (`nixos-boot.ts`)
+ *   commit    nix-env --set, switch-to-configuration boot; where that would make a kernel the default that has not been
+ *             booted, arm instead, if the boot loader can: the next reboot tries it (`boot-trial.ts`).
+ *             After a boot of it, what was pinned goes
+ *   undo      if anything was committed: the previous profile and its `boot`; then, if the new system was booted, a
+ *             reboot; else the previous system's `test`
  *
  * Where the machine runs a specialisation, `check` and `test` are those of the new system's variant of that name, and
  * everything permanent is of the system itself (`specialisation.ts`).
@@ -20,14 +24,12 @@ import {
   type DriverDeps,
   describeExit,
   isSuccess,
-  removeProfile,
   runLogged,
   type StageEnd,
-  setProfile,
   timeForUndo,
 } from "./driver.ts";
 import { EXIT_LOCK_HELD, judgeTest, judgeUndo } from "./judge.ts";
-import { describeUnprovedKernel } from "./kernel.ts";
+import { arm, type Install, makePermanent, planTrial, restore, settle } from "./nixos-boot.ts";
 import { findObstacle } from "./obstacles.ts";
 import type { ActivationRecord } from "./record.ts";
 import { specialisationDirectory } from "./specialisation.ts";
@@ -44,30 +46,34 @@ export function createNixosDriver(deps: DriverDeps): Driver {
   const { record } = deps;
   const { storePath, previous } = record;
 
+  const install = (system: StorePath) => runBoot(system, deps);
   const check = async (): Promise<StageEnd> => {
     const obstacle = await findObstacle(record);
     if (obstacle !== null) return { kind: "refused", reason: obstacle, exitCode: null };
     const tooFull = await describeBootSpace(storePath, previous.current);
     if (tooFull !== null) return { kind: "refused", reason: tooFull, exitCode: null };
     if (record.mode === "dry-activate") return await dryActivate(deps);
-    return await runCheck(deps);
-  };
-  const commit = async (): Promise<StageEnd> => {
-    const set = await setProfile(storePath, deps);
-    if (set.kind !== "good") return set;
-    return await install(storePath, deps);
+    const inhibitors = previous.current === null ? [] : await deps.boot.readInhibitors(previous.current, storePath);
+    const way = await planWay(deps, inhibitors);
+    // The system's own check would refuse what a reboot allows.
+    if (way.kind !== "good" || inhibitors.length > 0) return way;
+    const checked = await runCheck(deps);
+    return checked.kind === "good" ? { ...way, ...checked } : checked;
   };
   const undo = async (): Promise<StageEnd> => {
     if (record.commitBegun) {
-      const restored = await restorePermanent(deps);
+      const restored = await restore(deps, install);
       if (restored.kind !== "good") return restored;
+      if (record.byReboot === true && (await deps.boot.readBootedSystem()) === storePath) return { kind: "reboot" };
     }
     return await restoreRunning(deps);
   };
   return {
     check,
     activate: () => runTest(deps),
-    commit,
+    arm: () => arm(deps, install),
+    commit: () => commit(deps, install),
+    giveUpTrial: () => settle(deps),
     undo,
     // After a reboot in the middle of a commit it is the system itself, whose boot entry was the default.
     runsNew: async () => {
@@ -85,6 +91,24 @@ function liveSystemOf({ storePath, specialisation }: ActivationRecord): StorePat
 /** Where its switch-to-configuration is found. */
 function liveDirectoryOf({ storePath, specialisation }: ActivationRecord): string {
   return specialisation === undefined ? storePath : specialisationDirectory(storePath, specialisation.name);
+}
+
+/** Live or by a reboot, and what the boot loader can do about it. */
+async function planWay(deps: DriverDeps, inhibitors: readonly string[]): Promise<StageEnd> {
+  const { mode, policy } = deps.record;
+  const byReboot =
+    policy.reboot === true || (mode === "switch" && inhibitors.length > 0 && policy.inhibitors === "reboot");
+  if (inhibitors.length > 0 && !byReboot && mode !== "boot") {
+    const reason = `it changes what must not change while the system runs (${inhibitors.join(", ")}); \`--inhibitors reboot\` reboots into it`;
+    return { kind: "refused", reason, exitCode: null };
+  }
+  if (mode === "test") return { kind: "good", exitCode: null };
+  const trial = await planTrial(deps);
+  if (byReboot && trial.kind === "none" && policy.allowUnprovenBoot !== true) {
+    const reason = `nothing would fall back if it failed to boot: ${trial.why}; \`--allow-unproven-boot\` reboots all the same`;
+    return { kind: "refused", reason, exitCode: null };
+  }
+  return { kind: "good", exitCode: null, trial, byReboot };
 }
 
 async function runCheck(deps: DriverDeps): Promise<StageEnd> {
@@ -115,27 +139,67 @@ async function runTest(deps: DriverDeps): Promise<StageEnd> {
   const { record } = deps;
   const exit = await runAction(liveDirectoryOf(record), "test", deps);
   const failedNow = isSuccess(exit) ? null : await deps.readFailedUnits();
-  const end = judgeTest({ exit, policy: record.policy, failedBefore: record.previous.failedUnits, failedNow });
+  const { policy, previous } = record;
+  const end = judgeTest({
+    ...{ exit, failedNow, failedBefore: previous.failedUnits },
+    policy: { onUnitFailure: policy.onUnitFailure, mayReboot: mayReboot(record) },
+  });
   if (end.kind !== "good") return end;
-  const notes = [end.note, await describeUnprovedKernel(liveSystemOf(record))].filter(
-    (note) => typeof note === "string",
-  );
-  return notes.length === 0 ? end : { ...end, note: notes.join("; ") };
+  if (record.mode !== "test") return end;
+  const unproved = await deps.boot.readUnproved(liveSystemOf(record));
+  if (unproved.length === 0) return end;
+  const note = `new ${unproved.join(", ")} not proved: that takes a reboot`;
+  return { ...end, note: end.note === undefined ? note : `${end.note}; ${note}` };
+}
+
+/** The script says that only a reboot takes it into effect. */
+function mayReboot({ mode, policy, trial }: ActivationRecord): boolean {
+  const isSafe = trial?.kind === "one-shot" || policy.allowUnprovenBoot === true;
+  return mode === "switch" && policy.inhibitors === "reboot" && isSafe;
 }
 
 /** The boot loader's default becomes this system, which the profile names already. */
-async function install(system: StorePath, deps: DriverDeps): Promise<StageEnd> {
+async function runBoot(system: StorePath, deps: DriverDeps): Promise<StageEnd> {
   const exit = await runAction(system, "boot", deps);
   if (isSuccess(exit)) return { kind: "good", exitCode: null };
   const reason = `installing the boot loader entry of ${system} ${describeExit(exit)}`;
   return { kind: "bad", reason, exitCode: codeOf(exit) };
 }
 
-async function restorePermanent(deps: DriverDeps): Promise<StageEnd> {
-  const { profile, current } = deps.record.previous;
-  const restored = profile === null ? await removeProfile(deps) : await setProfile(profile, deps);
-  const booted = profile ?? current;
-  return restored.kind === "good" && booted !== null ? await install(booted, deps) : restored;
+/** What did not prove itself after a boot is tried by the next one, where the boot loader can fall back. */
+async function commit(deps: DriverDeps, install: Install): Promise<StageEnd> {
+  const { storePath, mode, trial, byReboot } = deps.record;
+  // It has booted, however far what prepared that had come.
+  if (byReboot === true) return await commitForGood(deps, install);
+  const unproved = await deps.boot.readUnproved(storePath);
+  const running = await deps.readCurrentSystem();
+  const isLive = running === storePath || running === liveSystemOf(deps.record);
+  if (isLive && unproved.length === 0) return await commitForGood(deps, install);
+  const what = isLive ? `new ${unproved.join(", ")} not proved` : null;
+  if (trial?.kind === "one-shot") {
+    const armed = await arm(deps, install);
+    const note = "the next reboot tries it once, and the boot loader falls back by itself";
+    return armed.kind === "good" ? { ...armed, waitsForReboot: true, note: joinClauses(what, note) } : armed;
+  }
+  const done = await commitForGood(deps, install);
+  if (done.kind !== "good") return done;
+  if (mode === "switch") return { ...done, note: `${what}: that takes a reboot` };
+  return {
+    ...done,
+    waitsForReboot: true,
+    note: `if that fails to boot, nothing falls back: ${trial?.why ?? "not looked at"}`,
+  };
+}
+
+function joinClauses(first: string | null, second: string): string {
+  return first === null ? second : `${first}; ${second}`;
+}
+
+async function commitForGood(deps: DriverDeps, install: Install): Promise<StageEnd> {
+  const { byReboot, replacedTrial } = deps.record;
+  const done = await makePermanent(deps, install);
+  const isPinned = byReboot === true || replacedTrial !== undefined;
+  return done.kind === "good" && isPinned ? await settle(deps) : done;
 }
 
 async function restoreRunning(deps: DriverDeps): Promise<StageEnd> {

@@ -22,6 +22,8 @@ export type PlanOptions = {
   readonly currentSystem: StorePath | null;
   readonly mode: Mode;
   readonly isRoot: boolean;
+  /** The policy asks for a reboot. */
+  readonly reboot?: boolean;
   /** Absolute path of the profile's link. */
   readonly profilePath: string;
   /** The platform that a system says it is for, such as `x86_64-linux`; null when it does not say. */
@@ -41,7 +43,7 @@ const SYSTEM_PROFILE = "/nix/var/nix/profiles/system";
 
 /** @returns why not, continuing "cannot activate PATH: ", or null when it may go on */
 export function findRefusal(options: PlanOptions): string | null {
-  const { type, previousType, mode, profilePath } = options;
+  const { type, previousType, mode, profilePath, reboot = false } = options;
   const what = describeSystemType(type);
   if (profilePath === SYSTEM_PROFILE && !isSystem(type)) {
     return `it is ${what}, and the profile \`system\` takes only NixOS or nix-darwin`;
@@ -49,6 +51,8 @@ export function findRefusal(options: PlanOptions): string | null {
   if (previousType !== null && previousType !== type) {
     return `it is ${what}, and ${profilePath} holds ${describeSystemType(previousType)}: a profile keeps its type`;
   }
+  if (reboot && type !== "nixos") return `it is ${what}, which no reboot takes into effect`;
+  if (reboot && (mode === "test" || mode === "dry-activate")) return `mode ${mode} does not reboot`;
   if (type !== "nixos" && (mode === "boot" || mode === "test")) return `it is ${what}, which has no mode ${mode}`;
   return isSystem(type) ? findSystemRefusal(type, options) : null;
 }
@@ -56,13 +60,14 @@ export function findRefusal(options: PlanOptions): string | null {
 const SYSTEM_NAME = { nixos: "NixOS system", darwin: "nix-darwin system" } as const;
 
 function findSystemRefusal(type: "nixos" | "darwin", options: PlanOptions): string | null {
-  const { currentSystem, platform, machinePlatform, specialisation, mode } = options;
+  const { currentSystem, platform, machinePlatform, specialisation, mode, reboot = false } = options;
   const isForeign = platform !== null && platform !== machinePlatform;
   if (isForeign && ALSO_RUNS[machinePlatform]?.includes(platform) !== true) {
     return `it is a system for ${platform}, and this machine is ${machinePlatform}`;
   }
   if (type === "darwin" && !options.isRoot) return "it is a nix-darwin system, which only root can activate";
   if (currentSystem === null) return `this machine runs no ${SYSTEM_NAME[type]} that it could go back to`;
-  if (specialisation === null || specialisation.isInNew || mode === "boot") return null;
+  // A boot brings the system itself.
+  if (specialisation === null || specialisation.isInNew || mode === "boot" || reboot) return null;
   return `this machine runs the specialisation ${specialisation.name}, which the new system does not have`;
 }

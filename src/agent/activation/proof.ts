@@ -6,7 +6,7 @@
  * Who logs in is in the record: the agent as the new system starts it, which leaves `proof.json` in the state directory
  * after a welcome that takes it for the proof; or, where no service manager runs, the supervisor itself.
  */
-import { readFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { fullJitterMs } from "../../backoff.ts";
@@ -51,6 +51,11 @@ const LOOK_INTERVAL_MS = 200;
 /** For the agent: its welcome took the login for the proof. Durable on return. */
 export async function recordProof(stateDirectory: string, proof: z.input<typeof proofSchema>): Promise<void> {
   await writeDurableFile({ path: join(stateDirectory, PROOF_FILE_NAME), text: JSON.stringify(proof), mode: 0o600 });
+}
+
+/** What is left of it in a state directory without an activation. */
+export async function removeProof(stateDirectory: string): Promise<void> {
+  for (const name of [`${PROOF_FILE_NAME}.new`, PROOF_FILE_NAME]) await rm(join(stateDirectory, name), { force: true });
 }
 
 /** @returns "good", or "bad" with the reason why the new version must go */

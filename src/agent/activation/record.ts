@@ -8,7 +8,7 @@
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { FAULTS, MODES, OUTCOMES } from "../../deployment.ts";
+import { FAULTS, INHIBITOR_POLICIES, MODES, OUTCOMES } from "../../deployment.ts";
 import { describeError, NixdeployError } from "../../errors.ts";
 import { parseAgentName, parseDeploymentId } from "../../names.ts";
 import { parsedWith, storePathSchema } from "../../protocol.ts";
@@ -16,17 +16,25 @@ import { syncDirectory, writeDurableFile } from "../durable-file.ts";
 import { isMissing } from "../system-error.ts";
 import { SYSTEM_TYPES } from "./detect.ts";
 
+export const BOOT_LOADERS = ["systemd-boot", "grub"] as const;
+
 export const STAGES = [
   /** The new version's own check runs; nothing is touched. */
   "checking",
   /** The new version is made live, and nothing of it permanent that a reboot would keep. */
   "activating",
+  /** It takes effect by a reboot: the next boot is made to try it, once where the boot loader can. */
+  "arming",
+  /** The machine goes down, and is expected back. */
+  "rebooting",
   /** Live; the proof is awaited. */
   "confirming",
   /** Proved; profile and boot entry are made to name it. */
   "committing",
   /** Back to exactly what was recorded. */
   "undoing",
+  /** It was booted, so a part of the way back is a reboot; then `undoing` again. */
+  "returning",
   "finished",
 ] as const;
 export type Stage = (typeof STAGES)[number];
@@ -36,7 +44,22 @@ const count = z.number().int().nonnegative();
 export const SENTENCE_CHARACTERS_MAX = 4_000;
 const sentence = z.string().max(SENTENCE_CHARACTERS_MAX);
 
-const recordSchema = z.object({
+/** Whether the boot loader can try a system for one boot and fall back by itself; found before anything is touched. */
+const trialSchema = z.discriminatedUnion("kind", [
+  z.object({
+    kind: z.literal("one-shot"),
+    loader: z.enum(BOOT_LOADERS),
+    /** What its variable for the default named before, to be put back; null: nothing. */
+    pinnedBefore: z.string().nullable(),
+    /** What every boot but the one of the trial boots. */
+    fallback: z.object({ system: storePathSchema, entry: z.string() }),
+  }),
+  /** Why it cannot, a clause. */
+  z.object({ kind: z.literal("none"), why: sentence }),
+]);
+export type Trial = z.output<typeof trialSchema>;
+
+const baseSchema = z.object({
   version: z.literal(1),
   deploymentId: parsedWith(parseDeploymentId),
   agentName: parsedWith(parseAgentName),
@@ -61,6 +84,9 @@ const recordSchema = z.object({
     onUnitFailure: z.enum(["rollback", "keep"]),
     confirmWindowMs: count,
     activationTimeoutMs: count,
+    reboot: z.boolean().optional(),
+    inhibitors: z.enum(INHIBITOR_POLICIES).optional(),
+    allowUnprovenBoot: z.boolean().optional(),
   }),
   /** Who logs in to prove it: the agent as the new system starts it (then its unit), or the supervisor. */
   prover: z.discriminatedUnion("kind", [
@@ -96,6 +122,17 @@ const recordSchema = z.object({
 
   /** The variant of the new system that is made live, because the machine runs one of that name; absent: none. */
   specialisation: z.object({ name: z.string(), path: storePathSchema }).optional(),
+  /** It takes effect by a reboot, which is part of this activation. */
+  byReboot: z.boolean().optional(),
+  /** Absent where no reboot matters, or before it was looked at. */
+  trial: trialSchema.optional(),
+  /** Reboots on the way back. */
+  returns: count.optional(),
+});
+
+const recordSchema = baseSchema.extend({
+  /** One that waited for its reboot when this activation began (`boot-trial.ts`); it waits again after an undo. */
+  replacedTrial: baseSchema.optional(),
 });
 export type ActivationRecord = z.output<typeof recordSchema>;
 /** See `cause` of the record. */
@@ -108,7 +145,11 @@ export const PROOF_FILE_NAME = "proof.json";
 
 /** @returns null when there is none. @throws NixdeployError("host") when it cannot be read */
 export async function readRecord(stateDirectory: string): Promise<ActivationRecord | null> {
-  const path = join(stateDirectory, FILE_NAME);
+  return await readRecordFile(join(stateDirectory, FILE_NAME));
+}
+
+/** A record at another place. @throws as `readRecord` */
+export async function readRecordFile(path: string): Promise<ActivationRecord | null> {
   try {
     return recordSchema.parse(JSON.parse(await readFile(path, "utf8")));
   } catch (error) {
@@ -123,8 +164,12 @@ export async function readRecord(stateDirectory: string): Promise<ActivationReco
 
 /** Durable on return. @throws the system's error */
 export async function writeRecord(stateDirectory: string, record: ActivationRecord): Promise<void> {
-  const text = `${JSON.stringify(record, null, 2)}\n`;
-  await writeDurableFile({ path: join(stateDirectory, FILE_NAME), text, mode: 0o600 });
+  await writeRecordFile(join(stateDirectory, FILE_NAME), record);
+}
+
+/** Durable on return. @throws the system's error */
+export async function writeRecordFile(path: string, record: ActivationRecord): Promise<void> {
+  await writeDurableFile({ path, text: `${JSON.stringify(record, null, 2)}\n`, mode: 0o600 });
 }
 
 /** Forgets it, with everything that belongs to it. */

@@ -16,18 +16,15 @@ import { tryLockFile } from "../flock.ts";
 import { type Journal, measurePhases } from "../journal.ts";
 import type { RunProgram } from "../process.ts";
 import type { BootClock } from "./boot-clock.ts";
-import { createDarwinDriver } from "./darwin.ts";
-import type { Driver, DriverDeps, StageEnd } from "./driver.ts";
-import { advance, begin, type EngineEvent, isUntouched, PHASE_OF } from "./engine.ts";
+import { isDue, readBootTrial, removeBootTrial, writeBootTrial } from "./boot-trial.ts";
+import type { BootDeps } from "./driver.ts";
+import { advance, begin, isUntouched, PHASE_OF } from "./engine.ts";
 import type { HealthSenses } from "./health-probe.ts";
-import { createHomeManagerDriver } from "./home-manager.ts";
 import type { Deadline } from "./launch.ts";
 import { recordingRuns, stopLeftover } from "./leftover.ts";
-import { createNixosDriver } from "./nixos.ts";
-import { createPlainDriver } from "./plain.ts";
-import { awaitProof } from "./proof.ts";
-import { type ActivationRecord, type Cause, isCancelRequested, readRecord, writeRecord } from "./record.ts";
-import { canLogin } from "./timed-login.ts";
+import { removeProof } from "./proof.ts";
+import { type ActivationRecord, readRecord, writeRecord } from "./record.ts";
+import { createDriver, createDriverDeps, runWork, type StageContext, type StageJournal } from "./stage-work.ts";
 
 export type SuperviseDeps = {
   readonly stateDirectory: string;
@@ -38,6 +35,7 @@ export type SuperviseDeps = {
   readonly logger: Logger;
   readonly readProfilePath: (profilePath: string) => Promise<StorePath | null>;
   readonly readCurrentSystem: () => Promise<StorePath | null>;
+  readonly boot: BootDeps;
   readonly readNames: (path: StorePath) => Promise<ReadonlySet<string>>;
   readonly readFailedUnits: () => Promise<readonly string[] | null>;
   readonly hasUnit: (system: StorePath, unit: string) => Promise<boolean>;
@@ -63,60 +61,104 @@ const STOP_MS = 15_000;
 /** Before somebody may stand in for us where the stage has no end of its own. */
 const STAND_IN_MS = 30_000;
 
-/** @throws the signal's reason; the record then says where to go on */
+/**
+ * First the activation on record, then a trial that has had its boot.
+ * @throws the signal's reason; the record then says where to go on
+ */
 export async function superviseActivation(given: SuperviseDeps): Promise<SuperviseEnd> {
   const { stateDirectory } = given;
   using lock = tryLockFile(join(stateDirectory, LOCK_FILE));
   if (lock === null) return "somebody-else-does";
-  const recorded = await readRecord(stateDirectory);
-  if (recorded === null) return "nothing-to-do";
+  if ((await readRecord(stateDirectory)) === null && (await readBootTrial(stateDirectory)) === null) {
+    return "nothing-to-do";
+  }
   const { bootId } = await given.bootClock.read();
   await stopLeftover({ ...given, bootId });
   const deps = { ...given, run: recordingRuns(given.run, { stateDirectory, bootId }) };
+  const ends = [await superviseRecorded(deps), await superviseTrial(deps)];
+  return ends.includes("finished") ? "finished" : "nothing-to-do";
+}
+
+async function superviseRecorded(deps: SuperviseDeps): Promise<SuperviseEnd> {
+  const { stateDirectory } = deps;
+  const recorded = await readRecord(stateDirectory);
+  if (recorded === null) return "nothing-to-do";
   await using opened = await openDeploymentJournal({ ...deps, deploymentId: recorded.deploymentId });
   const { journal } = opened;
   if (journal.outcome !== null) return "nothing-to-do";
-  const driverOf = (record: ActivationRecord) => createDriver(createDriverDeps(deps, record, journal));
-  let record = await noticeReboot(recorded, driverOf(recorded), deps);
-  while (record.stage !== "finished") record = await runStage({ deps, journal, record, driver: driverOf });
+  const write = (record: ActivationRecord) => writeRecord(stateDirectory, record);
+  const record = await runStages(recorded, { deps, journal, isTrial: false, write });
   await finish(deps, journal, record);
   return "finished";
 }
 
+/** What was committed on trial, when it has been booted, or when the boot loader has fallen back. */
+async function superviseTrial(deps: SuperviseDeps): Promise<SuperviseEnd> {
+  const { stateDirectory, logger } = deps;
+  const waiting = await readBootTrial(stateDirectory);
+  if (waiting === null || !isDue(waiting, (await deps.bootClock.read()).bootId)) return "nothing-to-do";
+  const what = `${waiting.storePath}, which waited for a reboot`;
+  const journal = createTrialJournal(deps);
+  const isBegun = waiting.stage !== "rebooting";
+  if (isBegun || (await deps.readProfilePath(waiting.profilePath)) === waiting.storePath) {
+    const write = (record: ActivationRecord) => writeBootTrial(stateDirectory, record);
+    const { outcome, reason } = await runStages(waiting, { deps, journal, isTrial: true, write });
+    logger.info(`${what}, ${outcome}: ${reason}`);
+  } else {
+    // Somebody has set another one since, which is not ours to undo.
+    const end = await createDriver(createDriverDeps(deps, waiting, journal)).giveUpTrial?.();
+    logger.info(`${what}, is not in the profile any more${end?.kind === "bad" ? `; ${end.reason}` : ""}`);
+  }
+  await deps.deadline?.disarm();
+  await removeProof(stateDirectory);
+  await removeBootTrial(stateDirectory);
+  return "finished";
+}
+
+/** A trial's deployment has ended, so what there is to say is the machine's own log's. */
+function createTrialJournal({ logger }: SuperviseDeps): StageJournal {
+  return {
+    phases: [],
+    log: async (_, text) => logger.info(text),
+    phase: async ({ phase }) => logger.info(phase),
+  };
+}
+
+async function runStages(recorded: ActivationRecord, context: StageContext): Promise<ActivationRecord> {
+  let record = await noticeReboot(recorded, context);
+  while (record.stage !== "finished") record = await runStage(record, context);
+  return record;
+}
+
 /** A reboot between the record and now decides for itself what the machine runs. */
-async function noticeReboot(record: ActivationRecord, driver: Driver, deps: SuperviseDeps): Promise<ActivationRecord> {
+async function noticeReboot(record: ActivationRecord, { deps, journal }: StageContext): Promise<ActivationRecord> {
   const { bootId } = await deps.bootClock.read();
   if (record.bootId === bootId) return record;
+  const driver = createDriver(createDriverDeps(deps, record, journal));
   return advance(record, { kind: "rebooted", bootId, runsNew: await driver.runsNew() });
 }
 
-type StageContext = {
-  readonly deps: SuperviseDeps;
-  readonly journal: Journal;
-  readonly record: ActivationRecord;
-  readonly driver: (record: ActivationRecord) => Driver;
-};
-
-async function runStage({ deps, journal, record: before, driver }: StageContext): Promise<ActivationRecord> {
+async function runStage(before: ActivationRecord, context: StageContext): Promise<ActivationRecord> {
+  const { deps, journal } = context;
   const { clock, signal } = deps;
   signal.throwIfAborted();
   const record = await withDeadline(begin(before), deps);
   try {
-    await writeRecord(deps.stateDirectory, record);
+    await context.write(record);
     await enterPhase(journal, record);
   } catch (error) {
     const reason = `the record of the activation cannot be written: ${describeError(error)}`;
     deps.logger.error(reason);
-    if (record.stage !== "undoing")
-      return advance(record, { kind: "refused", reason, exitCode: null, cause: "elsewhere" });
+    const isBack = record.stage === "undoing" || record.stage === "returning";
+    if (!isBack) return advance(record, { kind: "refused", reason, exitCode: null, cause: "elsewhere" });
   }
   const unarmed = await armDeadline(deps, record);
   if (unarmed !== null) return advance(record, { kind: "refused", reason: unarmed, exitCode: null });
   if (record.stage === "undoing" && record.tries > 1) await clock.sleep(UNDO_RETRY_MS, signal);
   if (record.stage === "undoing" && record.tries === 1) await journal.log("agent", `going back: ${record.reason}`);
   signal.throwIfAborted();
-  const end = await runWork({ deps, journal, record, driver });
-  return advance(record, end);
+  const driver = createDriver(createDriverDeps(deps, record, journal));
+  return advance(record, await runWork({ ...context, record, driver }));
 }
 
 /** So that somebody comes even if we are gone for good. @returns why this stage must not begin, or null */
@@ -135,104 +177,6 @@ async function armDeadline(deps: SuperviseDeps, record: ActivationRecord): Promi
   }
 }
 
-async function runWork({ deps, journal, record, driver }: StageContext): Promise<StageEnd | Cancelled> {
-  try {
-    const obstacle = await findObstacleInBetween(deps, record, driver(record));
-    if (obstacle !== null) return obstacle;
-    switch (record.stage) {
-      case "checking":
-        return await driver(record).check();
-      case "activating":
-        return await driver(record).activate();
-      case "confirming":
-        return await confirm(deps, journal, record);
-      case "committing":
-        return await driver(record).commit();
-      case "undoing":
-        return await undo(deps, record, driver(record));
-      case "finished":
-        return { kind: "good", exitCode: null };
-      default:
-        return record.stage satisfies never;
-    }
-  } catch (error) {
-    deps.signal.throwIfAborted();
-    return { kind: "bad", reason: `unexpectedly: ${describeError(error)}`, exitCode: null };
-  }
-}
-
-type Cancelled = Extract<EngineEvent, { kind: "cancelled" }>;
-
-function refuse(reason: string, cause: Cause = "version"): StageEnd {
-  return { kind: "refused", reason, exitCode: null, cause };
-}
-
-/** What forbids to go forward, and has nothing to do with the stage's own work. */
-async function findObstacleInBetween(
-  { stateDirectory, bootClock }: SuperviseDeps,
-  record: ActivationRecord,
-  driver: Driver,
-): Promise<StageEnd | Cancelled | null> {
-  const { stage, mode, deploymentId } = record;
-  if (stage === "undoing" || stage === "finished") return null;
-  if (stage === "activating" && (await isLate(record, bootClock)))
-    return refuse("the activation did not come to its end in time");
-  const isLive = stage === "confirming" || (stage === "committing" && mode !== "boot");
-  // Somebody else's hand; or a way back that could not be recorded, before its supervisor was killed.
-  if (isLive && !(await driver.runsNew())) return refuse("the new version does not run any more", "elsewhere");
-  return (await isCancelRequested(stateDirectory, deploymentId)) ? { kind: "cancelled" } : null;
-}
-
-async function confirm(deps: SuperviseDeps, journal: Journal, record: ActivationRecord): Promise<StageEnd> {
-  // At every try: an agent that began before the switch proves nothing (see `activations.ts`).
-  const trouble = record.prover.kind === "agent" ? await restartAgent(deps, journal, record.prover.unit) : null;
-  return await awaitProof({
-    ...deps,
-    record,
-    trouble,
-    driverDeps: createDriverDeps(deps, record, journal),
-    loginAsSupervisor: (signal) => deps.loginAsSupervisor(record, signal),
-  });
-}
-
-/** It may still come up by itself. @returns why it did not, or null */
-async function restartAgent(deps: SuperviseDeps, journal: Journal, unit: string): Promise<string | null> {
-  try {
-    await deps.restartUnit(unit);
-    return null;
-  } catch (error) {
-    const trouble = `${unit} did not start: ${describeError(error)}`;
-    await journal.log("agent", trouble);
-    return trouble;
-  }
-}
-
-async function undo(deps: SuperviseDeps, record: ActivationRecord, driver: Driver): Promise<StageEnd> {
-  const end = await putBack(deps, record, driver);
-  if (end.kind !== "good" || record.cause !== "unconfirmed") return end;
-  const reachesCoordinator = await canLogin({
-    ...deps,
-    login: (signal) => deps.loginAsSupervisor(record, signal),
-    maxMs: record.policy.confirmWindowMs,
-  });
-  return { ...end, reachesCoordinator };
-}
-
-async function putBack(deps: SuperviseDeps, record: ActivationRecord, driver: Driver): Promise<StageEnd> {
-  const end = await driver.undo();
-  if (end.kind !== "good" || record.prover.kind !== "agent") return end;
-  const { unit } = record.prover;
-  try {
-    await deps.restartUnit(unit);
-  } catch (error) {
-    const previous = record.previous.current ?? record.previous.profile;
-    // An agent that somebody started by hand: there is nothing to go back to.
-    const hadUnit = previous !== null && (await deps.hasUnit(previous, unit));
-    if (hadUnit) return { kind: "bad", reason: `${unit} did not start: ${describeError(error)}`, exitCode: null };
-  }
-  return end;
-}
-
 /** Counted once, from the first try, however often somebody takes over; the confirm window from the script's end. */
 async function withDeadline(record: ActivationRecord, deps: SuperviseDeps): Promise<ActivationRecord> {
   const maxMs = stageMaxMs(record);
@@ -247,11 +191,7 @@ function stageMaxMs({ stage, policy }: ActivationRecord): number | null {
   return stage === "confirming" ? policy.confirmWindowMs : null;
 }
 
-async function isLate({ deadlineUptimeMs }: ActivationRecord, bootClock: BootClock): Promise<boolean> {
-  return deadlineUptimeMs !== null && (await bootClock.read()).uptimeMs >= deadlineUptimeMs;
-}
-
-async function enterPhase(journal: Journal, record: ActivationRecord): Promise<void> {
+async function enterPhase(journal: StageJournal, record: ActivationRecord): Promise<void> {
   const phase = PHASE_OF[record.stage];
   if (phase === null || journal.phases.at(-1)?.phase === phase) return;
   await journal.phase({ phase, previousPath: previousPathOf(record) });
@@ -284,29 +224,4 @@ async function finish(deps: SuperviseDeps, journal: Journal, record: ActivationR
 
 function previousPathOf({ previous }: ActivationRecord): StorePath | null {
   return previous.profile ?? previous.current;
-}
-
-function createDriverDeps(deps: SuperviseDeps, record: ActivationRecord, journal: Journal): DriverDeps {
-  return {
-    ...deps,
-    record,
-    readProfilePath: () => deps.readProfilePath(record.profilePath),
-    log: (stream, text) => journal.log(stream, text),
-  };
-}
-
-function createDriver(deps: DriverDeps): Driver {
-  const { type } = deps.record;
-  switch (type) {
-    case "nixos":
-      return createNixosDriver(deps);
-    case "plain":
-      return createPlainDriver(deps);
-    case "darwin":
-      return createDarwinDriver(deps);
-    case "home-manager":
-      return createHomeManagerDriver(deps);
-    default:
-      return type satisfies never;
-  }
 }

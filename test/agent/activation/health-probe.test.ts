@@ -58,6 +58,7 @@ async function tryOnce(fields: object, signal = new AbortController().signal) {
       readNames: refuse,
       readFailedUnits: refuse,
       hasUnit: refuse,
+      boot: { readBootedSystem: refuse, readUnproved: refuse, readInhibitors: refuse, findBootLoader: refuse },
     },
     record: recordOf({ environment: { PATH: "/bin" } }),
     clock: systemClock,

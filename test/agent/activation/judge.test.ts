@@ -9,8 +9,9 @@ const ENDS: readonly (readonly [ProgramExit, string])[] = [
   [{ kind: "timed-out", afterMs: 60_000 }, "did not end within 60 s"],
   [{ kind: "not-started", reason: "ENOENT" }, "could not be started (ENOENT)"],
 ];
-const KEEP = { onUnitFailure: "keep" } as const;
-const ROLLBACK = { onUnitFailure: "rollback" } as const;
+const KEEP = { onUnitFailure: "keep", mayReboot: false } as const;
+const ROLLBACK = { onUnitFailure: "rollback", mayReboot: false } as const;
+const NOTHING_FAILS = { failedBefore: [], failedNow: [] } as const;
 
 describe("the new system's script", () => {
   const judge = (exit: ProgramExit, policy: typeof KEEP | typeof ROLLBACK = ROLLBACK, failed = ["new.service"]) =>
@@ -32,6 +33,11 @@ describe("the new system's script", () => {
       expect(end.kind === "bad" ? end.reason : "").toContain(words);
     });
   }
+
+  test("code 100 goes on by a reboot, where one may be made", () => {
+    const end = judgeTest({ ...NOTHING_FAILS, exit: exited(100), policy: { ...ROLLBACK, mayReboot: true } });
+    expect(end).toEqual({ kind: "good", exitCode: 100, byReboot: true });
+  });
 
   test("code 4 names the units, keeps them where the policy says so, and forgives those that failed before", () => {
     expect(judge(exited(4))).toMatchObject({ reason: expect.stringContaining("new.service") });

@@ -5,10 +5,11 @@
 import { mkdirSync, readlinkSync, rmSync, symlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import type { BootTime } from "../../../src/agent/activation/boot-clock.ts";
+import type { BootLoader } from "../../../src/agent/activation/boot-loader.ts";
 import type { ProgramExit, RunProgram } from "../../../src/agent/process.ts";
 import { type StorePath, storePathContaining } from "../../../src/nix/store-path.ts";
 import { createVirtualClock, type VirtualClock } from "../../support/virtual-clock.ts";
-import { NEW_GAMING, OLD } from "./records.ts";
+import { NEW, NEW_GAMING, NEWER, OLD } from "./records.ts";
 
 /** What is run, for example "new test", "old boot", "set new", "script"; also "login" and "restart". */
 export type Effect = string;
@@ -18,6 +19,14 @@ export type ModelMachine = {
   profile: StorePath | null;
   current: StorePath | null;
   bootDefault: StorePath | null;
+  booted: StorePath | null;
+  /** What the boot loader's variables name, by the entry of a system; null: it has none, and cannot fall back. */
+  variables: { pinned: StorePath | null; oneShot: StorePath | null } | null;
+  /** Systems whose kernel is not the one that is booted with any other. */
+  kernels: StorePath[];
+  /** Of them no boot ever comes up. */
+  deadKernels: StorePath[];
+  inhibitors: string[];
   failedUnits: string[] | null;
   /** Whether the coordinator can be reached from the new version. */
   isReachable: boolean;
@@ -32,6 +41,8 @@ export type ModelMachine = {
   /** Told before each; what it throws is thrown. */
   onEffect: (effect: Effect) => void;
   readonly run: RunProgram;
+  readonly findBootLoader: () => BootLoader | string;
+  readonly readUnproved: (system: StorePath) => readonly string[];
   readonly readBoot: () => BootTime;
   login(): boolean;
   restartUnit(): void;
@@ -42,8 +53,9 @@ export type ModelMachine = {
 export const exited = (code: number): ProgramExit => ({ kind: "exited", code });
 
 /** Exit codes with which a switch script has done its work all the same. */
-const LIVE_CODES = [0, 4, 100];
+const LIVE_CODES = [0, 4];
 const PROGRAM_MS = 1_000;
+const ENTRIES = [OLD, NEW, NEWER];
 
 export function createModelMachine(options: {
   readonly isNixos: boolean;
@@ -69,6 +81,11 @@ export function createModelMachine(options: {
     },
     current: isNixos ? current : null,
     bootDefault: isNixos ? OLD : null,
+    booted: isNixos ? OLD : null,
+    variables: null,
+    kernels: [],
+    deadKernels: [],
+    inhibitors: [],
     failedUnits: [],
     isReachable: true,
     isReachableFromOld: true,
@@ -88,6 +105,8 @@ export function createModelMachine(options: {
       await onLine("out", `ran ${effect}`);
       return exit;
     },
+    findBootLoader: () => (machine.variables === null ? "it is a model of none" : createLoader(machine, begin)),
+    readUnproved: (system) => (machine.booted !== system && machine.kernels.includes(system) ? ["kernel"] : []),
     readBoot: () => ({ bootId: `boot-${boot}`, uptimeMs: Math.round(machine.clock.monotonicMs() - bootedAtMs) }),
     login() {
       begin("login");
@@ -103,12 +122,36 @@ export function createModelMachine(options: {
     reboot() {
       boot += 1;
       bootedAtMs = machine.clock.monotonicMs();
-      machine.current = machine.bootDefault;
+      const { variables } = machine;
+      const tried = variables?.oneShot ?? null;
+      if (variables !== null) variables.oneShot = null;
+      const fallback = variables?.pinned ?? machine.bootDefault;
+      // A kernel that hangs is reset by somebody.
+      const isUp = tried !== null && !machine.deadKernels.includes(tried);
+      machine.booted = isUp ? tried : fallback;
+      machine.current = machine.booted;
     },
   };
   mkdirSync(dirname(profilePath), { recursive: true });
   machine.profile = previous;
   return machine;
+}
+
+function createLoader({ variables }: ModelMachine, begin: (effect: Effect) => void): BootLoader {
+  if (variables === null) throw new Error("there is no boot loader");
+  const set = (name: "pinned" | "oneShot", entry: string | null) => {
+    const system = entry === null ? null : storePathContaining(entry);
+    begin(`${name} ${system?.replace(/^.*?-/, "") ?? "nothing"}`);
+    variables[name] = system;
+  };
+  return {
+    kind: "systemd-boot",
+    listEntries: async () => ENTRIES.map((system) => ({ id: system, system })),
+    readPinned: async () => variables.pinned,
+    readOneShot: async () => variables.oneShot,
+    pin: async (entry) => set("pinned", entry),
+    setOneShot: async (entry) => set("oneShot", entry),
+  };
 }
 
 function readLink(path: string): StorePath | null {

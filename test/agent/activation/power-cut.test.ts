@@ -72,13 +72,18 @@ function createAgentSide({ simulation, process: own, hasAgentUnit, signal, super
 async function liveOn(boot: Boot): Promise<void> {
   const { simulation, told, signal } = boot;
   const { stateDirectory, record, machine } = simulation;
-  const { mode, rollbackScript } = record;
-  const offer = offerOf("a", { storePath: NEW, mode, rollbackScript });
+  const { mode, rollbackScript, policy } = record;
+  const offer = offerOf("a", { storePath: NEW, mode, rollbackScript, policy });
   const activations = createAgentSide(boot);
   const followed = await activations.pending();
+  const settling = activations.settleTrial(signal);
+  settling.catch(() => {
+    // The power was cut, which whoever awaits it sees.
+  });
   await using store = await openDeploymentStore({ stateDirectory, clock: boot.process.clock, followed });
   // The coordinator offers it again until it knows the outcome.
   if (told.outcome !== null && store.journals.length === 0) {
+    await settling;
     told.isOver = true;
     return;
   }
@@ -87,6 +92,7 @@ async function liveOn(boot: Boot): Promise<void> {
   const reporting = report(journal, { told, changes: store.changes, signal: isOver.signal });
   try {
     if (followed === null && journal.outcome === null) {
+      await settling;
       await journal.phase({ phase: "fetching", previousPath: null });
       await journal.log("agent", "all of it is here already");
       await journal.phase({ phase: "activating", previousPath: machine.profile });
@@ -170,7 +176,10 @@ async function liveThroughCuts(seed: number): Promise<void> {
   for (let boots = 0; !told.isOver; boots += 1) {
     expect(boots).toBeLessThan(BOOTS_MAX);
     const cutBefore = cuts < CUTS_MAX ? 1 + Math.floor(fraction() * STEPS_MAX) : null;
+    const { bootId } = machine.readBoot();
     const isCut = await bootOnce({ simulation, told, hasAgentUnit }, cutBefore);
+    // It went down in good order, and has booted.
+    if (machine.readBoot().bootId !== bootId) continue;
     // What was done last may be lost, too.
     if (!isCut && (cuts >= CUTS_MAX || fraction() < 0.5)) continue;
     told.isOver = false;
@@ -179,11 +188,13 @@ async function liveThroughCuts(seed: number): Promise<void> {
     machine.reboot();
   }
   if (told.outcome === null) throw new Error("there is no outcome");
-  expectTruth(told.outcome, { ...simulation, isRebooted: cuts > 0 && record.mode !== "switch" });
+  await expectTruth(told.outcome, { ...simulation, isRebooted: cuts > 0 && record.mode !== "switch" });
   const numbers = [...told.entries.keys()];
   expect(numbers).toEqual(numbers.map((_, index) => index + 1));
   const left = await readdir(stateDirectory, { recursive: true });
-  expect(left.filter((name) => name !== "activation.lock")).toEqual(["deployments"]);
+  const waiting = left.includes("boot-trial.json") && told.outcome.outcome === "succeeded" ? ["boot-trial.json"] : [];
+  const expected = [...waiting, "deployments", ...(told.outcome.fault === "version" ? ["quarantine.json"] : [])];
+  expect(left.filter((name) => name !== "activation.lock").sort()).toEqual(expected);
 }
 
 function createFractions(seed: number): () => number {

@@ -62,6 +62,7 @@ function depsOf(changes: Partial<ActivationRecord>, signal = new AbortController
     },
     driverDeps: {
       ...{ record, clock, readProfilePath: never, readCurrentSystem: never, readNames: never, hasUnit: never },
+      boot: { readBootedSystem: never, readUnproved: never, readInhibitors: never, findBootLoader: never },
       readFailedUnits: async () => failedNow,
       log: async () => {},
       run: async (program) => {

@@ -9,6 +9,7 @@ export const NEW = storePathFor("new");
 /** Toplevels of their specialisation `gaming`. */
 export const OLD_GAMING = storePathFor("old-gaming");
 export const NEW_GAMING = storePathFor("new-gaming");
+export const NEWER = storePathFor("newer");
 export const SCRIPT = storePathFor("script");
 export const BOOT_ID = "boot-1";
 

@@ -2,14 +2,14 @@
 import type { ActivationRecord } from "../../../src/agent/activation/record.ts";
 import type { Fault, Outcome } from "../../../src/deployment.ts";
 import { exited, type ModelMachine } from "./model-machine.ts";
-import { NEW_GAMING, OLD, OLD_GAMING, SCRIPT } from "./records.ts";
+import { NEW, NEW_GAMING, OLD, OLD_GAMING, SCRIPT } from "./records.ts";
 import { createSimulation, type Simulation } from "./simulation.ts";
 
 export type Scenario = {
   readonly name: string;
   readonly outcome: Outcome;
-  /** Default: the version's where it is rolled back. */
-  readonly fault?: Fault;
+  /** Default: the version's where it is rolled back; null: nobody's. */
+  readonly fault?: Fault | null;
   readonly record?: Partial<ActivationRecord>;
   readonly prepare?: (machine: ModelMachine) => void;
 };
@@ -23,6 +23,88 @@ const IN_GAMING = {
 };
 const PLAIN = { type: "plain" } as const;
 const FIRST = { ...PLAIN, previous: { profile: null, current: null, failedUnits: null } };
+
+const POLICY = { onUnitFailure: "rollback", confirmWindowMs: 60_000, activationTimeoutMs: 60_000 } as const;
+const REBOOT = { policy: { ...POLICY, reboot: true } } as const;
+const REBOOT_FOR_INHIBITORS = { policy: { ...POLICY, inhibitors: "reboot" } } as const;
+
+/** A boot loader that can fall back, and a new system with another kernel, on a machine that is otherwise so. */
+const withLoader =
+  (changes: Partial<Pick<ModelMachine, "exits" | "isReachable" | "inhibitors" | "deadKernels">> = {}) =>
+  (machine: ModelMachine) => {
+    Object.assign(machine, { variables: { pinned: null, oneShot: null }, kernels: [NEW], ...changes });
+  };
+
+/** What takes effect by a reboot, or is proved by one. */
+const REBOOT_SCENARIOS: readonly Scenario[] = [
+  { name: "a reboot", outcome: "succeeded", record: REBOOT, prepare: withLoader() },
+  { name: "a reboot in mode boot", outcome: "succeeded", record: { ...REBOOT, mode: "boot" }, prepare: withLoader() },
+  {
+    name: "a reboot into what proves nothing",
+    outcome: "rolled-back",
+    record: REBOOT,
+    prepare: withLoader({ isReachable: false }),
+  },
+  {
+    name: "a reboot into a kernel that never comes up",
+    outcome: "rolled-back",
+    record: REBOOT,
+    prepare: withLoader({ deadKernels: [NEW] }),
+  },
+  {
+    name: "a reboot with a full /boot",
+    outcome: "rolled-back",
+    record: REBOOT,
+    prepare: withLoader({ exits: { "new boot": [exited(1)] } }),
+  },
+  {
+    name: "a reboot that does not come about",
+    outcome: "rolled-back",
+    fault: null,
+    record: REBOOT,
+    prepare: withLoader({ exits: { "systemctl reboot": [exited(1)] } }),
+  },
+  { name: "a reboot where nothing falls back", outcome: "failed", record: REBOOT },
+  {
+    name: "a reboot where nothing falls back, which is allowed",
+    outcome: "succeeded",
+    record: { policy: { ...REBOOT.policy, allowUnprovenBoot: true } },
+  },
+  {
+    name: "a reboot where nothing falls back, into what proves nothing",
+    outcome: "rolled-back",
+    record: { policy: { ...REBOOT.policy, allowUnprovenBoot: true } },
+    prepare: (machine) => {
+      machine.isReachable = false;
+    },
+  },
+  { name: "inhibitors", outcome: "failed", prepare: withLoader({ inhibitors: ["dbus"] }) },
+  {
+    name: "inhibitors with a reboot",
+    outcome: "succeeded",
+    record: REBOOT_FOR_INHIBITORS,
+    prepare: withLoader({ inhibitors: ["dbus"] }),
+  },
+  {
+    name: "code 100 with a reboot",
+    outcome: "succeeded",
+    record: REBOOT_FOR_INHIBITORS,
+    prepare: withLoader({ exits: { "new test": [exited(100)] } }),
+  },
+  {
+    name: "code 100 with a reboot, where nothing falls back",
+    outcome: "rolled-back",
+    record: REBOOT_FOR_INHIBITORS,
+    prepare: failing({ "new test": [exited(100)] }),
+  },
+  { name: "a switch to another kernel", outcome: "succeeded", prepare: withLoader() },
+  {
+    name: "a switch to another kernel with a full /boot",
+    outcome: "rolled-back",
+    prepare: withLoader({ exits: { "new boot": [exited(1)] } }),
+  },
+  { name: "boot of another kernel", outcome: "succeeded", record: { mode: "boot" }, prepare: withLoader() },
+];
 
 export const SCENARIOS: readonly Scenario[] = [
   { name: "a switch", outcome: "succeeded" },
@@ -97,6 +179,7 @@ export const SCENARIOS: readonly Scenario[] = [
       machine.isReachable = false;
     },
   },
+  ...REBOOT_SCENARIOS,
 ];
 
 export async function simulate(scenario: Scenario): Promise<Simulation> {

@@ -66,11 +66,31 @@ export function createSimulatedProcess(machine: ModelMachine, faults: Faults = {
         onStep(`run ${program.command.replace(/^.*?-/, "")} ${program.args.at(-1) ?? ""}`);
         const exit = await machine.run(program);
         mustLive();
+        if (program.command === "systemctl" && exit.kind === "exited" && exit.code === 0) {
+          // Everything that runs goes down with the machine.
+          isDead = true;
+          machine.reboot();
+          mustLive();
+        }
         return exit;
       },
       bootClock: { read: async () => machine.readBoot() },
       readProfilePath: async () => machine.profile,
       readCurrentSystem: async () => machine.current,
+      boot: {
+        readBootedSystem: async () => machine.booted,
+        readUnproved: async (system) => machine.readUnproved(system),
+        readInhibitors: async () => machine.inhibitors,
+        findBootLoader: async () => {
+          const loader = machine.findBootLoader();
+          if (typeof loader === "string") return loader;
+          const watched = (name: "pin" | "setOneShot") => async (entry: string | null) => {
+            onStep(`${name} ${entry?.replace(/^.*?-/, "") ?? "nothing"}`);
+            await loader[name](entry);
+          };
+          return { ...loader, pin: watched("pin"), setOneShot: watched("setOneShot") };
+        },
+      },
       readNames: async () => new Set(),
       readFailedUnits: async () => machine.failedUnits,
       hasUnit: async () => true,

@@ -8,6 +8,7 @@
 import { expect } from "bun:test";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { readBootTrial } from "../../../src/agent/activation/boot-trial.ts";
 import { type ActivationRecord, readRecord, writeRecord } from "../../../src/agent/activation/record.ts";
 import { type SuperviseEnd, superviseActivation } from "../../../src/agent/activation/supervise.ts";
 import { openDeploymentStore } from "../../../src/agent/deployment-store.ts";
@@ -29,6 +30,8 @@ export type Simulation = AsyncDisposable & {
   readonly record: ActivationRecord;
   /** One supervisor, until it ends; the steps it took. */
   supervise(faults?: Faults, signal?: AbortSignal): Promise<Run>;
+  /** One after the other, as the machine reboots, until one is killed before this step of all of them. */
+  superviseUntil(step: number): Promise<Run>;
   /** Supervisors, one after the other, until there is an outcome. */
   settle(): Promise<OutcomeEntry>;
   /** What the coordinator would be told. */
@@ -37,7 +40,8 @@ export type Simulation = AsyncDisposable & {
 
 export type Run = { readonly end: SuperviseEnd | "killed"; readonly steps: readonly string[] };
 
-const SUPERVISORS_MAX = 4;
+/** Each reboot takes one. */
+const SUPERVISORS_MAX = 10;
 
 /** An activation that its agent has just put on record. */
 export async function createSimulation(changes: Partial<ActivationRecord> = {}): Promise<Simulation> {
@@ -74,6 +78,14 @@ export async function createEmptySimulation(
     await runSupervisor({ machine, stateDirectory, faults, signal });
   return {
     ...{ machine, disk, stateDirectory, record, supervise },
+    async superviseUntil(step) {
+      let left = step;
+      for (;;) {
+        const run = await supervise({ killBefore: left });
+        if (run.end !== "killed" || run.steps.length === left) return run;
+        left -= run.steps.length;
+      }
+    },
     async settle() {
       for (let count = 0; count < SUPERVISORS_MAX; count += 1) if ((await supervise()).end !== "killed") break;
       const last = (await readEntries(stateDirectory, machine)).at(-1);
@@ -115,19 +127,30 @@ async function runSupervisor(options: {
 }
 
 /** What the outcome says is what the machine shows; `isRebooted`: since then, so what it runs says nothing about it. */
-export function expectTruth(
+export async function expectTruth(
   { outcome, reason }: OutcomeEntry,
-  { machine, record, isRebooted = false }: Pick<Simulation, "machine" | "record"> & { readonly isRebooted?: boolean },
-): void {
+  simulation: Pick<Simulation, "machine" | "record" | "stateDirectory"> & { readonly isRebooted?: boolean },
+): Promise<void> {
+  const { machine, record, isRebooted = false } = simulation;
   const isNixos = record.type === "nixos";
-  const before = { profile: record.previous.profile, bootDefault: isNixos ? OLD : null };
-  const isNew = outcome === "succeeded";
-  const setsProfile = isNew && (record.mode === "switch" || record.mode === "boot");
-  const { profile, bootDefault, current } = machine;
-  const permanent = setsProfile ? { profile: NEW, bootDefault: isNixos ? NEW : null } : before;
-  expect({ outcome, reason, profile, bootDefault }).toEqual({ outcome, reason, ...permanent });
-  if (!isNixos || isRebooted) return;
-  const runsNew = isNew && (record.mode === "switch" || record.mode === "test");
+  const { profile, bootDefault, current, variables } = machine;
+  const waiting = await readBootTrial(simulation.stateDirectory);
+  // What waits for a reboot is tried by the next boot alone; otherwise nothing is special.
+  const special = waiting === null ? { pinned: null, oneShot: null } : { pinned: OLD, oneShot: NEW };
+  expect({ outcome, reason, variables }).toEqual({ outcome, reason, variables: variables && special });
+  const old = { profile: record.previous.profile, bootDefault: isNixos ? OLD : null };
+  const setsProfile = outcome === "succeeded" && (record.mode === "switch" || record.mode === "boot");
+  const permanent = setsProfile ? { profile: NEW, bootDefault: isNixos ? NEW : null } : old;
+  // A trial that was decided by a reboot since then may have gone back.
+  const isDecided = isNixos && setsProfile && isRebooted && waiting === null && isTried(simulation);
+  const seen = { profile, bootDefault };
+  expect({ outcome, reason, ...seen }).toEqual({
+    ...{ outcome, reason, ...(isDecided && bootDefault === OLD ? old : permanent) },
+  });
+  // Of a way back that failed nothing is known.
+  if (!isNixos || isRebooted || outcome === "degraded") return;
+  const isLive = record.mode === "switch" || record.mode === "test" || machine.booted === NEW;
+  const runsNew = outcome === "succeeded" && isLive;
   const expected = runsNew ? [liveOf(record)] : [record.previous.current];
   // A boot brings the system itself, whichever variant of it ran before.
   if (machine.readBoot().bootId !== record.bootId) expected.push(runsNew ? NEW : OLD);
@@ -137,27 +160,57 @@ export function expectTruth(
 /** What is to be the running system. */
 const liveOf = ({ specialisation }: ActivationRecord) => specialisation?.path ?? NEW;
 
+/** Whether a boot has to prove it after its deployment has ended. */
+function isTried({ machine, record }: Pick<Simulation, "machine" | "record">): boolean {
+  return record.mode === "boot" || (machine.variables !== null && machine.kernels.includes(NEW));
+}
+
 type Rules = Pick<Simulation, "disk" | "stateDirectory" | "record" | "machine"> & { readonly proven: Set<string> };
 
 /** What an effect must find on the disk, as a power cut would leave it. */
-const STAGE_OF: Readonly<Record<string, readonly string[]>> = {
+const STAGES_OF: Readonly<Record<string, readonly string[]>> = {
   "new check": ["checking"],
   "new test": ["activating"],
-  "new boot": ["committing"],
+  "new boot": ["committing", "arming"],
+  "set new": ["committing", "arming"],
+  "oneShot new": ["committing", "arming"],
+  "systemctl reboot": ["rebooting", "returning"],
   login: ["confirming"],
 };
 
 function forbid(effect: string, { disk, stateDirectory, record, machine, proven }: Rules): void {
-  const text = disk.durableText(join(stateDirectory, "activation.json"));
-  const stage: unknown = text === null ? null : JSON.parse(text).stage;
-  const setsNew = effect === "set new" ? [record.type === "plain" ? "activating" : "committing"] : undefined;
-  const wanted = STAGE_OF[effect] ?? setsNew;
+  const stage = durableStage(disk, stateDirectory);
   // Once it is undone, a login only looks whether the coordinator is there.
   if (effect === "login" && stage === "undoing") return;
-  if (wanted !== undefined) expect({ effect, stage }).toEqual({ effect, stage: wanted[0] });
-  if (effect === "login" && machine.isReachable) proven.add(machine.readBoot().bootId);
-  const needsProof = effect === "new boot" && record.mode === "switch";
-  if (needsProof && machine.current !== liveOf(record) && machine.current !== NEW)
-    throw new Error("what does not run becomes the boot default");
-  if (needsProof && proven.size === 0) throw new Error("the boot default has not proved itself");
+  const stages = record.type === "plain" && effect === "set new" ? ["activating"] : STAGES_OF[effect];
+  if (stages !== undefined && !stages.includes(stage ?? ""))
+    expect({ effect, stage }).toEqual({ effect, stage: stages.join(" or ") });
+  const { variables } = machine;
+  if (effect === "login" && machine.isReachable) {
+    proven.add("once");
+    if (machine.booted === NEW) proven.add(`booted in ${machine.readBoot().bootId}`);
+  }
+  const isBooted = proven.has(`booted in ${machine.readBoot().bootId}`);
+  if (effect === "new boot" && stage === "committing" && record.mode === "switch") {
+    const isLive = machine.current === liveOf(record) || machine.current === NEW;
+    if (!isLive) throw new Error("what does not run becomes the boot default");
+    if (!proven.has("once")) throw new Error("the boot default has not proved itself");
+  }
+  if (variables === null) return;
+  const isUnproved = !isBooted && (record.mode === "boot" || stage === "arming" || machine.kernels.includes(NEW));
+  const isPinned = variables.pinned === OLD;
+  if (effect === "new boot" && isUnproved && !isPinned) throw new Error("nothing falls back from the new system");
+  if (effect === "oneShot new" && !isPinned) throw new Error("nothing falls back after the one boot");
+  const releasesNew = effect === "pinned nothing" && machine.bootDefault === NEW;
+  if (releasesNew && isUnproved) throw new Error("what has not proved itself after a boot becomes the default");
+}
+
+/** Of the activation, or, when that is over, of a trial. */
+function durableStage(disk: SimulatedDisk, stateDirectory: string): string | null {
+  const read = (name: string): string | null => {
+    const text = disk.durableText(join(stateDirectory, name));
+    return text === null ? null : String(JSON.parse(text).stage);
+  };
+  const stage = read("activation.json");
+  return stage === null || stage === "finished" ? (read("boot-trial.json") ?? stage) : stage;
 }

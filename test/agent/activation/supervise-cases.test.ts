@@ -68,7 +68,7 @@ describe("the outcome", () => {
     await simulation.supervise();
     const outcome = await simulation.settle();
     expect(outcome.outcome).toBe("rolled-back");
-    expectTruth(outcome, simulation);
+    await expectTruth(outcome, simulation);
   });
 
   test("is written by a supervisor that finds the end on record, and by no other", async () => {
@@ -89,7 +89,7 @@ describe("a first NixOS profile", () => {
     await simulation.supervise();
     const outcome = await simulation.settle();
     expect(outcome.outcome).toBe("rolled-back");
-    expectTruth(outcome, simulation);
+    await expectTruth(outcome, simulation);
   });
 });
 
@@ -108,7 +108,7 @@ describe("a full disk", () => {
     };
     expect((await simulation.supervise({ onStep })).end).toBe("finished");
     expect(wasBack).toBe(true);
-    expectTruth(await simulation.settle(), simulation);
+    await expectTruth(await simulation.settle(), simulation);
   });
 
   for (const stage of ["confirming", "committing"] as const) {
@@ -121,7 +121,7 @@ describe("a full disk", () => {
       const outcome = await simulation.settle();
       expect(outcome).toMatchObject({ outcome: "rolled-back" });
       expect(outcome.reason).toStartWith("The new version does not run any more");
-      expectTruth(outcome, simulation);
+      await expectTruth(outcome, simulation);
     });
   }
 });
@@ -157,7 +157,7 @@ describe("a cancel", () => {
       expect(end.outcome).toBe(outcome);
       if (outcome === "cancelled") expect(end.reason).toBe("Cancelled before anything was touched.");
       if (outcome === "rolled-back") expect(end.reason).toStartWith("A cancel asked to go back; ");
-      expectTruth(end, simulation);
+      await expectTruth(end, simulation);
     });
   }
 
