@@ -4,7 +4,7 @@
  * Times are ISO 8601 in UTC. These are neither database rows nor agent frames; converters stand beside the routes.
  */
 import { z } from "zod";
-import { DEPLOYMENT_STATES, MODES, PHASES } from "./deployment.ts";
+import { DEPLOYMENT_STATES, FAULTS, MODES, PHASES } from "./deployment.ts";
 import { specHealthCheckListSchema } from "./health-check.ts";
 import {
   parseAgentName,
@@ -198,6 +198,9 @@ export const agentSchema = z.object({
       state: z.enum(DEPLOYMENT_STATES),
       storePath: storePathSchema,
       startedOnDevice: z.boolean().default(false),
+      /** See the same of a deployment. */
+      attempt: z.number().int().positive().default(1),
+      notBefore: time.nullable().default(null),
     })
     .nullable(),
 });
@@ -285,11 +288,41 @@ export const deploymentSchema = z.object({
   fetchedBytes: count.nullable(),
   exitCode: z.number().int().nullable(),
   phaseMs: z.partialRecord(z.enum(PHASES), count),
+  /** Whose fault it was that it was undone; null where that is not said. */
+  fault: z.enum(FAULTS).nullable().default(null),
+  /** Asked to stop, and has not answered. */
+  stopRequested: z.enum(["cancelled", "superseded"]).nullable().default(null),
+  /** Counts from 1 up where the coordinator tries again by itself; it is not offered before `notBefore`. */
+  attempt: z.number().int().positive().default(1),
+  notBefore: time.nullable().default(null),
+  /** The deployment that this one tries again, and the latest one that tries this one again. */
+  retryOf: deploymentId.nullable().default(null),
+  retriedBy: z
+    .object({ id: deploymentId, rollout: rolloutId, state: z.enum(DEPLOYMENT_STATES), notBefore: time.nullable() })
+    .nullable()
+    .default(null),
   /** By somebody at the machine (`nixdeploy local`), not through the coordinator. */
   startedOnDevice: z.boolean().default(false),
   url: z.string(),
 });
 export type DeploymentDto = z.output<typeof deploymentSchema>;
+
+/** Ids and names in one call. */
+export const TARGETS_MAX = 100;
+const targets = {
+  /** Ids of deployments or rollouts, or names of agents. */
+  of: z.array(z.string().min(1).max(200)).min(1).max(TARGETS_MAX),
+  /** Where the agents are; default: wherever the token may. */
+  workspace: workspaceName.optional(),
+};
+
+/** POST /api/v1/retries: a new rollout of what did not succeed of them. The answer is that of POST /api/v1/rollouts. */
+export const retrySchema = z.object({ ...targets, origin: originSchema.optional() });
+export type RetryRequest = z.input<typeof retrySchema>;
+
+/** POST /api/v1/cancellations. The answer is that of GET /api/v1/deployments: those that were cancelled, as they are now. */
+export const cancellationSchema = z.object(targets);
+export type CancellationRequest = z.input<typeof cancellationSchema>;
 
 /** Answer of POST /api/v1/rollouts (201) and GET /api/v1/rollouts/ID */
 export const rolloutSchema = z.object({

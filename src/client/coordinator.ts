@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import {
+  type CancellationRequest,
   type CreateRollout,
   type DeploymentDto,
   deploymentListSchema,
@@ -12,6 +13,7 @@ import {
   logPageSchema,
   missingAnswerSchema,
   publishAnswerSchema,
+  type RetryRequest,
   type RolloutDto,
   rolloutSchema,
   type StatusDto,
@@ -38,6 +40,10 @@ export type DeploymentFilter = {
 export type CoordinatorClient = AdministrationClient & {
   loadStatus(signal: AbortSignal): Promise<StatusDto>;
   createRollout(request: CreateRollout, signal: AbortSignal): Promise<RolloutDto>;
+  /** A new rollout of what did not succeed. */
+  retry(request: RetryRequest, signal: AbortSignal): Promise<RolloutDto>;
+  /** @returns those that were cancelled, as they are now */
+  cancel(request: CancellationRequest, signal: AbortSignal): Promise<readonly DeploymentDto[]>;
   loadRollout(id: RolloutId, signal: AbortSignal): Promise<RolloutDto>;
   loadDeployment(id: DeploymentId, signal: AbortSignal): Promise<DeploymentDto>;
   /** Newest first. */
@@ -61,6 +67,12 @@ export function createCoordinatorClient(http: HttpTransport): CoordinatorClient 
     ...createAdministrationClient(call),
     loadStatus: (signal) => call({ method: "GET", path: "/status", schema: statusSchema, signal }),
     createRollout: (body, signal) => call({ method: "POST", path: "/rollouts", body, schema: rolloutSchema, signal }),
+    retry: (body, signal) => call({ method: "POST", path: "/retries", body, schema: rolloutSchema, signal }),
+    async cancel(body, signal) {
+      const how = { isIdempotent: true, signal };
+      return (await call({ method: "POST", path: "/cancellations", body, schema: deploymentListSchema, ...how }))
+        .deployments;
+    },
     loadRollout: (id, signal) => call({ method: "GET", path: `/rollouts/${id}`, schema: rolloutSchema, signal }),
     loadDeployment: (id, signal) =>
       call({ method: "GET", path: `/deployments/${id}`, schema: deploymentSchema, signal }),

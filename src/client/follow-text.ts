@@ -2,7 +2,7 @@
  * What people read while a rollout is followed, and the summary at its end. Pure.
  */
 import type { DeploymentDto, FollowEvent, LogLine } from "../api.ts";
-import type { DeploymentState } from "../deployment.ts";
+import { type DeploymentState, isTerminal } from "../deployment.ts";
 import { formatBytes } from "../quantity.ts";
 import { standingOf } from "./follow-state.ts";
 
@@ -28,9 +28,36 @@ export function formatDeploymentLine(deployment: DeploymentDto): string {
   const { agent, state, contact, reason } = deployment;
   const standing = standingOf(state, contact);
   if (standing === "parked") return `${agent} is offline: it takes this deployment when it returns`;
-  if (state === "queued") return `${agent}: queued ${deployment.storePath}`;
+  if (state === "queued") return `${agent}: queued ${deployment.storePath}${describePutOff(deployment)}`;
   const why = reason === null || standing === "running" ? "" : `: ${cleanLogText(reason)}`;
-  return `${agent}: ${WORDS[state]}${why}`;
+  return `${agent}: ${WORDS[state]}${why}${describeRetry(deployment)}`;
+}
+
+/** `, try 2, not before 2026-11-22 13:05 UTC`; "" for one that goes at once. */
+export function describePutOff(deployment: Pick<DeploymentDto, "attempt" | "notBefore">): string {
+  const { attempt, notBefore } = deployment;
+  return notBefore === null ? "" : `, try ${attempt}, not before ${formatMinute(notBefore)}`;
+}
+
+/** ` Tried again at 2026-11-22 13:05 UTC (rollout …).`; "" for one that is not. */
+function describeRetry({ retriedBy }: DeploymentDto): string {
+  if (retriedBy === null) return "";
+  const { notBefore, rollout, state } = retriedBy;
+  const when = state === "queued" && notBefore !== null ? ` at ${formatMinute(notBefore)}` : "";
+  return ` Tried again${when} (rollout ${rollout}).`;
+}
+
+function formatMinute(time: string): string {
+  return `${new Date(time).toISOString().slice(0, 16).replace("T", " ")} UTC`;
+}
+
+/** What a cancel has come to. */
+export function describeCancelled({ agent, state, contact, stopRequested }: DeploymentDto): string {
+  if (isTerminal(state)) return `${agent}: ${WORDS[state]}`;
+  const isUntouched = state === "offered" || state === "fetching";
+  const asked = isUntouched ? "is asked to stop" : "has begun to activate it: it is asked to go back";
+  const when = contact === "online" ? "" : ", when it is in contact again";
+  return stopRequested === null ? `${agent}: ${WORDS[state]}` : `${agent} ${asked}${when}`;
 }
 
 /** `nuc | starting units` */
@@ -57,7 +84,9 @@ export function summarize(deployment: DeploymentDto): SummaryRow {
     agent: deployment.agent,
     outcome: isParked ? "queued" : WORDS[deployment.state],
     duration: formatElapsed(deployment.startedAt ?? deployment.createdAt, deployment.finishedAt),
-    reason: isParked ? "offline: takes it when it returns" : cleanLogText(deployment.reason ?? ""),
+    reason: isParked
+      ? "offline: takes it when it returns"
+      : `${cleanLogText(deployment.reason ?? "")}${describeRetry(deployment)}`.trim(),
   };
 }
 

@@ -1,5 +1,6 @@
 /** `nixdeploy agents`: the registered agents and what runs on them. */
 import type { AgentDto } from "../api.ts";
+import { describePutOff } from "../client/follow-text.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { storePathName } from "../nix/store-path.ts";
 import { formatCount } from "../quantity.ts";
@@ -47,8 +48,10 @@ export function formatAgents(agents: readonly AgentDto[]): string {
   );
 }
 
-function formatDeployment({ state, storePath, startedOnDevice }: NonNullable<AgentDto["deployment"]>): string {
-  return `${state} ${storePathName(storePath)}${startedOnDevice ? " (started on the device)" : ""}`;
+function formatDeployment(deployment: NonNullable<AgentDto["deployment"]>): string {
+  const { state, storePath, startedOnDevice } = deployment;
+  const putOff = state === "queued" ? describePutOff(deployment) : "";
+  return `${state} ${storePathName(storePath)}${startedOnDevice ? " (started on the device)" : ""}${putOff}`;
 }
 
 /** What a person should look at, briefly; "" when there is nothing. */

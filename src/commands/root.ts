@@ -33,6 +33,8 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "Deploy store paths to agents and follow until the end",
     load: () => import("./activate.ts"),
   },
+  { name: "retry", summary: "Try again what did not succeed", load: () => import("./retry.ts") },
+  { name: "cancel", summary: "Cancel deployments that wait or run", load: () => import("./cancel.ts") },
   {
     name: "agent",
     summary: "Run the agent that keeps a profile of this device up to date",

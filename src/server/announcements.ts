@@ -22,6 +22,7 @@ import {
   insertRollout,
 } from "./database/deployments.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
+import { FIRST_ATTEMPT } from "./start-rollout.ts";
 import { applyEvent, rolloutTopic } from "./transition.ts";
 
 export type AnnouncementDeps = {
@@ -127,6 +128,8 @@ async function insert(
     phase_ms: "{}",
     journal_through: 0,
     started_on_device: 1,
+    fault: null,
+    ...FIRST_ATTEMPT,
   });
   await insertEvent(transaction, {
     deployment_id: announced.deploymentId,

@@ -1,13 +1,14 @@
 /** Rows of the database as the API shows them. One converter per kind, named `…ToDto`. */
 import { createHash } from "node:crypto";
 import type { AgentDto, CacheDto, DeploymentDto, RolloutDto, TokenDto } from "../api.ts";
-import { parsePhaseDurations } from "../deployment.ts";
+import { isTerminal, parsePhaseDurations } from "../deployment.ts";
 import type { WorkspaceName } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
 import { machineStateSchema } from "../protocol.ts";
 import { type AgentRow, findAgent } from "./database/agents.ts";
 import {
   type DeploymentRow,
+  findRetry,
   loadRolloutDeployments,
   type RecentDeployments,
   type RolloutRow,
@@ -68,6 +69,8 @@ export function agentToDto(
             state: latest.state,
             storePath: latest.store_path,
             startedOnDevice: latest.started_on_device === 1,
+            attempt: latest.attempt,
+            notBefore: formatTime(latest.not_before_ms),
           },
   };
 }
@@ -112,9 +115,22 @@ export async function deploymentToDto(services: Services, row: DeploymentRow): P
     fetchedBytes: row.fetched_bytes,
     exitCode: row.exit_code,
     phaseMs: parsePhaseDurations(row.phase_ms),
+    fault: row.fault,
+    stopRequested: row.stop_requested,
+    attempt: row.attempt,
+    notBefore: formatTime(row.not_before_ms),
+    retryOf: row.retry_of,
+    retriedBy: await retryToDto(services, row),
     startedOnDevice: row.started_on_device === 1,
     url: `${services.publicUrl()}/deployments/${row.id}`,
   };
+}
+
+async function retryToDto(services: Services, row: DeploymentRow): Promise<DeploymentDto["retriedBy"]> {
+  const retry = isTerminal(row.state) ? await findRetry(services.database, row.id) : null;
+  if (retry === null) return null;
+  const { id, rollout_id: rollout, state } = retry;
+  return { id, rollout, state, notBefore: formatTime(retry.not_before_ms) };
 }
 
 async function workspaceName(services: Services, workspaceId: string) {

@@ -47,7 +47,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const { credentialKey } = await ensureFirstStart(deps);
   const registry = createAgentRegistry(clock);
   const bus = createBus();
-  const dispatcher = createDispatcher({ database, registry, bus, clock });
+  const dispatcher = createDispatcher({ database, registry, bus, clock, log });
   await dispatcher.recover();
   const authenticator = createAuthenticator({ database, clock, credentialKey });
   const services: Services = {
@@ -78,6 +78,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     },
     async [Symbol.asyncDispose]() {
       for (const session of sessions) await session.closed();
+      await dispatcher[Symbol.asyncDispose]();
       await services.uploads[Symbol.asyncDispose]();
       await database.destroy();
     },

@@ -1,13 +1,16 @@
 /**
  * Brings deployments to agents: offers what is queued to an agent that is connected and free, asks one to stop, and
  * takes offers back when contact is lost. Everything is restated from the database, so calling it once too often is
- * harmless.
+ * harmless. What may not be offered yet has a timer while its agent is connected; who logs in gets a new one.
  */
 import { z } from "zod";
+import { describeError } from "../errors.ts";
+import type { Logger } from "../log.ts";
 import type { AgentId, DeploymentId } from "../names.ts";
 import { activationPolicySchema } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
 import type { AgentRegistry, LiveAgent } from "./agent-registry.ts";
+import { type AgentTimers, createAgentTimers } from "./agent-timers.ts";
 import type { Bus } from "./bus.ts";
 import {
   type DeploymentRow,
@@ -19,9 +22,10 @@ import {
   listRunningOnDevice,
 } from "./database/deployments.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
+import { waitMsOf } from "./requeue.ts";
 import { applyEvent, rolloutTopic } from "./transition.ts";
 
-export type Dispatcher = {
+export type Dispatcher = AsyncDisposable & {
   /** Sends what this agent should know now: a request to stop, or an offer. Does nothing when it is not connected. */
   dispatch(agentId: AgentId): Promise<void>;
   /** After a login: settles what the agent no longer knows, then dispatches. */
@@ -46,6 +50,7 @@ export type DispatcherDeps = {
   readonly registry: AgentRegistry;
   readonly bus: Bus;
   readonly clock: Clock;
+  readonly log: Logger;
 };
 
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
@@ -57,12 +62,22 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       if (current !== null) return current;
       const queued = await findQueued(transaction, agentId);
       if (queued === null) return null;
+      const waitMs = waitMsOf(queued, deps.clock.nowMs());
+      if (waitMs > 0) {
+        timers.set(agentId, waitMs);
+        return null;
+      }
       return await applyEvent(transaction, queued, { event: { type: "offer" }, atMs: deps.clock.nowMs() });
     });
     if (running === null) return;
     deps.bus.publish(rolloutTopic(running.rollout_id));
     restate(agent, running);
   };
+  const timers: AgentTimers = createAgentTimers(deps.clock, async (agentId) => {
+    await dispatch(agentId).catch((error: unknown) => {
+      deps.log.error("cannot offer what was put off", { reason: describeError(error) });
+    });
+  });
   return {
     dispatch,
     async welcome(agentId, remembered) {
@@ -73,6 +88,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       await dispatch(agentId);
     },
     async contactLost(agentId) {
+      timers.clear(agentId);
       const row = await deps.database.transaction().execute(async (transaction) => {
         const running = await findRunning(transaction, agentId);
         return running === null ? null : await takeBack(transaction, running, deps);
@@ -86,6 +102,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
         for (const row of await listOffered(transaction)) await takeBack(transaction, row, deps);
       });
     },
+    [Symbol.asyncDispose]: () => timers[Symbol.asyncDispose](),
   };
 }
 
@@ -101,6 +118,7 @@ function restate(agent: LiveAgent, row: DeploymentRow): void {
       rollbackScript: row.rollback_script,
       policy: activationPolicySchema.parse(JSON.parse(row.policy)),
       healthChecks: healthChecksSchema.parse(JSON.parse(row.health_checks)),
+      ...(row.lifts_quarantine === 1 ? { retry: true } : {}),
     });
   }
 }

@@ -5,11 +5,12 @@
 import type { LogLine } from "../api.ts";
 import type { AgentId, DeploymentId } from "../names.ts";
 import type { ReportEntry } from "../protocol.ts";
-import type { Clock } from "../runtime.ts";
+import type { Clock, Random } from "../runtime.ts";
 import type { Bus } from "./bus.ts";
 import { type DeploymentRow, findDeployment, updateDeployment } from "./database/deployments.ts";
 import { insertLogLines } from "./database/logs.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
+import { requeueIfWanted } from "./requeue.ts";
 import { applyEvent, rolloutTopic } from "./transition.ts";
 
 export type ReportResult = {
@@ -20,7 +21,7 @@ export type ReportResult = {
 };
 
 export async function takeReport(
-  deps: { readonly database: CoordinatorDatabase; readonly bus: Bus; readonly clock: Clock },
+  deps: { readonly database: CoordinatorDatabase; readonly bus: Bus; readonly clock: Clock; readonly random: Random },
   report: { readonly agentId: AgentId; readonly deploymentId: DeploymentId; readonly entries: readonly ReportEntry[] },
 ): Promise<ReportResult> {
   const before = await findDeployment(deps.database, report.deploymentId);
@@ -31,7 +32,10 @@ export async function takeReport(
   const after = await deps.database.transaction().execute(async (transaction) => {
     const row = await findDeployment(transaction, report.deploymentId);
     if (row === null) throw new Error(`deployment ${report.deploymentId} vanished`);
-    return await store(transaction, row, nextEntries(row.journal_through, report.entries), deps.clock.nowMs());
+    return await store(transaction, row, nextEntries(row.journal_through, report.entries), {
+      nowMs: deps.clock.nowMs(),
+      random: deps.random,
+    });
   });
   deps.bus.publish(rolloutTopic(after.rollout_id));
   return { through: after.journal_through, ended: after.finished_ms !== null };
@@ -44,11 +48,13 @@ export function nextEntries(through: number, entries: readonly ReportEntry[]): r
   return next;
 }
 
+type Now = { readonly nowMs: number; readonly random: Random };
+
 async function store(
   transaction: CoordinatorDatabase,
   row: DeploymentRow,
   entries: readonly ReportEntry[],
-  nowMs: number,
+  now: Now,
 ): Promise<DeploymentRow> {
   const last = entries.at(-1);
   if (last === undefined) return row;
@@ -60,7 +66,7 @@ async function store(
   await insertLogLines(transaction, { deploymentId: row.id, rolloutId: row.rollout_id, lines });
   await updateDeployment(transaction, row.id, { journal_through: last.n });
   let current: DeploymentRow = { ...row, journal_through: last.n };
-  for (const entry of entries) current = await applyEntry(transaction, current, entry, nowMs);
+  for (const entry of entries) current = await applyEntry(transaction, current, entry, now);
   return current;
 }
 
@@ -68,13 +74,16 @@ async function applyEntry(
   transaction: CoordinatorDatabase,
   row: DeploymentRow,
   entry: ReportEntry,
-  nowMs: number,
+  now: Now,
 ): Promise<DeploymentRow> {
   switch (entry.type) {
     case "log":
       return row;
     case "phase": {
-      const after = await applyEvent(transaction, row, { event: { type: "phase", phase: entry.phase }, atMs: nowMs });
+      const after = await applyEvent(transaction, row, {
+        event: { type: "phase", phase: entry.phase },
+        atMs: now.nowMs,
+      });
       if (after === row || entry.previousPath === null) return after;
       await updateDeployment(transaction, row.id, { previous_path: entry.previousPath });
       return { ...after, previous_path: entry.previousPath };
@@ -82,7 +91,7 @@ async function applyEntry(
     case "outcome": {
       const after = await applyEvent(transaction, row, {
         event: { type: "outcome", outcome: entry.outcome, reason: entry.reason },
-        atMs: endedMs(row, entry, nowMs),
+        atMs: endedMs(row, entry, now.nowMs),
       });
       if (after === row) return row;
       const facts = {
@@ -90,9 +99,12 @@ async function applyEntry(
         fetched_bytes: entry.fetchedBytes,
         exit_code: entry.exitCode,
         phase_ms: JSON.stringify(entry.phaseMs),
+        fault: entry.fault ?? null,
       };
       await updateDeployment(transaction, row.id, facts);
-      return { ...after, ...facts };
+      const ended = { ...after, ...facts };
+      await requeueIfWanted(transaction, { before: row, after: ended }, now);
+      return ended;
     }
     default:
       return entry satisfies never;

@@ -4,30 +4,21 @@
  */
 import type { z } from "zod";
 import type { createRolloutSchema } from "../api.ts";
-import type { ActivationPolicy } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
 import { describeClash, type HealthCheck, storePathOf } from "../health-check.ts";
-import { drawId, parseAgentName, parseDeploymentId, parseRolloutId, type TokenId } from "../names.ts";
+import { parseAgentName, type TokenId } from "../names.ts";
 import { quoteExcerpt } from "../nix/parse-error.ts";
 import { parseStorePath, type StorePath, storePathHash } from "../nix/store-path.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { AgentRegistry } from "./agent-registry.ts";
 import type { Bus } from "./bus.ts";
 import { type AgentRow, listAgents } from "./database/agents.ts";
-import {
-  type DeploymentRow,
-  findQueued,
-  findRunning,
-  insertDeployment,
-  insertEvent,
-  insertRollout,
-  type RolloutRow,
-} from "./database/deployments.ts";
+import type { RolloutRow } from "./database/deployments.ts";
 import { findMissingPaths, loadClosure } from "./database/paths.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import { loadWorkspaceCache, type WorkspaceRow } from "./database/workspaces.ts";
 import type { Dispatcher } from "./dispatcher.ts";
-import { applyEvent, rolloutTopic } from "./transition.ts";
+import { FIRST_ATTEMPT, startRollout } from "./start-rollout.ts";
 
 export type RolloutDeps = {
   readonly database: CoordinatorDatabase;
@@ -62,34 +53,22 @@ export async function createRollout(
     });
   }
   const sizes = await closureSizes(deps.database, assignments, workspace);
-  const nowMs = deps.clock.nowMs();
-  const rollout: RolloutRow = {
-    id: parseRolloutId(drawId(deps.random)),
+  return await startRollout(deps, {
     workspace_id: workspace.id,
-    created_ms: nowMs,
     token_id: asked.tokenId,
     description: request.description ?? null,
     origin: JSON.stringify(request.origin ?? {}),
-  };
-  const touched = new Set([rollout.id]);
-  await deps.database.transaction().execute(async (transaction) => {
-    await insertRollout(transaction, rollout);
-    for (const assignment of assignments) {
-      for (const row of await makeRoom(transaction, assignment.agent, nowMs)) touched.add(row.rollout_id);
-      const closureSizeBytes = sizes.get(assignment.storePath) ?? 0;
-      await insertQueued(transaction, {
-        deps,
-        rollout,
-        assignment,
-        mode: request.mode,
-        policy: request.policy ?? {},
-        closureSizeBytes,
-      });
-    }
+    deployments: assignments.map(({ agent, storePath, rollbackScript, healthChecks }) => ({
+      ...FIRST_ATTEMPT,
+      agent_id: agent.id,
+      store_path: storePath,
+      mode: request.mode,
+      rollback_script: rollbackScript,
+      policy: JSON.stringify(request.policy ?? {}),
+      health_checks: JSON.stringify(healthChecks),
+      closure_size_bytes: sizes.get(storePath) ?? 0,
+    })),
   });
-  for (const rolloutId of touched) deps.bus.publish(rolloutTopic(rolloutId));
-  for (const { agent } of assignments) await deps.dispatcher.dispatch(agent.id);
-  return rollout;
 }
 
 async function checkRequest(
@@ -146,10 +125,11 @@ function describeUnknownAgent(name: string, workspace: WorkspaceRow): string {
   return `agent ${name}: no such agent in workspace ${workspace.name} (an agent registers at its first contact)`;
 }
 
-async function describeAbsentPaths(
+/** @returns a fault for each path that is not in the workspace's cache */
+export async function describeAbsentPaths(
   database: CoordinatorDatabase,
   paths: ReadonlySet<StorePath | null>,
-  workspace: WorkspaceRow,
+  workspace: Pick<WorkspaceRow, "id">,
 ): Promise<readonly string[]> {
   const cache = await loadWorkspaceCache(database, workspace.id);
   const wanted = [...paths].filter((path) => path !== null);
@@ -177,63 +157,4 @@ async function closureSizes(
     );
   }
   return sizes;
-}
-
-/** The one that waited gives way; an offer that nobody has accepted yet is asked back. */
-async function makeRoom(
-  transaction: CoordinatorDatabase,
-  agent: AgentRow,
-  nowMs: number,
-): Promise<readonly DeploymentRow[]> {
-  const queued = await findQueued(transaction, agent.id);
-  const running = await findRunning(transaction, agent.id);
-  const older = [queued, running?.state === "offered" ? running : null].filter((row) => row !== null);
-  for (const row of older) await applyEvent(transaction, row, { event: { type: "supersede" }, atMs: nowMs });
-  return older;
-}
-
-async function insertQueued(
-  transaction: CoordinatorDatabase,
-  made: {
-    readonly deps: RolloutDeps;
-    readonly rollout: RolloutRow;
-    readonly assignment: Assignment;
-    readonly mode: DeploymentRow["mode"];
-    readonly policy: ActivationPolicy;
-    readonly closureSizeBytes: number;
-  },
-): Promise<void> {
-  const { rollout, assignment } = made;
-  const id = parseDeploymentId(drawId(made.deps.random));
-  await insertDeployment(transaction, {
-    id,
-    rollout_id: rollout.id,
-    workspace_id: rollout.workspace_id,
-    agent_id: assignment.agent.id,
-    store_path: assignment.storePath,
-    mode: made.mode,
-    rollback_script: assignment.rollbackScript,
-    policy: JSON.stringify(made.policy),
-    health_checks: JSON.stringify(assignment.healthChecks),
-    state: "queued",
-    stop_requested: null,
-    reason: null,
-    previous_path: null,
-    created_ms: rollout.created_ms,
-    started_ms: null,
-    finished_ms: null,
-    closure_size_bytes: made.closureSizeBytes,
-    fetched_bytes: null,
-    exit_code: null,
-    phase_ms: "{}",
-    journal_through: 0,
-    started_on_device: 0,
-  });
-  await insertEvent(transaction, {
-    deployment_id: id,
-    rollout_id: rollout.id,
-    at_ms: rollout.created_ms,
-    state: "queued",
-    reason: null,
-  });
 }

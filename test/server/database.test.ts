@@ -112,6 +112,11 @@ const COLUMNS: Columns = {
     phase_ms: "text",
     journal_through: "integer",
     started_on_device: "integer",
+    fault: "text?",
+    retry_of: "text?",
+    attempt: "integer",
+    not_before_ms: "integer?",
+    lifts_quarantine: "integer",
   },
   deployment_events: {
     id: "integer",

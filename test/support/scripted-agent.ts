@@ -137,7 +137,7 @@ export const phaseEntry = (phase: Extract<ReportEntryInput, { type: "phase" }>["
 export const outcomeEntry = (
   outcome: Extract<ReportEntryInput, { type: "outcome" }>["outcome"],
   reason = `it ${outcome}`,
-): EntryContent => ({
+): Extract<EntryContent, { type: "outcome" }> => ({
   type: "outcome",
   outcome,
   reason,

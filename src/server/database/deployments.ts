@@ -103,6 +103,12 @@ export async function countAnnounced(
   return rows.length;
 }
 
+/** What tries this one again, the latest if there are several. */
+export async function findRetry(database: CoordinatorDatabase, id: DeploymentId): Promise<DeploymentRow | null> {
+  const query = database.selectFrom("deployments").selectAll().where("retry_of", "=", id);
+  return (await query.orderBy("number", "desc").limit(1).executeTakeFirst()) ?? null;
+}
+
 /** Offers that no agent has accepted, of every agent. */
 export async function listOffered(database: CoordinatorDatabase): Promise<readonly DeploymentRow[]> {
   return await database

@@ -11,7 +11,7 @@
  * only one version after the one that can read it.
  */
 import { sql } from "kysely";
-import { DEPLOYMENT_STATES, MODES } from "../../deployment.ts";
+import { DEPLOYMENT_STATES, FAULTS, MODES } from "../../deployment.ts";
 import { TOKEN_KINDS } from "../../token.ts";
 import { lockForMigration, strictTable } from "./dialect.ts";
 import type { CoordinatorDatabase } from "./schema.ts";
@@ -127,6 +127,11 @@ export const migrations: readonly Migration[] = [
         "phase_ms text not null",
         "journal_through integer not null",
         "started_on_device integer not null default 0 check (started_on_device in (0, 1))",
+        `fault text ${oneOf("fault", FAULTS)}`,
+        "retry_of text references deployments (id)",
+        "attempt integer not null default 1",
+        "not_before_ms integer",
+        "lifts_quarantine integer not null default 0 check (lifts_quarantine in (0, 1))",
       ]),
       // Allowed: one queued beside one running. Blocked: two queued, two running. What is started on the device is in
       // turn with the others there, not here.
@@ -134,6 +139,7 @@ export const migrations: readonly Migration[] = [
       `create unique index deployments_one_running on deployments (agent_id) where state in ${RUNNING} and started_on_device = 0`,
       "create index deployments_by_rollout on deployments (rollout_id)",
       "create index deployments_by_agent on deployments (agent_id, number)",
+      "create index deployments_by_retry on deployments (retry_of) where retry_of is not null",
       "create index deployments_by_workspace on deployments (workspace_id, number)",
       strictTable("deployment_events", [
         "id integer not null primary key autoincrement",

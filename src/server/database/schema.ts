@@ -3,7 +3,7 @@
  * Times are integer milliseconds since the epoch (`*_ms`), booleans are 0 or 1, JSON is text.
  */
 import type { Generated, Kysely } from "kysely";
-import type { DeploymentState, Mode } from "../../deployment.ts";
+import type { DeploymentState, Fault, Mode } from "../../deployment.ts";
 import type { AgentId, AgentName, CacheName, DeploymentId, RolloutId, TokenId, WorkspaceName } from "../../names.ts";
 import type { FileHash, NarHash } from "../../nix/hash.ts";
 import type { StorePath, StorePathHash } from "../../nix/store-path.ts";
@@ -120,6 +120,15 @@ export type Schema = {
     journal_through: number;
     /** Somebody at the machine did, and its agent announced it: neither queued nor offered, and no place taken. */
     started_on_device: number;
+    fault: Fault | null;
+    /** The deployment that this one tries again. */
+    retry_of: DeploymentId | null;
+    /** Counts from 1 up where the coordinator tries again by itself. */
+    attempt: number;
+    /** Not offered earlier; null: at once. */
+    not_before_ms: number | null;
+    /** A person wants it, whatever it did on this device before. */
+    lifts_quarantine: number;
   };
   deployment_events: {
     id: Generated<number>;

@@ -1,9 +1,10 @@
-/** /api/v1/rollouts and /api/v1/deployments: start, look at, follow, read the log. */
+/** /api/v1/rollouts and /api/v1/deployments: start, try again, cancel, look at, follow, read the log. */
 
-import { createRolloutSchema, type DeploymentDto } from "../../api.ts";
+import { cancellationSchema, createRolloutSchema, type DeploymentDto, retrySchema } from "../../api.ts";
 import { NixdeployError } from "../../errors.ts";
-import { type AgentId, parseAgentName, parseDeploymentId, parseRolloutId } from "../../names.ts";
+import { type AgentId, parseAgentName, parseDeploymentId, parseRolloutId, type WorkspaceName } from "../../names.ts";
 import { mayDo, type Right } from "../authorization.ts";
+import { cancelDeployments } from "../cancellations.ts";
 import { deploymentToDto, rolloutToDto } from "../convert.ts";
 import { findAgentByName } from "../database/agents.ts";
 import {
@@ -16,6 +17,7 @@ import {
 import { loadLogLines } from "../database/logs.ts";
 import { followRollout } from "../follow.ts";
 import { notFound } from "../problem.ts";
+import { startRetry } from "../retries.ts";
 import { createRollout } from "../rollouts.ts";
 import type { Services } from "../services.ts";
 import {
@@ -48,6 +50,33 @@ export function createDeploymentRoutes(services: Services) {
     const rollout = await findTargetRollout(services, context, "watch");
     return followRollout(services, { rolloutId: rollout.id, only: null, request: context.req.raw });
   });
+  routes.post("/retries", async (context) => {
+    const request = await readBody(context, retrySchema);
+    const principal = context.get("principal");
+    const rollout = await startRetry(services, {
+      words: request.of,
+      workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
+      tokenId: principal.kind === "token" ? principal.tokenId : null,
+      origin: request.origin === undefined ? null : JSON.stringify(request.origin),
+      nowMs: services.clock.nowMs(),
+    });
+    services.log.info("rollout started", { id: rollout.id, retryOf: request.of.join(" ").slice(0, 200) });
+    return context.json(await rolloutToDto(services, rollout), 201);
+  });
+  routes.post("/cancellations", async (context) => {
+    const request = await readBody(context, cancellationSchema);
+    const rows = await cancelDeployments(services, {
+      words: request.of,
+      workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
+    });
+    services.log.info("cancelled", {
+      deployments: rows
+        .map((row) => row.id)
+        .join(" ")
+        .slice(0, 200),
+    });
+    return context.json({ deployments: await toDtos(services, rows) });
+  });
   routes.get("/deployments", async (context) => {
     const workspaces = await visibleWorkspaces(services, context, "watch");
     const limit = readCount(context, { name: "limit", fallback: 50, max: LIST_LIMIT_MAX });
@@ -59,9 +88,7 @@ export function createDeploymentRoutes(services: Services) {
         : { agentIds: await findAgentIds(services, { workspaceIds, agentName }) }),
       limit,
     });
-    const deployments: DeploymentDto[] = [];
-    for (const row of rows) deployments.push(await deploymentToDto(services, row));
-    return context.json({ deployments });
+    return context.json({ deployments: await toDtos(services, rows) });
   });
   routes.get("/deployments/:id", async (context) => {
     return context.json(await deploymentToDto(services, await findTargetDeployment(services, context, "watch")));
@@ -78,6 +105,23 @@ export function createDeploymentRoutes(services: Services) {
     return followRollout(services, { rolloutId: row.rollout_id, only: row.id, request: context.req.raw });
   });
   return routes;
+}
+
+async function toDtos(services: Services, rows: readonly DeploymentRow[]): Promise<DeploymentDto[]> {
+  const deployments: DeploymentDto[] = [];
+  for (const row of rows) deployments.push(await deploymentToDto(services, row));
+  return deployments;
+}
+
+/** The named workspace, or else all in which the caller has the right. */
+async function workspaceIdsFor(
+  services: Services,
+  context: RouteContext,
+  target: { readonly name: WorkspaceName | undefined; readonly right: Right },
+): Promise<readonly string[]> {
+  const { name, right } = target;
+  if (name !== undefined) return [(await findTargetWorkspace(services, context, { name, right })).id];
+  return [...(await visibleWorkspaces(services, context, right)).keys()];
 }
 
 /** The agents of this name, at most one in each workspace. */

@@ -1,0 +1,47 @@
+/** `nixdeploy retry`: a new rollout of what did not succeed, followed like that of `activate`. */
+import { readOrigin } from "../client/origin.ts";
+import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
+import { parseWorkspaceName } from "../names.ts";
+import { defineNixdeployCommand } from "./args.ts";
+import { FOLLOW_ARGS, followStartedRollout } from "./follow-rollout.ts";
+import { openCoordinator } from "./open-coordinator.ts";
+
+export const command = defineNixdeployCommand({
+  name: "retry",
+  summary: "Try again what did not succeed",
+  details:
+    "Of a rollout, those of its deployments that ended failed, rolled back, degraded, cancelled or expired and have no " +
+    "newer one behind them; of an agent, its latest; a deployment by its id, whatever came after it. Mode and policy are as they were. " +
+    "A device that holds the version back because it failed there before tries it all the same. Ends as `activate` does.",
+  examples: [
+    { comment: "What failed of a rollout", command: "nixdeploy retry ROLLOUT" },
+    { comment: "The latest on one device", command: "nixdeploy retry nuc" },
+  ],
+  args: {
+    ...FOLLOW_ARGS,
+    workspace: {
+      type: "string",
+      valueHint: "NAME",
+      parse: parseWorkspaceName,
+      description: "Where the agents are (default: wherever the token may)",
+    },
+  },
+  positionals: {
+    what: { label: "ID|AGENT", description: "Rollout, deployment or agent", required: true, repeatable: true },
+  },
+  async run({ args, context }) {
+    await using coordinator = await openCoordinator(context, "activate");
+    const { workspace } = args;
+    const origin = readOrigin(context.env);
+    const request = {
+      of: [...args.what],
+      ...(workspace === undefined ? {} : { workspace }),
+      ...(origin === undefined ? {} : { origin }),
+    };
+    const rollout = await coordinator.retry(request, context.signal);
+    await followStartedRollout(context, {
+      ...{ coordinator, rollout, async: args.async, timeoutMs: args.timeoutMs },
+      extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
+    });
+  },
+});
