@@ -8,6 +8,7 @@ import {
   agentSchema,
   type CacheDto,
   cacheSchema,
+  cancellationSchema,
   createdTokenSchema,
   createRolloutSchema,
   createTokenSchema,
@@ -18,6 +19,7 @@ import {
   missingRequestSchema,
   publishRequestSchema,
   type RolloutDto,
+  retrySchema,
   rolloutSchema,
   statusSchema,
   type TokenDto,
@@ -85,6 +87,12 @@ export const FAKE_TOKEN = formatToken("admin", parseTokenId("0123456789abcdef"),
 type Follower = { readonly send: (text: string) => void };
 type Handler = (request: Request, url: URL, match: RegExpExecArray) => Response | Promise<Response>;
 type Route = { readonly method: string; readonly path: RegExp; readonly handle: Handler };
+
+function nothingToDo(what: string, words: readonly string[]): NixdeployError {
+  return new NixdeployError("refused", `cannot ${what}: nothing was done`, {
+    details: words.map((word) => `${word}: no`),
+  });
+}
 
 export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): FakeCoordinator {
   const cache = createMemoryCache();
@@ -227,6 +235,25 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
       rollouts.push(rollout);
       for (const data of rollout.deployments) emit([rollout.id, data.id], { event: "deployment", data });
       return Response.json(rollout, { status: 201 });
+    }),
+    route("POST", "/api/v1/retries", async (request) => {
+      const asked = retrySchema.parse(await request.json());
+      const bad = rollouts.at(-1)?.deployments.filter(({ state }) => isTerminal(state) && state !== "succeeded") ?? [];
+      if (bad.length === 0) throw nothingToDo("try again", asked.of);
+      const agents = Object.fromEntries(bad.map(({ agent, storePath }) => [agent, storePath]));
+      const rollout = createRollout({ agents, mode: "switch" });
+      rollouts.push(rollout);
+      return Response.json(rollout, { status: 201 });
+    }),
+    route("POST", "/api/v1/cancellations", async (request) => {
+      const asked = cancellationSchema.parse(await request.json());
+      const live = rollouts.at(-1)?.deployments.filter(({ state }) => !isTerminal(state)) ?? [];
+      if (live.length === 0) throw nothingToDo("cancel", asked.of);
+      const after = live.map(
+        (each): DeploymentDto =>
+          each.state === "queued" ? { ...each, state: "cancelled" } : { ...each, stopRequested: "cancelled" },
+      );
+      return Response.json({ deployments: after });
     }),
     route("GET", "/api/v1/rollouts/(\\w+)", (_request, _url, [, id]) => {
       const rollout = rollouts.find((each) => each.id === id);

@@ -1,0 +1,109 @@
+/** `retry` and `cancel` against a coordinator that does as the test says: what is printed where, and the exit codes. */
+import { describe, expect, test } from "bun:test";
+import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
+import { FAKE_TOKEN, type FakeCoordinator, startFakeCoordinator } from "../support/fake-coordinator.ts";
+import { rolloutResultSchema } from "../support/results.ts";
+import { type RunningCommand, startCommand } from "../support/run-command.ts";
+import { waitFor } from "../support/wait-for.ts";
+
+const SYSTEM = `/nix/store/${EXAMPLE_HASH_PART}-system`;
+
+function start(fake: FakeCoordinator, ...words: readonly string[]): RunningCommand {
+  return startCommand(words, { env: { NIXDEPLOY_URL: fake.url, NIXDEPLOY_ACTIVATE_TOKEN: FAKE_TOKEN } });
+}
+
+/** Two agents, of which the second could not take its deployment. */
+async function startFailed(): Promise<FakeCoordinator> {
+  const fake = startFakeCoordinator();
+  for (const agent of ["nuc", "tv"]) fake.addAgent(agent);
+  await start(fake, "activate", "--async", `nuc=${SYSTEM}`, `tv=${SYSTEM}`).result;
+  fake.setDeployment("nuc", { state: "succeeded" });
+  fake.setDeployment("tv", { state: "failed", reason: "The disk is full." });
+  return fake;
+}
+
+describe("retry", () => {
+  test("follows the new rollout to its end, like activate", async () => {
+    await using fake = await startFailed();
+    const command = start(fake, "retry", "tv");
+    await waitFor("it to follow", () => fake.followers > 0);
+    fake.setDeployment("tv", { state: "succeeded" });
+    const { exitCode, stdout, stderr } = await command.result;
+    expect(exitCode).toBe(0);
+    expect(stdout.replace(/ +/g, " ")).toBe("AGENT OUTCOME DURATION REASON\ntv succeeded 12 s\n");
+    expect(stderr).toContain(`tv: queued ${SYSTEM}`);
+  });
+
+  test("that fails again ends with 1", async () => {
+    await using fake = await startFailed();
+    const command = start(fake, "retry", "tv", "--json");
+    await waitFor("it to follow", () => fake.followers > 0);
+    fake.setDeployment("tv", { state: "rolled-back", reason: "It broke." });
+    const { exitCode, stdout, stderr } = await command.result;
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain("cannot deploy to tv");
+    expect(rolloutResultSchema.parse(JSON.parse(stdout)).deployments).toMatchObject([{ state: "rolled-back" }]);
+  });
+
+  test("with --async waits for nothing; its time that is up is 75", async () => {
+    await using fake = await startFailed();
+    const started = await start(fake, "retry", "tv", "--async").result;
+    expect([started.exitCode, started.stdout]).toEqual([0, expect.stringMatching(/^\w{16}\n$/)]);
+    fake.setDeployment("tv", { state: "failed", reason: "The disk is full." });
+    expect((await start(fake, "retry", "tv", "--timeout", "1s").result).exitCode).toBe(75);
+  });
+
+  test("of what succeeded, or of nothing, is refused", async () => {
+    await using fake = await startFailed();
+    fake.setDeployment("tv", { state: "succeeded" });
+    const refused = await start(fake, "retry", "nuc", "tv").result;
+    expect(refused.exitCode).toBe(1);
+    expect(refused.stderr).toContain("nuc: no");
+    expect((await start(fake, "retry").result).exitCode).toBe(2);
+  });
+});
+
+describe("cancel", () => {
+  test("says of each what it has come to", async () => {
+    await using fake = startFakeCoordinator();
+    for (const agent of ["a", "b", "c", "d"]) fake.addAgent(agent);
+    await start(fake, "activate", "--async", ...["a", "b", "c", "d"].map((agent) => `${agent}=${SYSTEM}`)).result;
+    fake.setDeployment("b", { state: "fetching" });
+    fake.setDeployment("c", { state: "confirming" });
+    fake.setDeployment("d", { state: "offered", contact: "unknown" });
+    const { exitCode, stdout } = await start(fake, "cancel", "a").result;
+    expect(exitCode).toBe(0);
+    expect(stdout.split("\n").slice(0, -1)).toEqual([
+      "a: cancelled",
+      "b is asked to stop",
+      "c has begun to activate it: it is asked to go back",
+      "d is asked to stop, when it is in contact again",
+    ]);
+    const { stdout: json } = await start(fake, "cancel", "a", "--json").result;
+    expect(JSON.parse(json)).toMatchObject({
+      deployments: [{ state: "cancelled" }, { stopRequested: "cancelled" }, {}, {}],
+    });
+  });
+
+  test("of what has ended, or of nothing, is refused", async () => {
+    await using fake = await startFailed();
+    const refused = await start(fake, "cancel", "nuc").result;
+    expect(refused.exitCode).toBe(1);
+    expect((await start(fake, "cancel").result).exitCode).toBe(2);
+  });
+});
+
+test("a rollback that is tried again says when, and agents show it", async () => {
+  await using fake = startFakeCoordinator();
+  fake.addAgent("nuc");
+  const command = start(fake, "activate", `nuc=${SYSTEM}`);
+  await waitFor("it to follow", () => fake.followers > 0);
+  const notBefore = "2026-11-22T13:05:59.000Z";
+  const retriedBy = { id: "bbbbbbbbbbbbbbbb", rollout: "ssssssssssssssss", state: "queued", notBefore } as const;
+  fake.setDeployment("nuc", { state: "rolled-back", reason: "Nobody logged in.", retriedBy });
+  const { exitCode, stdout, stderr } = await command.result;
+  expect(exitCode).toBe(1);
+  const words = "Nobody logged in. Tried again at 2026-11-22 13:05 UTC (rollout ssssssssssssssss).";
+  expect(stderr).toContain(`nuc: rolled back: ${words}`);
+  expect(stdout).toContain(words);
+});
