@@ -73,6 +73,23 @@ const RULES: Readonly<Record<string, Rule>> = {
     path: () => "rollouts",
     options: { json: { workspace: "default", agents: { nuc: PATH.storePath }, mode: "switch" } },
   },
+  "POST /retries": {
+    right: "activate",
+    path: async ({ server }) => {
+      await server.activate(PATH, "off");
+      await server.fetch("cancellations", { json: { of: ["off"] } });
+      return "retries";
+    },
+    options: { json: { of: ["off"], workspace: "default" } },
+  },
+  "POST /cancellations": {
+    right: "activate",
+    path: async ({ server }) => {
+      await server.activate(PATH, "off");
+      return "cancellations";
+    },
+    options: { json: { of: ["off"], workspace: "default" } },
+  },
   "GET /rollouts/:id": { right: "watch", path: ({ rollout }) => `rollouts/${rollout}` },
   "GET /rollouts/:id/follow": { right: "watch", path: ({ rollout }) => `rollouts/${rollout}/follow` },
   "GET /deployments": { right: "watch", isList: true, path: () => "deployments" },
@@ -113,6 +130,7 @@ beforeAll(async () => {
   const server = await createTestCoordinator();
   await server.push(PATH);
   const agent = await server.connectAgent("nuc");
+  await (await server.connectAgent("off")).disconnect();
   await addOtherWorkspace(server);
   for (const kind of TOKEN_KINDS) {
     for (const workspace of ["default", "other"]) {
