@@ -47,6 +47,7 @@ describe("rolled back for want of contact alone", () => {
       agents: { nuc: ONE.storePath },
       mode: "test",
       policy: { confirmWindowMs: 5_000 },
+      healthChecks: [{ name: "ssh", kind: "tcp", port: 22 }],
       origin: { commit: "abc" },
     };
     const first = rolloutSchema.parse(await (await expectOk(await server.fetch("rollouts", { json }))).json());
@@ -78,7 +79,10 @@ describe("rolled back for want of contact alone", () => {
     await waitFor("the offer", () => offersOf(agent).length === 2);
     const offer = agent.framesOf("offer")[1];
     expect(offer).toMatchObject({ deploymentId: again.id, mode: "test", policy: { confirmWindowMs: 5_000 } });
-    expect(offer?.retry).toBeUndefined();
+    const before = agent.framesOf("offer")[0];
+    if (before === undefined) throw new Error("there was no offer");
+    expect(offer).toEqual({ ...before, deploymentId: again.id });
+    expect([before.healthChecks?.length, offer?.retry]).toEqual([1, undefined]);
   });
 
   test("three times in a row, later each time, and then no more", async () => {
