@@ -18,6 +18,7 @@ import { parseFileHash, parseNarHash } from "./nix/hash.ts";
 import { parseStorePath, parseStorePathHash } from "./nix/store-path.ts";
 import { activationPolicySchema, parsedListWith, parsedWith, storePathSchema } from "./protocol.ts";
 import { TOKEN_KINDS } from "./token.ts";
+import { unitChangesSchema } from "./unit-changes.ts";
 
 const count = z.number().int().nonnegative();
 const time = z.iso.datetime();
@@ -301,6 +302,8 @@ export const deploymentSchema = z.object({
     .object({ id: deploymentId, rollout: rolloutId, state: z.enum(DEPLOYMENT_STATES), notBefore: time.nullable() })
     .nullable()
     .default(null),
+  /** What a dry activation said it would do; null for everything else. */
+  unitChanges: unitChangesSchema.nullable().default(null),
   /** By somebody at the machine (`nixdeploy local`), not through the coordinator. */
   startedOnDevice: z.boolean().default(false),
   url: z.string(),

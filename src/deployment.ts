@@ -75,6 +75,8 @@ export type ActivationPolicy = {
   readonly inhibitors?: InhibitorPolicy | undefined;
   /** Reboot even where the boot loader cannot fall back by itself. */
   readonly allowUnprovenBoot?: boolean | undefined;
+  /** A NixOS system may lack the agent's unit, or the one that goes back after a reboot. */
+  readonly allowAgentRemoval?: boolean | undefined;
 };
 
 /** Milliseconds spent in each phase, from the JSON that is kept of it; phases this version does not know are left out. */

@@ -28,6 +28,7 @@ import { FAULTS, INHIBITOR_POLICIES, MODES, OUTCOMES, PHASES } from "./deploymen
 import { HEALTH_CHECKS_MAX } from "./health-check.ts";
 import { parseAgentId, parseAgentName, parseCacheName, parseDeploymentId, parseWorkspaceName } from "./names.ts";
 import { parseStorePath } from "./nix/store-path.ts";
+import { unitChangesSchema } from "./unit-changes.ts";
 
 export const PROTOCOL_VERSION = 1;
 export const AGENT_CONNECT_PATH = "/api/v1/agent/connect";
@@ -155,6 +156,7 @@ export const activationPolicySchema = z.object({
   reboot: z.boolean().optional(),
   inhibitors: z.enum(INHIBITOR_POLICIES).optional(),
   allowUnprovenBoot: z.boolean().optional(),
+  allowAgentRemoval: z.boolean().optional(),
 });
 
 const entryBase = { n: z.number().int().positive(), atMs: count };
@@ -188,6 +190,8 @@ export const reportEntrySchema = z.discriminatedUnion("type", [
     phaseMs: z.partialRecord(z.enum(PHASES), count),
     /** Absent where nothing was touched, and where it is nobody's fault: a cancel, a power cut. */
     fault: z.enum(FAULTS).optional(),
+    /** What a dry activation says it would do. */
+    unitChanges: unitChangesSchema.optional(),
   }),
 ]);
 export type ReportEntry = z.output<typeof reportEntrySchema>;

@@ -12,12 +12,13 @@ import { readInhibitors } from "./activation/inhibitors.ts";
 import { listBootDifferences } from "./activation/kernel.ts";
 import { createDeadline } from "./activation/launch.ts";
 import type { ActivationRecord } from "./activation/record.ts";
-import { readRecord } from "./activation/record.ts";
+import { readRecord, removeRecord } from "./activation/record.ts";
 import { type SuperviseEnd, superviseActivation } from "./activation/supervise.ts";
 import { createServiceManager } from "./activation/systemd.ts";
+import { deliver } from "./deliver.ts";
 import { createHealthSenses, withoutProxyToThisMachine } from "./health-senses.ts";
 import { loadIdentity } from "./identity.ts";
-import { login } from "./login.ts";
+import { type LoginResult, login, type Proof } from "./login.ts";
 import { createMachine, type Machine, readTopNames } from "./machine.ts";
 import { runProgram } from "./process.ts";
 import { readProfile } from "./profile-link.ts";
@@ -49,7 +50,7 @@ export async function runLocalSupervisor(options: LocalSupervisorOptions): Promi
       env: withoutProxyToThisMachine(environment),
       ...{ clock, random: options.random, log: options.logger },
     });
-  return await superviseActivation({
+  const end = await superviseActivation({
     ...options,
     run: runProgram,
     bootClock: systemBootClock,
@@ -70,6 +71,21 @@ export async function runLocalSupervisor(options: LocalSupervisorOptions): Promi
     deadline: await createDeadline({ services, stateDirectory, agentName: record.agentName }),
     loginAsSupervisor: (current, signal) => loginAsSupervisor(current, { ...options, signal }),
   });
+  if (end !== "somebody-else-does") await deliverForRemovedAgent(options);
+  return end;
+}
+
+/** Whoever was killed on it is followed by another one, which finds nothing else to do. */
+async function deliverForRemovedAgent(options: LocalSupervisorOptions): Promise<void> {
+  const { stateDirectory, logger } = options;
+  const record = await readRecord(stateDirectory);
+  const isLive = record?.outcome === "succeeded" || record?.outcome === "degraded";
+  if (record?.removedAgentUnit === undefined || record.stage !== "finished" || !isLive) return;
+  const { deploymentId } = record;
+  const end = await deliver({ ...options, deploymentId, login: (signal) => loginFor(record, { ...options, signal }) });
+  if (end === "delivered") return await removeRecord(stateDirectory);
+  if (end === "an-agent-does") return;
+  logger.error(`the outcome was not delivered: it stays in ${stateDirectory}, for the next agent that runs there`);
 }
 
 function machineOf({ profilePath, environment, type, storePath }: ActivationRecord): Machine {
@@ -82,9 +98,23 @@ function machineOf({ profilePath, environment, type, storePath }: ActivationReco
 
 /** A login of its own, beside the agent's connection, only to prove that the coordinator can be reached. */
 async function loginAsSupervisor(record: ActivationRecord, options: LocalSupervisorOptions): Promise<boolean> {
-  const machine = machineOf(record);
   const { deploymentId } = record;
-  const result = await login({
+  const result = await loginFor(record, options, { deploymentId, by: "supervisor" });
+  if (result.kind === "refused") {
+    throw new NixdeployError("denied", `the coordinator refuses the login: ${result.refusal.message}`);
+  }
+  result.socket.close();
+  return result.welcome.proved === deploymentId;
+}
+
+/** With the agent's key. */
+async function loginFor(
+  record: ActivationRecord,
+  options: LocalSupervisorOptions,
+  proof: Proof | null = null,
+): Promise<LoginResult> {
+  const machine = machineOf(record);
+  return await login({
     ...options,
     coordinatorUrl: record.coordinatorUrl,
     name: record.agentName,
@@ -96,14 +126,9 @@ async function loginAsSupervisor(record: ActivationRecord, options: LocalSupervi
       hostName: machine.hostName,
       nixVersion: null,
       profile: record.profilePath,
-      state: await machine.readState(deploymentId),
+      state: await machine.readState(record.deploymentId),
     }),
-    readProof: async () => ({ deploymentId, by: "supervisor" }),
+    readProof: async () => proof,
     dial: createWebSocketDialer(readNetworkSettings(options.environment)),
   });
-  if (result.kind === "refused") {
-    throw new NixdeployError("denied", `the coordinator refuses the login: ${result.refusal.message}`);
-  }
-  result.socket.close();
-  return result.welcome.proved === deploymentId;
 }

@@ -4,6 +4,7 @@
 import type { DeploymentDto, FollowEvent, LogLine } from "../api.ts";
 import { type DeploymentState, isTerminal } from "../deployment.ts";
 import { formatBytes } from "../quantity.ts";
+import { UNIT_ACTIONS, type UnitAction } from "../unit-changes.ts";
 import { standingOf } from "./follow-state.ts";
 
 const WORDS: Readonly<Record<DeploymentState, string>> = {
@@ -88,6 +89,34 @@ export function summarize(deployment: DeploymentDto): SummaryRow {
       ? "offline: takes it when it returns"
       : `${cleanLogText(deployment.reason ?? "")}${describeRetry(deployment)}`.trim(),
   };
+}
+
+export type ChangeRow = { readonly agent: string; readonly would: string; readonly units: string };
+
+const WOULD = {
+  stop: "stop",
+  skip: "leave, though changed",
+  reload: "reload",
+  restart: "restart",
+  start: "start",
+} as const satisfies Record<UnitAction, string>;
+
+/** What dry activations said, a row for each agent and action; an agent of whom nothing would change has one, too. */
+export function listUnitChanges(deployments: readonly DeploymentDto[]): readonly ChangeRow[] {
+  return deployments.flatMap(({ agent, unitChanges }) => {
+    if (unitChanges === null) return [];
+    const { restartsSystemd, swapOff, omitted } = unitChanges;
+    const rows = UNIT_ACTIONS.map((action): [string, readonly string[]] => [WOULD[action], unitChanges[action]]);
+    const all: readonly [string, readonly string[]][] = [
+      ...rows,
+      ["restart", restartsSystemd ? ["systemd itself"] : []],
+      ["turn off swap on", swapOff],
+      ["do more, see the log", omitted > 0 ? [`${omitted} not listed here`] : []],
+    ];
+    const told = all.filter(([, names]) => names.length > 0);
+    if (told.length === 0) return [{ agent, would: "change no unit", units: "" }];
+    return told.map(([would, names]) => ({ agent, would, units: cleanLogText(names.join(", ")) }));
+  });
 }
 
 const ESCAPE = "\u001b";

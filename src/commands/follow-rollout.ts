@@ -4,7 +4,13 @@ import type { CoordinatorClient } from "../client/coordinator.ts";
 import { type FollowResult, followDeployments } from "../client/follow.ts";
 import { hintToFollow, toFollowFailure } from "../client/follow-failure.ts";
 import type { FollowNote } from "../client/follow-state.ts";
-import { formatDeploymentLine, formatLogLine, formatProgress, summarize } from "../client/follow-text.ts";
+import {
+  formatDeploymentLine,
+  formatLogLine,
+  formatProgress,
+  listUnitChanges,
+  summarize,
+} from "../client/follow-text.ts";
 import type { ArgDeclarations } from "./args.ts";
 import type { CommandContext } from "./context.ts";
 import { formatTable, printResult } from "./output.ts";
@@ -87,5 +93,7 @@ async function printSummary(context: CommandContext, rollout: RolloutDto, result
     header,
     rows.map(({ agent, outcome, duration, reason }) => [agent, outcome, duration, reason]),
   );
-  await printResult(context, { json: { ...rollout, deployments: result.deployments }, text });
+  const changes = listUnitChanges(result.deployments).map(({ agent, would, units }) => [agent, would, units]);
+  const texts = changes.length === 0 ? [text] : [text, formatTable(["agent", "would", "units"], changes)];
+  await printResult(context, { json: { ...rollout, deployments: result.deployments }, text: texts.join("\n\n") });
 }

@@ -33,6 +33,10 @@ export const POLICY_ARGS = {
     type: "boolean",
     description: "Reboot even where the boot loader cannot fall back by itself",
   },
+  allowAgentRemoval: {
+    type: "boolean",
+    description: "Let a NixOS system lack the agent's unit, or the one that goes back after a reboot",
+  },
 } as const satisfies ArgDeclarations;
 
 /** What is not said is the device's default. @throws NixdeployError("usage") for what contradicts itself */
@@ -47,5 +51,6 @@ export function readPolicy(args: ArgValues<typeof POLICY_ARGS, Readonly<Record<n
     inhibitors: args.inhibitors,
     ...(args.reboot ? { reboot: true } : {}),
     ...(args.allowUnprovenBoot ? { allowUnprovenBoot: true } : {}),
+    ...(args.allowAgentRemoval ? { allowAgentRemoval: true } : {}),
   };
 }

@@ -126,6 +126,7 @@ async function insert(
     fetched_bytes: null,
     exit_code: null,
     phase_ms: "{}",
+    unit_changes: null,
     journal_through: 0,
     started_on_device: 1,
     fault: null,

@@ -5,6 +5,7 @@ import { isTerminal, parsePhaseDurations } from "../deployment.ts";
 import type { WorkspaceName } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
 import { machineStateSchema } from "../protocol.ts";
+import { unitChangesSchema } from "../unit-changes.ts";
 import { type AgentRow, findAgent } from "./database/agents.ts";
 import {
   type DeploymentRow,
@@ -121,6 +122,7 @@ export async function deploymentToDto(services: Services, row: DeploymentRow): P
     notBefore: formatTime(row.not_before_ms),
     retryOf: row.retry_of,
     retriedBy: await retryToDto(services, row),
+    unitChanges: row.unit_changes === null ? null : unitChangesSchema.parse(JSON.parse(row.unit_changes)),
     startedOnDevice: row.started_on_device === 1,
     url: `${services.publicUrl()}/deployments/${row.id}`,
   };

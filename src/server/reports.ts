@@ -100,6 +100,7 @@ async function applyEntry(
         exit_code: entry.exitCode,
         phase_ms: JSON.stringify(entry.phaseMs),
         fault: entry.fault ?? null,
+        unit_changes: entry.unitChanges === undefined ? null : JSON.stringify(entry.unitChanges),
       };
       await updateDeployment(transaction, row.id, facts);
       const ended = { ...after, ...facts };

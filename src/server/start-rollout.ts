@@ -115,6 +115,7 @@ async function insertQueued(
     fetched_bytes: null,
     exit_code: null,
     phase_ms: "{}",
+    unit_changes: null,
     journal_through: 0,
     started_on_device: 0,
     fault: null,

@@ -50,6 +50,38 @@ describe("a rollout", () => {
     expect(deployments).toMatchObject([{ agent: "nuc", state: "succeeded", storePath: SYSTEM }]);
   });
 
+  test("of dry activations shows what each would do, and has it in its JSON", async () => {
+    const unitChanges = {
+      ...{ stop: ["a.service", "b.service"], skip: ["c.service"], reload: [], restart: [], start: ["a.service"] },
+      ...{ swapOff: [], restartsSystemd: true, omitted: 0 },
+    };
+    const nothing = { stop: [], skip: [], reload: [], restart: [], start: [] };
+    for (const flags of [[], ["--json"]]) {
+      await using fake = await startFleet("nuc", "tv");
+      const command = activate(fake, [...flags, "--mode", "dry-activate", `nuc=${SYSTEM}`, `tv=${SYSTEM}`]);
+      await followed(fake);
+      fake.setDeployment("nuc", { state: "succeeded", unitChanges });
+      fake.setDeployment("tv", {
+        state: "succeeded",
+        unitChanges: { ...nothing, swapOff: [], restartsSystemd: false, omitted: 0 },
+      });
+      const { exitCode, stdout } = await command.result;
+      expect(exitCode).toBe(0);
+      if (flags.length > 0) {
+        expect(JSON.parse(stdout).deployments[0]).toMatchObject({ agent: "nuc", unitChanges });
+        continue;
+      }
+      expect(stdout.replace(/ +/g, " ").split("\n\n")[1]?.trimEnd().split("\n")).toEqual([
+        "AGENT WOULD UNITS",
+        "nuc stop a.service, b.service",
+        "nuc leave, though changed c.service",
+        "nuc start a.service",
+        "nuc restart systemd itself",
+        "tv change no unit",
+      ]);
+    }
+  });
+
   test("that fails for one agent ends with 1 and says for which and why", async () => {
     await using fake = await startFleet("nuc", "tv");
     const command = activate(fake, [`nuc=${SYSTEM}`, `tv=${SYSTEM}`]);

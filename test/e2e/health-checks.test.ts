@@ -144,15 +144,21 @@ describe("a system", () => {
     const failing = { healthChecks: [web({ attempts: 5 })] };
     expect(await deploy("exec sleep infinity", failing, ["--mode", "test"])).toMatchObject({ state: "rolled-back" });
     await expectRuns(before);
-    expect(await deploy("exec sleep infinity", failing, ["--mode", "dry-activate"])).toMatchObject({
-      state: "succeeded",
-    });
+    const generation = await nuc.run(["readlink", "/nix/var/nix/profiles/system"]);
+    const dry = await deploy("exec sleep infinity", failing, ["--mode", "dry-activate"]);
+    const reason = `${dry.system} was only asked what it would do; nothing was changed.`;
+    expect([dry.state, dry.reason]).toEqual(["succeeded", reason]);
+    // What it would do is part of the result.
+    expect(dry.unitChanges).toMatchObject({ stop: [APP, "web.service"], start: [APP, "web.service"], restart: [] });
+    expect(await nuc.run(["readlink", "/nix/var/nix/profiles/system"])).toBe(generation);
     await expectRuns(before);
 
     const good = await deploy(serveWeb(200), { healthChecks: [web()] }, ["--mode", "test"]);
-    expect(good.state).toBe("succeeded");
+    expect([good.state, good.unitChanges]).toEqual(["succeeded", null]);
+    expect(await nuc.run(["readlink", "/nix/var/nix/profiles/system"])).toBe(generation);
     // Live, and nothing permanent: neither the profile's link nor the boot entry has moved.
     expect(await probe.sides()).toMatchObject({ permanent: before, running: good.system });
+    await fleet.expectRun(["push", before]);
     await fleet.expectRun(["activate", `nuc=${before}`]);
     await expectRuns(before);
   }, 90_000);

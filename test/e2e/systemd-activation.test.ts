@@ -210,3 +210,25 @@ test("a reboot within the window boots the old system, which undoes it without a
   expect(deployment.reason).toContain("rebooted before the new version had proved itself");
   await expectRuns(before);
 }, 90_000);
+
+test("without the agent's unit a system is taken only by permission; then the supervisor proves it, and tells", async () => {
+  const system = await under.build({ version: "no-agent", agent: null, hasUndoUnit: false });
+  const refused = await under.deploy(system);
+  expect([refused.state, refused.reason]).toEqual([
+    "failed",
+    expect.stringContaining("(--allow-agent-removal takes it"),
+  ]);
+  await expectRuns(before);
+
+  const failing = await under.build({ version: "no-agent-broken", agent: null, hasUndoUnit: false, units: [BROKEN] });
+  const undone = await under.deploy(failing, ["--allow-agent-removal"]);
+  expect(undone.state).toBe("rolled-back");
+  // The old system has its agent again.
+  await expectRuns(before);
+
+  const removed = await under.deploy(system, ["--allow-agent-removal"]);
+  expect([removed.state, removed.reason]).toEqual(["succeeded", `${system} is live.`]);
+  expect(await under.state()).toEqual({ profile: system, current: system, bootDefault: system });
+  expect(await under.box.unit(AGENT_UNIT, "ActiveState")).toBe("inactive");
+  await under.clean();
+}, 120_000);

@@ -110,6 +110,7 @@ const COLUMNS: Columns = {
     fetched_bytes: "integer?",
     exit_code: "integer?",
     phase_ms: "text",
+    unit_changes: "text?",
     journal_through: "integer",
     started_on_device: "integer",
     fault: "text?",

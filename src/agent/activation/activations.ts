@@ -178,10 +178,14 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
       : { name: running.name, path: variant };
   const unit = await deps.agentUnit(type);
   const live = await readLive(type, request, deps);
-  const hasUnit = unit !== null && (await deps.hasUnit(storePath, unit));
   const next = { type, storePath, specialisation, live: live ?? request.previousProfile };
   const missing = unit === null ? null : await findMissingUnit({ ...next, unit }, deps);
-  if (missing !== null) return `Cannot activate ${storePath}: ${missing}.`;
+  const allowAgentRemoval = offer.policy?.allowAgentRemoval === true;
+  if (missing !== null && !allowAgentRemoval) {
+    return `Cannot activate ${storePath}: ${missing.why} (--allow-agent-removal takes it all the same).`;
+  }
+  const removedAgentUnit = missing?.isAgent === true ? unit : null;
+  const hasUnit = unit !== null && removedAgentUnit === null && (await deps.hasUnit(storePath, unit));
   const failedUnits = await readFailedUnits(deps);
   const healthChecks = [...readOfferedChecks(offer), ...(await deps.readOwnHealthChecks())];
   const unanswerable = failedUnits === null ? healthChecks.find(({ kind }) => kind === "units") : undefined;
@@ -210,6 +214,7 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
       confirmWindowMs: policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
       activationTimeoutMs: policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_MS,
     },
+    ...(removedAgentUnit === null ? {} : { removedAgentUnit }),
     prover: hasUnit ? { kind: "agent", unit } : { kind: "supervisor" },
     environment: type === "home-manager" ? completeHomeEnvironment(deps.environment) : { ...deps.environment },
     fetchedBytes: request.fetchedBytes,
@@ -243,6 +248,7 @@ async function readLive(type: SystemType, { previousProfile }: BeginRequest, dep
 /**
  * Systems need the agent's unit. A profile may do without, unless it is what brought the unit: then it would take the
  * agent away. The variant is what runs, the system itself what a reboot brings: both need their units.
+ * The agent's comes first.
  */
 async function findMissingUnit(
   next: {
@@ -253,10 +259,9 @@ async function findMissingUnit(
     readonly unit: string;
   },
   deps: ActivationsDeps,
-): Promise<string | null> {
+): Promise<{ readonly why: string; readonly isAgent: boolean } | null> {
   const { type, storePath, specialisation, unit } = next;
   if (!isSystem(type) && (next.live === null || !(await deps.hasUnit(next.live, unit)))) return null;
-  const undoUnit = undoUnitOf(deps.config.name);
   const systems = [
     { who: "it", path: storePath },
     ...(specialisation === null
@@ -264,13 +269,17 @@ async function findMissingUnit(
       : [{ who: `its specialisation ${specialisation.name}`, path: specialisation.path }]),
   ];
   for (const { who, path } of systems) {
-    if (!(await deps.hasUnit(path, unit))) {
-      return `${who} does not contain this agent's unit ${unit}, so nobody could prove that it works`;
-    }
-    // nix-darwin boots what the profile names, and the agent's next start goes back.
-    if (type === "nixos" && !(await deps.hasUnit(path, undoUnit))) {
-      return `${who} does not contain the unit ${undoUnit}, so nobody would go back after a reboot`;
-    }
+    if (await deps.hasUnit(path, unit)) continue;
+    const why = `${who} does not contain this agent's unit ${unit}, so nobody could prove that it works`;
+    return { why, isAgent: true };
+  }
+  // nix-darwin boots what the profile names, and the agent's next start goes back.
+  if (type !== "nixos") return null;
+  const undoUnit = undoUnitOf(deps.config.name);
+  for (const { who, path } of systems) {
+    if (await deps.hasUnit(path, undoUnit)) continue;
+    const why = `${who} does not contain the unit ${undoUnit}, so nobody would go back after a reboot`;
+    return { why, isAgent: false };
   }
   return null;
 }

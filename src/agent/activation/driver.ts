@@ -9,6 +9,7 @@ import { basename, dirname, join } from "node:path";
 import { parseGenerationLink } from "../../nix/profile.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
+import type { UnitChanges } from "../../unit-changes.ts";
 import type { ProgramExit, RunProgram } from "../process.ts";
 import { isMissing } from "../system-error.ts";
 import type { BootLoader } from "./boot-loader.ts";
@@ -28,6 +29,8 @@ export type StageEnd =
       readonly trial?: Trial;
       /** Of a commit: the next reboot tries it, and only then it is proved. */
       readonly waitsForReboot?: boolean;
+      /** Of a dry activation: what it says it would do. */
+      readonly unitChanges?: UnitChanges;
       /** Of an undo for want of a confirmation: whether the old version reaches the coordinator. */
       readonly reachesCoordinator?: boolean;
     }

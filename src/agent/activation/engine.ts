@@ -106,6 +106,7 @@ function advanceGood(record: ActivationRecord, event: Extract<EngineEvent, { kin
     ...{ ...record, unitsFailed, exitCode, note: joinNotes(record.note, event.note) },
     ...(trial === undefined ? {} : { trial }),
     ...(byReboot === undefined ? {} : { byReboot }),
+    ...(event.unitChanges === undefined ? {} : { unitChanges: event.unitChanges }),
   };
   const succeed = () => finish(next, { ...describeSuccess(next), exitCode });
   switch (record.stage) {

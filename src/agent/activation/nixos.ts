@@ -16,6 +16,7 @@
  * What the exit codes of `test` mean is decided in `judge.ts`.
  */
 import type { StorePath } from "../../nix/store-path.ts";
+import { isUnitChangeLine, parseUnitChanges } from "../../unit-changes.ts";
 import type { ProgramExit } from "../process.ts";
 import { describeBootSpace } from "./boot-space.ts";
 import {
@@ -39,6 +40,8 @@ type Action = "check" | "dry-activate" | "test" | "boot";
 const CHECK_MAX_MS = 2 * 60_000;
 /** Between tries while another activation, or one that an earlier supervisor started, holds the lock. */
 const LOCK_RETRY_MS = 1_000;
+/** It says each thing once; a program that repeats itself must not fill our memory. */
+const CHANGE_LINES_MAX = 1_000;
 /** An old script says this, with code 1, to an action it does not know. */
 const USAGE = /\busage\b/i;
 
@@ -126,8 +129,11 @@ async function runCheck(deps: DriverDeps): Promise<StageEnd> {
 }
 
 async function dryActivate(deps: DriverDeps): Promise<StageEnd> {
-  const exit = await runAction(liveDirectoryOf(deps.record), "dry-activate", deps);
-  if (isSuccess(exit)) return { kind: "good", exitCode: 0 };
+  const lines: string[] = [];
+  const exit = await runAction(liveDirectoryOf(deps.record), "dry-activate", deps, (line) => {
+    if (isUnitChangeLine(line) && lines.length < CHANGE_LINES_MAX) lines.push(line);
+  });
+  if (isSuccess(exit)) return { kind: "good", exitCode: 0, unitChanges: parseUnitChanges(lines) };
   return {
     kind: "refused",
     reason: `switch-to-configuration dry-activate ${describeExit(exit)}`,

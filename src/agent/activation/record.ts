@@ -12,6 +12,7 @@ import { FAULTS, INHIBITOR_POLICIES, MODES, OUTCOMES } from "../../deployment.ts
 import { describeError, NixdeployError } from "../../errors.ts";
 import { parseAgentName, parseDeploymentId } from "../../names.ts";
 import { parsedWith, storePathSchema } from "../../protocol.ts";
+import { unitChangesSchema } from "../../unit-changes.ts";
 import { syncDirectory, writeDurableFile } from "../durable-file.ts";
 import { isMissing } from "../system-error.ts";
 import { SYSTEM_TYPES } from "./detect.ts";
@@ -87,12 +88,15 @@ const baseSchema = z.object({
     reboot: z.boolean().optional(),
     inhibitors: z.enum(INHIBITOR_POLICIES).optional(),
     allowUnprovenBoot: z.boolean().optional(),
+    allowAgentRemoval: z.boolean().optional(),
   }),
   /** Who logs in to prove it: the agent as the new system starts it (then its unit), or the supervisor. */
   prover: z.discriminatedUnion("kind", [
     z.object({ kind: z.literal("agent"), unit: z.string() }),
     z.object({ kind: z.literal("supervisor") }),
   ]),
+  /** The agent's unit when the new system lacks it, which the policy allows: nobody but the supervisor is left then. */
+  removedAgentUnit: z.string().optional(),
   /** For the programs that are run. Holds no secret. */
   environment: z.record(z.string(), z.string()),
   fetchedBytes: count.nullable(),
@@ -109,6 +113,8 @@ const baseSchema = z.object({
   unitsFailed: z.boolean(),
   /** What a person should know although it is good. */
   note: sentence.nullable(),
+  /** Of a dry activation: what it says it would do. */
+  unitChanges: unitChangesSchema.optional(),
   /** Why it is undone, or how it ended. */
   reason: sentence.nullable(),
   /**

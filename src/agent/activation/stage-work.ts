@@ -146,8 +146,8 @@ async function undo({ deps, record, driver, isTrial }: Work): Promise<StageEnd> 
 
 async function putBack(deps: SuperviseDeps, record: ActivationRecord, driver: Driver): Promise<StageEnd> {
   const end = await driver.undo();
-  if (end.kind !== "good" || record.prover.kind !== "agent") return end;
-  const { unit } = record.prover;
+  const unit = record.prover.kind === "agent" ? record.prover.unit : record.removedAgentUnit;
+  if (end.kind !== "good" || unit === undefined) return end;
   try {
     await deps.restartUnit(unit);
   } catch (error) {

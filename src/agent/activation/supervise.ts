@@ -214,6 +214,7 @@ async function finish(deps: SuperviseDeps, journal: Journal, record: ActivationR
         exitCode: record.exitCode,
         phaseMs: measurePhases(journal, deps.clock.nowMs()),
         ...(fault === null ? {} : { fault }),
+        ...(record.unitChanges === undefined ? {} : { unitChanges: record.unitChanges }),
       });
     } catch (error) {
       deps.logger.error(`cannot record the outcome: ${describeError(error)}`);

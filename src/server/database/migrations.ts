@@ -125,6 +125,7 @@ export const migrations: readonly Migration[] = [
         "fetched_bytes integer",
         "exit_code integer",
         "phase_ms text not null",
+        "unit_changes text",
         "journal_through integer not null",
         "started_on_device integer not null default 0 check (started_on_device in (0, 1))",
         `fault text ${oneOf("fault", FAULTS)}`,

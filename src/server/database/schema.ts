@@ -116,6 +116,8 @@ export type Schema = {
     exit_code: number | null;
     /** Milliseconds by phase, JSON. */
     phase_ms: string;
+    /** UnitChanges, JSON; null unless a dry activation said what it would do. */
+    unit_changes: string | null;
     /** The last journal entry stored. */
     journal_through: number;
     /** Somebody at the machine did, and its agent announced it: neither queued nor offered, and no place taken. */

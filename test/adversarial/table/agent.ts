@@ -11,6 +11,7 @@ import { parseFile } from "../../../src/agent/own-health-checks.ts";
 import { NixdeployError } from "../../../src/errors.ts";
 import { type Offer, offerSchema, type ReportEntry } from "../../../src/protocol.ts";
 import { systemClock, systemRandom } from "../../../src/runtime.ts";
+import { parseUnitChanges, unitChangesSchema } from "../../../src/unit-changes.ts";
 import { logEntry, numberEntries, outcomeEntry, phaseEntry } from "../../support/scripted-agent.ts";
 import { createTemporaryDirectory } from "../../support/temporary-directory.ts";
 import { createTinyPath } from "../../support/tiny-path.ts";
@@ -125,6 +126,20 @@ export const agentParsers: readonly Parser[] = [
     dictionary: [...JSON_WORDS, ...HEALTH_WORDS],
     parse: (bytes) => readOfferedChecks(parseOffer(textOf(bytes))),
     format: (checks) => JSON.stringify(checks),
+  }),
+  defineParser({
+    name: "unit-changes",
+    samples: [
+      "would stop the following units: a.service, b.mount\nwould activate the configuration...\nwould restart systemd\n",
+      "would NOT stop the following changed units: x.service\nwould stop swap device: /dev/sda1",
+    ],
+    errors: [],
+    dictionary: ["would ", "stop", "reload", "restart", "start", " the following units: ", ", ", "\n", " […1 more"],
+    floods: {
+      "many units": () => `would start the following units: ${"a.service, ".repeat(90_000)}`,
+      "many lines": () => "would stop swap device: x\n".repeat(40_000),
+    },
+    parse: (bytes) => unitChangesSchema.parse(parseUnitChanges(textOf(bytes).split("\n"))),
   }),
   defineParser({
     name: "own-health-checks",

@@ -140,6 +140,34 @@ describe("an activation that may begin", () => {
     expect((await readRecord(directory.path))?.healthChecks).toEqual(healthChecks);
   });
 
+  describe("without its agent's unit, when that is allowed,", () => {
+    const AGENT = "nixdeploy-agent-nuc.service";
+    const allowed = { policy: { allowAgentRemoval: true } };
+    const recordFor = async (hasUnit: ActivationsDeps["hasUnit"]) => {
+      const subject = createSubject({ agentUnit: async () => AGENT, hasUnit });
+      expect(await subject.begin(request(await begin(allowed)))).toBeNull();
+      return await readRecord(directory.path);
+    };
+
+    test("has the supervisor as its prover, and the unit to come back to", async () => {
+      const record = await recordFor(async () => false);
+      expect(record).toMatchObject({ prover: { kind: "supervisor" }, removedAgentUnit: AGENT });
+      expect(record?.policy.allowAgentRemoval).toBe(true);
+    });
+
+    test("or without the undo unit alone: then the agent still proves it", async () => {
+      const record = await recordFor(async (_system, unit) => unit === AGENT);
+      expect(record).toMatchObject({ prover: { kind: "agent", unit: AGENT } });
+      expect(record?.removedAgentUnit).toBeUndefined();
+    });
+
+    test("or with both: nothing is different", async () => {
+      const record = await recordFor(async () => true);
+      expect(record).toMatchObject({ prover: { kind: "agent", unit: AGENT } });
+      expect(record?.removedAgentUnit).toBeUndefined();
+    });
+  });
+
   test("hands over what the journal has gathered", async () => {
     await store[Symbol.asyncDispose]();
     // On this clock nothing is written by itself.
@@ -185,6 +213,12 @@ describe("an activation is refused, and leaves no record,", () => {
   const cases: readonly (readonly [string, Partial<ActivationsDeps>, Partial<Offer>, string])[] = [
     ["without a system to go back to", { readCurrentSystem: async () => null }, {}, "could go back to"],
     ["without the agent's unit", { agentUnit: async () => "nixdeploy-agent-nuc.service" }, {}, "agent's unit"],
+    [
+      "and names the flag",
+      { agentUnit: async () => "nixdeploy-agent-nuc.service" },
+      {},
+      "(--allow-agent-removal takes",
+    ],
     [
       "in a mode that its type does not know",
       { readNames: async () => new Set(["bin"]) },
