@@ -69,6 +69,15 @@ test("a switch makes the new system's specialisation live, and the system itself
   before = next;
 }, 60_000);
 
+test("a dry run asks the specialisation's script, and changes nothing", async () => {
+  const [unit, next] = [await probe.unitProcess(), await build()];
+  expect(await deploy(next, ["--mode", "dry-activate"])).toMatchObject({ state: "succeeded" });
+  const log = await fleet.expectRun(["logs", "nuc"]);
+  expect(log).toContain(`$ ${next.system}/specialisation/gaming/bin/switch-to-configuration dry-activate`);
+  await expectGaming(before);
+  expect(await probe.unitProcess()).toBe(unit);
+}, 60_000);
+
 test("a system without it is refused by its name, and nothing is touched", async () => {
   const unit = await probe.unitProcess();
   const without = await build({ specialisations: { quiet: {} } });

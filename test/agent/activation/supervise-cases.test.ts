@@ -161,6 +161,24 @@ describe("a cancel", () => {
     });
   }
 
+  for (const rollbackScript of [null, SCRIPT]) {
+    const which = rollbackScript === null ? "login" : "script";
+    test(`that comes with the end of the proof (${which}) is heeded before anything becomes permanent`, async () => {
+      await using simulation = await createSimulation({ rollbackScript });
+      let asking: Promise<void> | null = null;
+      const lastOfProof = rollbackScript === null ? "login" : "run script ";
+      const onStep = (step: string) => {
+        if (step === lastOfProof) asking ??= requestCancel(simulation.stateDirectory, simulation.record.deploymentId);
+      };
+      await simulation.supervise({ onStep });
+      await asking;
+      const end = await simulation.settle();
+      expect(end.outcome).toBe("rolled-back");
+      expectTruth(end, simulation);
+      expect(simulation.machine.effects).not.toContain("set new");
+    });
+  }
+
   test("of another deployment is none", async () => {
     await using simulation = await createSimulation();
     await requestCancel(simulation.stateDirectory, "b000000000000000");
