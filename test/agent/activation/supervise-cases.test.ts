@@ -174,7 +174,7 @@ describe("a cancel", () => {
       await asking;
       const end = await simulation.settle();
       expect(end.outcome).toBe("rolled-back");
-      expectTruth(end, simulation);
+      await expectTruth(end, simulation);
       expect(simulation.machine.effects).not.toContain("set new");
     });
   }
