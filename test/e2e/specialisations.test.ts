@@ -59,11 +59,10 @@ async function expectGaming({ system, gaming, version }: Built): Promise<void> {
 test("a switch makes the new system's specialisation live, and the system itself permanent", async () => {
   const next = await build();
   const deployment = await deploy(next);
+  // Its own kernel parameters are no news: what a reboot boots is the system itself.
   expect([deployment.state, deployment.reason]).toEqual([
     "succeeded",
-    expect.stringMatching(
-      new RegExp(`^${next.system} is live in its specialisation gaming; new kernel parameters not`),
-    ),
+    `${next.system} is live in its specialisation gaming.`,
   ]);
   await expectGaming(next);
   before = next;
