@@ -143,6 +143,11 @@ export async function hasJournal(stateDirectory: string, deploymentId: Deploymen
   return (await readOffer(join(stateDirectory, "deployments", deploymentId))) !== null;
 }
 
+/** Up to which entry the agent knows that the coordinator has it; 0 when it does not know. */
+export async function readReported(stateDirectory: string, deploymentId: DeploymentId): Promise<number> {
+  return await readAcknowledged(join(stateDirectory, "deployments", deploymentId));
+}
+
 async function openJournal(options: {
   readonly directory: string;
   readonly offer: Offer;

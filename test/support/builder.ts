@@ -115,6 +115,8 @@ export type FixtureOptions = {
     readonly initInterfaceVersion?: string;
     /** A changed value makes `check`, `switch` and `test` end with 1. */
     readonly switchInhibitors?: Readonly<Record<string, string>>;
+    /** How its entries are installed; default "none", a machine without a boot loader. See install-boot-loader.sh. */
+    readonly bootLoader?: "none" | "systemd-boot" | "grub-saved" | "grub";
     /** One more store path in the closure, for example a generated one (closure.ts). */
     readonly payload?: string;
     readonly faults?: readonly Fault[];

@@ -1,13 +1,17 @@
 /**
- * A device of the fleet: a machine (machine.ts) that has a boot loader and can be switched off and on.
+ * A device of the fleet: a machine (machine.ts) that has firmware and a boot loader (boot-firmware.ts) and can be switched
+ * off and on. It has no systemd: `systemctl reboot` and `bootctl` are those of test/support/programs.
  *
- * Booting runs what the boot loader's default names, with /run empty, exactly as far as the NixOS-like system of
+ * Booting runs what the boot loader names, with /run empty, exactly as far as the NixOS-like system of
  * test/fixtures/nix/system.nix goes: its `init` sets /run/booted-system, activates and starts the units.
  */
-import { readdir, readFile, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { type Disk, readBootDefault, readLoaderVariables, takeBoot } from "./boot-firmware.ts";
 import { createMachine, type Machine, type MachineOptions, writeBootId } from "./machine.ts";
 import { type NixDaemon, startNixDaemon } from "./nix-daemon.ts";
+import { waitFor } from "./wait-for.ts";
 
 export type Device = Machine & {
   /** A real nix-daemon inside, accepting. It ends with `powerOff`, as everything does. */
@@ -23,20 +27,22 @@ export type Device = Machine & {
   boot(): Promise<string>;
   /** A power cut: everything inside is killed, /run is empty afterwards. The daemon does not come back by itself. */
   powerOff(): Promise<void>;
-  /** The store path that the boot loader would boot, or null. */
+  /** Waits until somebody inside asks for a reboot, and does it; returns what `boot` returns. @throws as `boot` */
+  awaitReboot(describe?: () => string): Promise<string>;
+  /** The store path that the boot loader would boot again and again, or null. */
   bootDefault(): Promise<string | null>;
+  /** What the boot loader's variables name, null where they are not set. */
+  loaderVariables(): Promise<{ readonly default: string | null; readonly oneShot: string | null }>;
 };
 
 export const SYSTEM_PROFILE = "/nix/var/nix/profiles/system";
-const BOOT_DEFAULT = "/boot/loader/default";
+const PROGRAMS = join(import.meta.dir, "programs");
+const REBOOT_REQUESTED = "/run/reboot-requested";
+const REBOOT_MAX_MS = 40_000;
 
 export async function createDevice(options: MachineOptions): Promise<Device> {
-  const machine = await createMachine(options);
-
-  const bootDefault = async () => {
-    const text = await readFile(machine.hostPath(BOOT_DEFAULT), "utf8").catch(() => null);
-    return text === null ? null : text.trim();
-  };
+  const machine = await createMachine({ programs: PROGRAMS, ...options });
+  const disk: Disk = { boot: machine.hostPath("/boot"), firmware: machine.hostPath("/sys/firmware") };
 
   const powerOff = async () => {
     await machine.killAll();
@@ -47,8 +53,8 @@ export async function createDevice(options: MachineOptions): Promise<Device> {
 
   const boot = async () => {
     await powerOff();
-    const system = await bootDefault();
-    if (system === null) throw new Error(`cannot boot device ${options.name}: no ${BOOT_DEFAULT}`);
+    const system = await takeBoot(disk);
+    if (system === null) throw new Error(`cannot boot device ${options.name}: nothing is installed in /boot`);
     await machine.run([`${system}/init`]);
     return system;
   };
@@ -76,6 +82,15 @@ export async function createDevice(options: MachineOptions): Promise<Device> {
     },
     boot,
     powerOff,
-    bootDefault,
+    async awaitReboot(describe) {
+      const isAsked = () => existsSync(machine.hostPath(REBOOT_REQUESTED));
+      await waitFor(`device ${options.name} to be asked to reboot`, isAsked, {
+        timeoutMs: REBOOT_MAX_MS,
+        ...(describe === undefined ? {} : { describe }),
+      });
+      return await boot();
+    },
+    bootDefault: () => readBootDefault(disk),
+    loaderVariables: () => readLoaderVariables(disk),
   };
 }

@@ -35,6 +35,8 @@ export type MachineOptions = {
   readonly nixConf?: string;
   /** Default: `ensureNix()`. */
   readonly nix?: Nix;
+  /** A folder of programs that come before all others; it must not be covered inside. */
+  readonly programs?: string;
   /** People who are not root, known to the machine alone; default none. See `CommandOptions.user`. */
   readonly users?: readonly MachineUser[];
 };
@@ -81,7 +83,14 @@ export type Machine = AsyncDisposable & {
 const FILE_MOUNTS = { "os-release": "/etc/os-release", "boot-id": "/proc/sys/kernel/random/boot_id" } as const;
 
 /** Folder of the machine's directory → where it is mounted inside. */
-const MOUNTS = { nix: "/nix", boot: "/boot", "var-lib-nixdeploy": "/var/lib/nixdeploy", run: "/run" } as const;
+const MOUNTS = {
+  nix: "/nix",
+  boot: "/boot",
+  "var-lib-nixdeploy": "/var/lib/nixdeploy",
+  run: "/run",
+  // What the firmware keeps: a machine of its own has its own variables.
+  firmware: "/sys/firmware",
+} as const;
 
 /**
  * $1 directory, $2 host name, $3 folders to cover, $4 folders to keep open below those, $5 pairs of source (in the
@@ -123,7 +132,7 @@ done
  * @throws Error if not root, or if a mount fails
  */
 export async function createMachine(options: MachineOptions): Promise<Machine> {
-  const { name, directory, users = [] } = options;
+  const { name, directory, users = [], programs } = options;
   if (process.getuid?.() !== 0) {
     throw new Error(`cannot make machine ${name}: mount namespaces over /nix need root, run this as root`);
   }
@@ -131,8 +140,9 @@ export async function createMachine(options: MachineOptions): Promise<Machine> {
   await prepareDirectory(directory, NIX_CONF + (options.nixConf ?? ""));
   await prepareUsers(directory, users);
   const holder = await startHolder(options);
-  const environment = describeEnvironment({ home: join(directory, "home"), user: "root", directory, nix });
-  const environmentOf = (user: string) => describeEnvironment({ home: homeOf(user, directory), user, directory, nix });
+  const environment = describeEnvironment({ home: join(directory, "home"), user: "root", directory, nix, programs });
+  const environmentOf = (user: string) =>
+    describeEnvironment({ home: homeOf(user, directory), user, directory, nix, programs });
   const namespace = readlinkSync(`/proc/${holder.pid}/ns/uts`);
 
   const enter = (command: readonly string[], { cwd = "/", user }: Inside = {}) => [
@@ -225,10 +235,11 @@ function describeEnvironment(options: {
   readonly user: string;
   readonly directory: string;
   readonly nix: Nix;
+  readonly programs: string | undefined;
 }): Record<string, string> {
-  const { home, user, directory, nix } = options;
+  const { home, user, directory, nix, programs } = options;
   return {
-    PATH: `${nix.binDirectory}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
+    PATH: `${programs === undefined ? "" : `${programs}:`}${nix.binDirectory}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
     HOME: home,
     USER: user,
     NIX_CONF_DIR: join(directory, "etc-nix"),

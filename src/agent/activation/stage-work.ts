@@ -3,6 +3,7 @@
  * recorded before it, is the loop's business (`supervise.ts`); what follows from its end, the engine's.
  */
 import { describeError } from "../../errors.ts";
+import { readReported } from "../deployment-store.ts";
 import type { Journal } from "../journal.ts";
 import type { BootClock } from "./boot-clock.ts";
 import { createBootTrial, removeBootTrial, writeBootTrial } from "./boot-trial.ts";
@@ -20,9 +21,11 @@ import { canLogin } from "./timed-login.ts";
 const REBOOT = { command: "systemctl", args: ["reboot"], deadlineMs: 60_000 } as const;
 /** Until the machine has gone down; services may take their time to stop. */
 const REBOOT_MAX_MS = 10 * 60_000;
+const REPORT_MAX_MS = 5_000;
+const REPORT_LOOK_MS = 100;
 
 /** What the stages say, and to whom does not matter to them. */
-export type StageJournal = Pick<Journal, "phases" | "log" | "phase">;
+export type StageJournal = Pick<Journal, "phases" | "durable" | "log" | "phase">;
 
 export type StageContext = {
   readonly deps: SuperviseDeps;
@@ -88,13 +91,23 @@ async function findObstacleInBetween(
 }
 
 /** Ends with us, if all goes well. */
-async function reboot({ deps, journal, record }: Work): Promise<StageEnd> {
+async function reboot({ deps, journal, record, isTrial }: Work): Promise<StageEnd> {
   const { clock, signal } = deps;
+  if (!isTrial) await awaitReported(deps, journal, record);
   const exit = await runLogged(REBOOT, createDriverDeps(deps, record, journal));
   const fault = { kind: "bad", exitCode: null, cause: "elsewhere" } as const;
   if (!isSuccess(exit)) return { ...fault, reason: `rebooting ${describeExit(exit)}` };
   await clock.sleep(REBOOT_MAX_MS, signal);
   return { ...fault, reason: `the machine did not reboot within ${REBOOT_MAX_MS / 60_000} min` };
+}
+
+/** So that whoever follows sees why the machine falls silent. An agent that cannot report does not hold it up. */
+async function awaitReported(deps: SuperviseDeps, { durable }: StageJournal, record: ActivationRecord): Promise<void> {
+  const { stateDirectory, clock, signal } = deps;
+  for (let leftMs = REPORT_MAX_MS; leftMs > 0; leftMs -= REPORT_LOOK_MS) {
+    if ((await readReported(stateDirectory, record.deploymentId)) >= durable.n) return;
+    await clock.sleep(REPORT_LOOK_MS, signal);
+  }
 }
 
 /** Where the next boot tries it, that is on record; whatever waited for that boot before is forgotten. */

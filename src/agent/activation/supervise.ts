@@ -119,6 +119,7 @@ async function superviseTrial(deps: SuperviseDeps): Promise<SuperviseEnd> {
 function createTrialJournal({ logger }: SuperviseDeps): StageJournal {
   return {
     phases: [],
+    durable: { n: 0, offset: 0 },
     log: async (_, text) => logger.info(text),
     phase: async ({ phase }) => logger.info(phase),
   };
