@@ -7,26 +7,29 @@
 import { join } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import type { AgentName } from "../names.ts";
+import type { AgentName, DeploymentId } from "../names.ts";
 import type { CacheReader } from "../nix/cache/download/nar-source.ts";
 import type { DaemonConnection } from "../nix/daemon/connection.ts";
 import { createSignatureVerifier } from "../nix/signature.ts";
 import { parsePublicKey } from "../nix/signing-key.ts";
-import type { MachineState, Welcome } from "../protocol.ts";
+import { type MachineState, UNREPORTED_MAX, type Welcome } from "../protocol.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { Activations } from "./activation/activations.ts";
+import { writeAgentFile } from "./agent-file.ts";
 import { runConnection } from "./connection.ts";
 import { createContact } from "./contact.ts";
 import { deploy } from "./deploy.ts";
-import { openDeploymentStore } from "./deployment-store.ts";
+import { type DeploymentStore, openDeploymentStore } from "./deployment-store.ts";
 import { readEnrolment } from "./enrolment.ts";
 import { tryLockFile } from "./flock.ts";
 import type { GcRoots } from "./gc-roots.ts";
 import { loadIdentity } from "./identity.ts";
+import { watchLocalDeployments } from "./local-watch.ts";
 import type { HelloFacts } from "./login.ts";
 import type { Machine } from "./machine.ts";
 import { createMachineWatch } from "./machine-watch.ts";
 import type { DialMessageSocket } from "./message-socket.ts";
+import { takeTurn } from "./turn.ts";
 import { createWorker } from "./worker.ts";
 
 export type AgentConfig = {
@@ -41,6 +44,8 @@ export type AgentConfig = {
   /** `name:base64`; when given, nothing is pinned from the wire. */
   readonly trustedPublicKeys: readonly string[];
   readonly version: string;
+  /** Where its own health checks are, absolute; for `agent.json`. */
+  readonly healthChecksFile?: string | null;
 };
 
 export type AgentDeps = {
@@ -79,19 +84,13 @@ export function createAgent(deps: AgentDeps): Agent {
 
 async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   const { config, clock, logger, machine } = deps;
-  using _profile = lock(`${config.profilePath}.nixdeploy-lock`, {
-    use: `keeps the profile ${config.profilePath}`,
-    directoryMode: 0o755,
-  });
-  using _state = lock(join(config.stateDirectory, "lock"), {
-    use: `uses the state directory ${config.stateDirectory}`,
-    directoryMode: 0o700,
-  });
+  using _locks = takeLocks(config);
+  await deps.activations.ensureSupervised();
   const identity = await loadIdentity({ ...config, random: deps.random });
   logger.info(`agent ${config.name} keeps ${config.profilePath}; its key is ${identity.fingerprint}`);
   const enrolment = await readEnrolment(config.stateDirectory);
   const pending = await deps.activations.pending();
-  await using store = await openDeploymentStore({ ...config, clock, followed: pending });
+  await using store = await openStore(deps, pending, stop);
   const contact = createContact();
   const trust = createTrust(config.trustedPublicKeys, enrolment?.pinnedPublicKeys ?? []);
   // Aborted when the agent is told to stop, or when the connection fails for good.
@@ -99,7 +98,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   const signal = AbortSignal.any([stop, failure.signal]);
 
   const watch = createMachineWatch({
-    readState: () => machine.readState(worker.inFlight),
+    readState: () => readState(machine, store, worker.inFlight),
     readFailedUnits: deps.readFailedUnits,
     isConnected: () => contact.isConnected,
     send: (state) => contact.send({ kind: "state", state }),
@@ -118,6 +117,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
         ...options,
         contact,
         trust: trust.current,
+        listKept: () => store.journals.map((journal) => journal.offer.deploymentId),
         readProfilePath: async () => (await machine.readState(null)).profilePath,
         readLivePaths: async () => [await machine.readCurrentSystem(), (await machine.readState(null)).currentPath],
         readStoreFreeBytes: machine.readStoreFreeBytes,
@@ -127,8 +127,11 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   const facts = createFacts(deps, watch.tell, signal);
   worker.resume(pending);
   const settling = settleTrial(deps, signal);
-  const watching = watch.run(signal).catch(() => {
-    // It only ends when it is told to.
+  const watching = Promise.all([
+    watch.run(signal),
+    watchLocalDeployments({ ...deps, ...config, store, onEnd: () => void watch.look(), signal }),
+  ]).catch(() => {
+    // They only end when they are told to.
   });
   deps.onReady();
   try {
@@ -168,6 +171,33 @@ async function settleTrial({ activations, logger }: AgentDeps, signal: AbortSign
   } catch (error) {
     if (!signal.aborted) logger.error(`cannot decide on what waited for a reboot: ${describeError(error)}`);
   }
+}
+
+async function openStore(
+  deps: AgentDeps,
+  followed: DeploymentId | null,
+  signal: AbortSignal,
+): Promise<DeploymentStore> {
+  const { config, clock, logger } = deps;
+  const { stateDirectory } = config;
+  const { name, profilePath, healthChecksFile = null } = config;
+  await writeAgentFile(stateDirectory, { name, profilePath, healthChecksFile }).catch((error: unknown) => {
+    logger.warn(`cannot say in ${stateDirectory} which profile this agent keeps: ${describeError(error)}`);
+  });
+  // Folders that are just being begun are not to be taken for left-overs.
+  return await takeTurn({ stateDirectory, clock, signal }, () =>
+    openDeploymentStore({ stateDirectory, clock, followed }),
+  );
+}
+
+/** Of the profile, and of the state directory. */
+function takeLocks({ profilePath, stateDirectory }: AgentConfig): Disposable {
+  using locks = new DisposableStack();
+  locks.use(lock(`${profilePath}.nixdeploy-lock`, { use: `keeps the profile ${profilePath}`, directoryMode: 0o755 }));
+  locks.use(
+    lock(join(stateDirectory, "lock"), { use: `uses the state directory ${stateDirectory}`, directoryMode: 0o700 }),
+  );
+  return locks.move();
 }
 
 function lock(path: string, options: { readonly use: string; readonly directoryMode: number }): Disposable {
@@ -238,4 +268,15 @@ function createFacts(
       state: await readState(),
     };
   };
+}
+
+/** With the journals that the coordinator must not take for forgotten. */
+async function readState(
+  machine: Machine,
+  { journals }: DeploymentStore,
+  inFlight: DeploymentId | null,
+): Promise<MachineState> {
+  const state = await machine.readState(inFlight);
+  const ids = journals.map(({ offer }) => offer.deploymentId).filter((id) => id !== inFlight);
+  return ids.length === 0 ? state : { ...state, unreported: ids.slice(-UNREPORTED_MAX) };
 }

@@ -8,6 +8,7 @@
 import type { Phase } from "../deployment.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import type { DeploymentId } from "../names.ts";
 import { fetchClosure } from "../nix/cache/download/fetch-closure.ts";
 import type { CacheReader } from "../nix/cache/download/nar-source.ts";
 import type { DaemonConnection } from "../nix/daemon/connection.ts";
@@ -33,6 +34,8 @@ export type DeployDeps = {
   /** The keys this device trusts now. */
   readonly trust: () => { readonly verifier: SignatureVerifier; readonly keys: readonly PublicKey[] };
   readonly gcRoots: GcRoots;
+  /** Other deployments whose paths are still needed. */
+  readonly listKept: () => readonly DeploymentId[];
   readonly activations: Activations;
   readonly readProfilePath: () => Promise<StorePath | null>;
   /** What runs now, besides what the profile names. */
@@ -66,7 +69,7 @@ export async function deploy(options: DeployOptions): Promise<void> {
   if (isReady) await carry(options);
   const { outcome } = journal;
   if (outcome !== null) logger.info(`deployment ${deploymentId} ${outcome.outcome}: ${outcome.reason}`);
-  await options.gcRoots.dropOthers(deploymentId).catch((error: unknown) => {
+  await options.gcRoots.dropOthers([deploymentId, ...options.listKept()]).catch((error: unknown) => {
     // Old roots only cost disk space; the next deployment tries again.
     if (!signal.aborted) logger.warn(`cannot remove old garbage-collector roots: ${describeError(error)}`);
   });
@@ -81,10 +84,12 @@ async function makeReadyOrEnd(options: DeployOptions): Promise<boolean> {
   try {
     const unwanted = await options.activations.refuse(options.journal.offer);
     if (unwanted === null) await options.activations.settleTrial(AbortSignal.any([signal, cancelled]));
-    const ready = unwanted === null ? await makeReady(options, daemons) : { previousProfile: null, fetchedBytes: null };
-    const refusal = unwanted ?? (await options.activations.begin({ ...options, ...ready }));
-    if (refusal === null) return true;
-    outcome = { outcome: "failed", reason: refusal, previousPath: ready.previousProfile, ...NOTHING_DONE };
+    const refused =
+      unwanted === null
+        ? await beginInTurn(options, await fetchAll(options, daemons))
+        : { reason: unwanted, previousPath: null };
+    if (refused === null) return true;
+    outcome = { outcome: "failed", ...refused, ...NOTHING_DONE };
   } catch (error) {
     signal.throwIfAborted();
     const facts = { previousPath: null, ...NOTHING_DONE };
@@ -101,10 +106,13 @@ async function makeReadyOrEnd(options: DeployOptions): Promise<boolean> {
 
 const NOTHING_DONE = { fetchedBytes: null, exitCode: null } as const;
 
-type Ready = { readonly previousProfile: StorePath | null; readonly fetchedBytes: number };
+type Fetched = {
+  readonly wanted: readonly StorePath[];
+  readonly fetchedBytes: number;
+  readonly rootDaemon: DaemonConnection;
+};
 
-/** Everything before the point of no return, which is the journal's entry of the phase "activating". */
-async function makeReady(options: DeployOptions, daemons: AsyncDisposableStack): Promise<Ready> {
+async function fetchAll(options: DeployOptions, daemons: AsyncDisposableStack): Promise<Fetched> {
   const { offer } = options.journal;
   const signal = AbortSignal.any([options.signal, options.cancelled]);
   await enterPhase(options, "fetching", null);
@@ -117,14 +125,37 @@ async function makeReady(options: DeployOptions, daemons: AsyncDisposableStack):
   for (const storePath of wanted) {
     fetchedBytes += await fetchOne({ ...options, signal }, { storePath, cache, rootDaemon });
   }
-  const previousProfile = await options.readProfilePath();
-  // What it goes back to must not be collected either.
-  const previous = [previousProfile, ...(await options.readLivePaths())].filter((path) => path !== null);
-  const storePaths = [...new Set([...wanted, ...previous])];
-  await options.gcRoots.keep({ deploymentId: offer.deploymentId, storePaths, daemon: rootDaemon });
-  signal.throwIfAborted();
-  await enterPhase(options, "activating", previousProfile);
-  return { previousProfile, fetchedBytes };
+  return { wanted, fetchedBytes, rootDaemon };
+}
+
+/**
+ * Everything up to the point of no return, which is the record of the activation; nobody else begins one meanwhile, so
+ * what is looked at here is what will be gone back to.
+ * @returns why it may not be activated, or null
+ */
+async function beginInTurn(
+  options: DeployOptions,
+  { wanted, fetchedBytes, rootDaemon }: Fetched,
+): Promise<{ readonly reason: string; readonly previousPath: StorePath | null } | null> {
+  const { journal, activations } = options;
+  const { deploymentId } = journal.offer;
+  const signal = AbortSignal.any([options.signal, options.cancelled]);
+  const told = new Set<DeploymentId>();
+  const onWait = async (other: DeploymentId) => {
+    if (!told.has(other)) await say(options, `waiting for deployment ${other}, which was started on this device`);
+    told.add(other);
+  };
+  return await activations.inTurn({ deploymentId, signal, onWait }, async () => {
+    const previousProfile = await options.readProfilePath();
+    // What it goes back to must not be collected either.
+    const previous = [previousProfile, ...(await options.readLivePaths())].filter((path) => path !== null);
+    const storePaths = [...new Set([...wanted, ...previous])];
+    await options.gcRoots.keep({ deploymentId, storePaths, daemon: rootDaemon });
+    signal.throwIfAborted();
+    await enterPhase(options, "activating", previousProfile);
+    const reason = await activations.begin({ journal, previousProfile, fetchedBytes });
+    return reason === null ? null : { reason, previousPath: previousProfile };
+  });
 }
 
 async function fetchOne(

@@ -1,19 +1,18 @@
 /**
- * The deployments this agent still has to do with, on disk: `STATE_DIR/deployments/ID/` holds `offer.json` (what was
- * asked for), `journal.ndjson` and `acknowledged` (how far the coordinator has it). A folder disappears when the
+ * The deployments this agent still has to do with, on disk (`deployment-folder.ts`). A folder disappears when the
  * coordinator has acknowledged the outcome, so what is left at a start is unfinished or undelivered.
  */
-import { readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { DeploymentId } from "../names.ts";
-import { type Offer, offerSchema, type ReportEntry } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
 import { type ChangeSignal, createChangeSignal } from "./change-signal.ts";
-import { ensureDirectory, syncDirectory, writeDurableFile } from "./durable-file.ts";
-import { createJournal, type Journal, type OutcomeEntry, type PhaseEntry } from "./journal.ts";
-import { type JournalFile, openJournalFile } from "./journal-file.ts";
-import { describeFileFault, hasCode, isMissing } from "./system-error.ts";
+import { makeFolder, type Open, openJournal, PRIVATE_DIRECTORY, readOffer } from "./deployment-folder.ts";
+import { ensureDirectory, syncDirectory } from "./durable-file.ts";
+import type { Journal } from "./journal.ts";
+import type { StoredOffer } from "./stored-offer.ts";
+import { hasCode } from "./system-error.ts";
 
 export type DeploymentStore = AsyncDisposable & {
   /** Oldest first. */
@@ -22,16 +21,15 @@ export type DeploymentStore = AsyncDisposable & {
   readonly changes: ChangeSignal;
   find(id: DeploymentId): Journal | null;
   /** Begins the journal of an offer that is not known yet. @throws NixdeployError("host") */
-  begin(offer: Offer): Promise<Journal>;
+  begin(offer: StoredOffer): Promise<Journal>;
+  /**
+   * Opens the journals of deployments that somebody else began here (`nixdeploy local`): only to be followed. For whoever
+   * has the turn (`turn.ts`): nobody is in the middle of beginning one.
+   */
+  adopt(): Promise<void>;
   /** Takes note of an acknowledgement; forgets the deployment when its outcome has arrived. */
   acknowledge(id: DeploymentId, through: number): Promise<void>;
 };
-
-type Open = { readonly journal: Journal; readonly file: JournalFile; readonly directory: string };
-
-const JOURNAL_FILE = "journal.ndjson";
-const PRIVATE_DIRECTORY = 0o700;
-const PRIVATE_FILE = 0o600;
 
 /** Opens what an earlier run left. @throws NixdeployError("host") when the directory cannot be used */
 export async function openDeploymentStore(options: {
@@ -43,8 +41,9 @@ export async function openDeploymentStore(options: {
   const parent = join(options.stateDirectory, "deployments");
   const changes = createChangeSignal();
   const open = new Map<DeploymentId, Open>();
-  const add = async (directory: string, offer: Offer) => {
-    const isFollowed = offer.deploymentId === options.followed;
+  const add = async (directory: string, offer: StoredOffer) => {
+    // The journal of what was started here is written by whoever did, and by its supervisor.
+    const isFollowed = offer.deploymentId === options.followed || offer.startedHere !== undefined;
     const opened = await openJournal({ directory, offer, clock: options.clock, changes, isFollowed });
     open.set(offer.deploymentId, opened);
     changes.changed();
@@ -76,20 +75,12 @@ export async function openDeploymentStore(options: {
     },
     changes,
     find: (id) => open.get(id)?.journal ?? null,
-    async begin(offer) {
-      const directory = join(parent, offer.deploymentId);
-      try {
-        await ensureDirectory(directory, PRIVATE_DIRECTORY);
-        await writeDurableFile({
-          path: join(directory, "offer.json"),
-          text: JSON.stringify(offer),
-          mode: PRIVATE_FILE,
-        });
-        await syncDirectory(parent);
-        return await add(directory, offer);
-      } catch (cause) {
-        const why = describeError(cause);
-        throw new NixdeployError("host", `cannot begin a deployment in ${directory}: ${why}`, { cause });
+    begin: (offer) => makeFolder(parent, offer, (directory) => add(directory, offer)),
+    async adopt() {
+      for (const name of await readdir(parent)) {
+        if ([...open.keys()].some((id) => id === name)) continue;
+        const read = await readOffer(join(parent, name));
+        if (read?.offer.startedHere !== undefined) await add(join(parent, name), read.offer);
       }
     },
     async acknowledge(id, through) {
@@ -111,73 +102,9 @@ export async function openDeploymentStore(options: {
   };
 }
 
-/**
- * Opens one journal for writing, for the process that carries the activation out.
- * @throws NixdeployError("host") when there is no such deployment, or its files cannot be used
- */
-export async function openDeploymentJournal(options: {
-  readonly stateDirectory: string;
-  readonly deploymentId: DeploymentId;
-  readonly clock: Clock;
-}): Promise<AsyncDisposable & { readonly journal: Journal }> {
-  const directory = join(options.stateDirectory, "deployments", options.deploymentId);
-  const read = await readOffer(directory);
-  if (read === null) throw new NixdeployError("host", `cannot find the deployment of an activation in ${directory}`);
-  const { clock } = options;
-  const opened = await openJournal({
-    ...{ directory, clock, offer: read.offer },
-    changes: createChangeSignal(),
-    isFollowed: false,
-  });
-  return {
-    journal: opened.journal,
-    async [Symbol.asyncDispose]() {
-      await opened.journal.close();
-      await opened.file[Symbol.asyncDispose]();
-    },
-  };
-}
-
-/** Whether the coordinator may still have to learn something about a deployment. */
-export async function hasJournal(stateDirectory: string, deploymentId: DeploymentId): Promise<boolean> {
-  return (await readOffer(join(stateDirectory, "deployments", deploymentId))) !== null;
-}
-
-/** Up to which entry the agent knows that the coordinator has it; 0 when it does not know. */
-export async function readReported(stateDirectory: string, deploymentId: DeploymentId): Promise<number> {
-  return await readAcknowledged(join(stateDirectory, "deployments", deploymentId));
-}
-
-async function openJournal(options: {
-  readonly directory: string;
-  readonly offer: Offer;
-  readonly clock: Clock;
-  readonly changes: ChangeSignal;
-  readonly isFollowed: boolean;
-}): Promise<Open> {
-  const { directory } = options;
-  const recovered: (PhaseEntry | OutcomeEntry)[] = [];
-  const onEntry = (entry: ReportEntry) => {
-    if (entry.type !== "log") recovered.push(entry);
-  };
-  const file = await openJournalFile({ ...options, path: join(directory, JOURNAL_FILE), onEntry });
-  const acknowledged = await file.find(await readAcknowledged(directory), { n: 0, offset: 0 });
-  return { journal: createJournal({ ...options, file, recovered, acknowledged }), file, directory };
-}
-
-async function readAcknowledged(directory: string): Promise<number> {
-  try {
-    const n = Number(await readFile(join(directory, "acknowledged"), "utf8"));
-    return Number.isSafeInteger(n) && n > 0 ? n : 0;
-  } catch (error) {
-    if (isMissing(error)) return 0;
-    throw error;
-  }
-}
-
 /** Oldest first: by when the offer was written. Folders without a whole offer were never begun, and go. */
-async function readOffers(parent: string): Promise<{ directory: string; offer: Offer }[]> {
-  const found: { directory: string; offer: Offer; writtenAtMs: number }[] = [];
+async function readOffers(parent: string): Promise<{ directory: string; offer: StoredOffer }[]> {
+  const found: { directory: string; offer: StoredOffer; writtenAtMs: number }[] = [];
   for (const name of await readdir(parent)) {
     const directory = join(parent, name);
     const offer = await readOffer(directory);
@@ -185,18 +112,4 @@ async function readOffers(parent: string): Promise<{ directory: string; offer: O
     else found.push({ directory, ...offer });
   }
   return found.sort((a, b) => a.writtenAtMs - b.writtenAtMs);
-}
-
-async function readOffer(directory: string): Promise<{ offer: Offer; writtenAtMs: number } | null> {
-  const path = join(directory, "offer.json");
-  try {
-    const { mtimeMs } = await stat(path);
-    return { offer: offerSchema.parse(JSON.parse(await readFile(path, "utf8"))), writtenAtMs: mtimeMs };
-  } catch (error) {
-    if (isMissing(error)) return null;
-    throw new NixdeployError("host", `cannot read the deployment ${path}: ${describeFileFault(error)}`, {
-      hint: `Remove ${directory} to forget this deployment; the coordinator notices that at the next login.`,
-      cause: error,
-    });
-  }
 }

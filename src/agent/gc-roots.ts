@@ -22,8 +22,8 @@ export type GcRoots = {
     readonly storePaths: readonly StorePath[];
     readonly daemon: DaemonConnection;
   }): Promise<void>;
-  /** Removes the links of all other deployments of this agent. */
-  dropOthers(deploymentId: DeploymentId): Promise<void>;
+  /** Removes the links of all other deployments of this agent than these. */
+  dropOthers(kept: readonly DeploymentId[]): Promise<void>;
   /** What this agent keeps now. */
   list(): Promise<readonly StorePath[]>;
 };
@@ -59,10 +59,10 @@ export function createGcRoots(options: {
         }
       }
     },
-    async dropOthers(deploymentId) {
+    async dropOthers(kept) {
       await ensureDirectory(directory, 0o755);
       for (const name of await readdir(directory)) {
-        if (own.test(name) && !name.startsWith(linkOf(deploymentId, 0)))
+        if (own.test(name) && !kept.some((id) => name.startsWith(linkOf(id, 0))))
           await rm(join(directory, name), { force: true });
       }
     },

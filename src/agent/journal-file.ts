@@ -10,6 +10,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { dirname } from "node:path";
 import { type ReportEntry, reportEntrySchema } from "../protocol.ts";
 import { syncDirectory } from "./durable-file.ts";
+import { isMissing } from "./system-error.ts";
 
 /** A place in the file: behind entry `n`, at byte `offset`. */
 export type Cursor = { readonly n: number; readonly offset: number };
@@ -166,5 +167,28 @@ async function writeAll(handle: FileHandle, bytes: Uint8Array, offset: number): 
     const { bytesWritten } = await handle.write(bytes, written, bytes.length - written, offset + written);
     if (bytesWritten === 0) throw new Error("the file takes no more bytes");
     written += bytesWritten;
+  }
+}
+
+/** More than the line of an outcome takes. */
+const LAST_LINE_BYTES_MAX = 64 * 1024;
+
+/** The last whole entry of a journal that is not too long to be an outcome; null when there is none. Changes nothing. */
+export async function readLastEntry(path: string): Promise<ReportEntry | null> {
+  let handle: FileHandle;
+  try {
+    handle = await open(path, "r");
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw error;
+  }
+  try {
+    const { size } = await handle.stat();
+    let last: ReportEntry | null = null;
+    const start = Math.max(0, size - LAST_LINE_BYTES_MAX);
+    for await (const line of readLines(handle, start, size)) last = parseEntry(line.text);
+    return last;
+  } finally {
+    await handle.close();
   }
 }

@@ -8,10 +8,11 @@
  */
 import type { Phase } from "../deployment.ts";
 import { describeError, NixdeployError } from "../errors.ts";
-import { LOG_LINE_CHARACTERS_MAX, type Offer, REPORT_ENTRIES_MAX, type ReportEntry } from "../protocol.ts";
+import { LOG_LINE_CHARACTERS_MAX, REPORT_ENTRIES_MAX, type ReportEntry } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
 import type { ChangeSignal } from "./change-signal.ts";
 import { type Cursor, type JournalFile, START } from "./journal-file.ts";
+import type { StoredOffer } from "./stored-offer.ts";
 
 /** Of log lines in one journal, as they stand in the file. */
 export const LOG_BYTES_MAX = 64 * 1024 * 1024;
@@ -31,7 +32,7 @@ export type LogStream = LogEntry["stream"];
 type Unnumbered<Entry> = Entry extends ReportEntry ? Omit<Entry, "n" | "atMs"> : never;
 
 export type Journal = {
-  readonly offer: Offer;
+  readonly offer: StoredOffer;
   /** Durable ones, in order. */
   readonly phases: readonly PhaseEntry[];
   readonly outcome: OutcomeEntry | null;
@@ -55,6 +56,8 @@ export type Journal = {
    * `follow`, `read` and `acknowledge` may be used. @throws NixdeployError("host") when the rest cannot be written
    */
   handOver(): Promise<void>;
+  /** Takes in what another process has written. */
+  refresh(): Promise<void>;
   /** Takes in what the other process writes, until the outcome is there. @throws the signal's reason */
   follow(signal: AbortSignal): Promise<OutcomeEntry>;
   /** Writes what is gathered. */
@@ -62,7 +65,7 @@ export type Journal = {
 };
 
 export type JournalOptions = {
-  readonly offer: Offer;
+  readonly offer: StoredOffer;
   readonly file: JournalFile;
   /** What the file held when it was opened. */
   readonly recovered: readonly (PhaseEntry | OutcomeEntry)[];
@@ -97,6 +100,14 @@ export function createJournal(options: JournalOptions): Journal {
     }
     logBytes += size;
     await writer.whenRoom();
+  };
+
+  const take = (entry: ReportEntry) => {
+    if (entry.type === "phase") phases.push(entry);
+    if (entry.type === "outcome") outcome = entry;
+  };
+  const refresh = async () => {
+    if (await file.catchUp(take)) changes.changed();
   };
 
   return {
@@ -135,13 +146,10 @@ export function createJournal(options: JournalOptions): Journal {
       changes.changed();
     },
     handOver: () => writer.flushOrFail(),
+    refresh,
     async follow(signal) {
-      const take = (entry: ReportEntry) => {
-        if (entry.type === "phase") phases.push(entry);
-        if (entry.type === "outcome") outcome = entry;
-      };
       for (;;) {
-        if (await file.catchUp(take)) changes.changed();
+        await refresh();
         if (outcome !== null) return outcome;
         await clock.sleep(FOLLOW_INTERVAL_MS, signal);
       }

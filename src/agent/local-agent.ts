@@ -73,7 +73,7 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
     log: logger,
   });
   const agent = createAgent({
-    config,
+    config: { ...config, healthChecksFile },
     clock,
     random,
     logger,

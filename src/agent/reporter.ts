@@ -2,6 +2,9 @@
  * Brings the journals to the coordinator over one connection: from the first entry that it has not acknowledged, in
  * order, a few reports ahead of its acknowledgements. A new connection starts with a new reporter, which begins again
  * at the first unacknowledged entry; the coordinator drops what it has.
+ *
+ * What was started on this device it must be told of first: until it acknowledges that, nothing of it is sent. One that
+ * refuses (or is too old to know) gets nothing; the journal waits for another day.
  */
 import type { DeploymentId } from "../names.ts";
 import type { AgentFrameInput } from "../protocol.ts";
@@ -9,6 +12,7 @@ import type { Clock } from "../runtime.ts";
 import type { DeploymentStore } from "./deployment-store.ts";
 import type { Journal } from "./journal.ts";
 import type { Cursor } from "./journal-file.ts";
+import { announcementOf } from "./stored-offer.ts";
 
 /** Reports of one deployment that may be on their way without an acknowledgement. */
 const IN_FLIGHT_MAX = 2;
@@ -16,6 +20,8 @@ const IN_FLIGHT_MAX = 2;
 export type Reporter = {
   /** Sends until the signal is aborted. @throws the signal's reason · when a journal cannot be read */
   run(signal: AbortSignal): Promise<void>;
+  /** The coordinator acknowledged something of this deployment, so it knows it. */
+  known(deploymentId: DeploymentId): void;
   /** Monotonic time since when nothing was acknowledged although something is on its way; null when all is well. */
   readonly waitingSinceMs: number | null;
 };
@@ -35,7 +41,19 @@ export function createReporter(options: {
 }): Reporter {
   const { store, send, clock } = options;
   const sentOf = new Map<DeploymentId, Sent>();
+  const announced = new Set<DeploymentId>();
+  const known = new Set<DeploymentId>();
   let waitingSinceMs: number | null = null;
+
+  /** @returns whether its entries may be sent */
+  const announce = ({ offer }: Journal): boolean => {
+    const { deploymentId } = offer;
+    const frame = announcementOf(offer);
+    if (frame === null || known.has(deploymentId)) return true;
+    if (!announced.has(deploymentId)) send(frame);
+    announced.add(deploymentId);
+    return false;
+  };
 
   /** Takes note of what was acknowledged since the last look. */
   const settle = (journal: Journal): Sent => {
@@ -54,6 +72,7 @@ export function createReporter(options: {
 
   const sendWhatFits = async (journal: Journal) => {
     const { deploymentId } = journal.offer;
+    if (!announce(journal)) return;
     for (;;) {
       const sent = settle(journal);
       if (sent.inFlight.length >= IN_FLIGHT_MAX || sent.cursor.n >= journal.durable.n) return;
@@ -67,6 +86,11 @@ export function createReporter(options: {
   };
 
   return {
+    known(deploymentId) {
+      if (!announced.has(deploymentId) || known.has(deploymentId)) return;
+      known.add(deploymentId);
+      store.changes.changed();
+    },
     get waitingSinceMs() {
       return waitingSinceMs;
     },

@@ -46,7 +46,7 @@ export async function runSession(options: SessionOptions): Promise<string> {
   const reporter = createReporter({ store, send, clock });
   const heard = { atMs: clock.monotonicMs() };
   const loops = [
-    readFrames(options, heard),
+    readFrames({ ...options, reporter }, heard),
     reporter.run(signal),
     keepAlive({ ...options, signal, send, reporter, heard }),
     waitForAbort(signal),
@@ -62,14 +62,16 @@ export async function runSession(options: SessionOptions): Promise<string> {
   return why;
 }
 
-async function readFrames(options: SessionOptions, heard: { atMs: number }): Promise<void> {
+type FrameOptions = SessionOptions & { readonly reporter: Reporter };
+
+async function readFrames(options: FrameOptions, heard: { atMs: number }): Promise<void> {
   for (let frame = await options.frames.next(); frame !== null; frame = await options.frames.next()) {
     heard.atMs = options.clock.monotonicMs();
     await handleFrame(frame, options);
   }
 }
 
-async function handleFrame(frame: CoordinatorFrame, options: SessionOptions): Promise<void> {
+async function handleFrame(frame: CoordinatorFrame, options: FrameOptions): Promise<void> {
   switch (frame.kind) {
     case "offer":
       options.handlers.onOffer(frame);
@@ -79,6 +81,7 @@ async function handleFrame(frame: CoordinatorFrame, options: SessionOptions): Pr
       break;
     case "acknowledge":
       await options.store.acknowledge(frame.deploymentId, frame.through);
+      options.reporter.known(frame.deploymentId);
       break;
     case "pong":
       break;

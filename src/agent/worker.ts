@@ -1,5 +1,6 @@
 /**
  * Runs deployments one at a time, as `lifecycle.ts` decides, and first of all what an earlier run left unfinished.
+ * What somebody else began here (`nixdeploy local`) is not its business: see `local-watch.ts`.
  * Owns the running one: ending the worker waits for it, because an activation is never killed half-way.
  */
 import { describeError } from "../errors.ts";
@@ -49,6 +50,7 @@ export function createWorker(deps: WorkerDeps): Worker {
   let running: { readonly id: DeploymentId; readonly cancel: AbortController; readonly done: Promise<void> } | null =
     null;
 
+  const isOurs = ({ offer }: Journal) => offer.startedHere === undefined;
   const isUnfinished = (id: DeploymentId) => store.find(id)?.outcome === null;
 
   const handle = (event: AgentEvent) => {
@@ -103,9 +105,10 @@ export function createWorker(deps: WorkerDeps): Worker {
 
   const resume = (pending: DeploymentId | null) => {
     const left = pending === null ? null : store.find(pending);
-    if (left !== null) handle({ kind: "offered", offer: left.offer, isFinished: false });
+    if (left !== null && isOurs(left)) handle({ kind: "offered", offer: left.offer, isFinished: false });
     for (const journal of store.journals) {
-      if (journal.outcome === null) handle({ kind: "offered", offer: journal.offer, isFinished: false });
+      if (journal.outcome === null && isOurs(journal))
+        handle({ kind: "offered", offer: journal.offer, isFinished: false });
     }
   };
 

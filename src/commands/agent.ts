@@ -1,14 +1,12 @@
 /** `nixdeploy agent`: keeps one profile of this device at what the coordinator says. */
 import { join, resolve } from "node:path";
 import { parseAgentName } from "../names.ts";
-import { NixParseError } from "../nix/parse-error.ts";
-import { resolveProfilePath } from "../nix/profile.ts";
 import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
 import { notifyServiceManager } from "../service-notification.ts";
 import { defineNixdeployCommand } from "./args.ts";
-import type { Environment } from "./context.ts";
-import { resolveHome, resolveStateRoot } from "./directories.ts";
+import { resolveStateRoot } from "./directories.ts";
 import { readCoordinatorUrl, readToken } from "./environment.ts";
+import { parseProfile, resolveProfile, withoutFormat } from "./local-args.ts";
 
 /**
  * How much later than usual functions are compiled to machine code. An agent waits most of its life; compiling what it
@@ -91,27 +89,3 @@ export const command = defineNixdeployCommand({
     });
   },
 });
-
-function resolveProfile(profile: string | null, env: Environment): string {
-  return resolveProfilePath({
-    profile,
-    isRoot: process.getuid?.() === 0,
-    home: resolveHome(env),
-    stateHome: env["XDG_STATE_HOME"] ?? null,
-  });
-}
-
-/** Checked here, so that a wrong one is a usage error; resolved when the environment is known. */
-function parseProfile(text: string): string {
-  withoutFormat(() => resolveProfilePath({ profile: text, isRoot: true, home: "/", stateHome: null }));
-  return text;
-}
-
-/** The flag says already what it should have been: only the reason is left of a parser's error. */
-function withoutFormat<Value>(parse: () => Value): Value {
-  try {
-    return parse();
-  } catch (error) {
-    throw error instanceof NixParseError ? new Error(error.reason) : error;
-  }
-}

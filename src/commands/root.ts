@@ -47,6 +47,11 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   { name: "status", summary: "Show the coordinator and the agents", load: () => import("./status.ts") },
   {
+    name: "local",
+    summary: "Activate, roll back and look at this machine without the coordinator",
+    load: () => import("./local.ts"),
+  },
+  {
     name: "supervise",
     summary: "Finish or undo the activation on record (started by the agent)",
     load: () => import("./supervise.ts"),

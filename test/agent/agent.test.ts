@@ -10,7 +10,7 @@ import {
   writeRecord,
 } from "../../src/agent/activation/record.ts";
 import { type AgentConfig, createAgent } from "../../src/agent/agent.ts";
-import { openDeploymentJournal } from "../../src/agent/deployment-store.ts";
+import { openDeploymentJournal } from "../../src/agent/deployment-folder.ts";
 import { tryLockFile } from "../../src/agent/flock.ts";
 import { type Journal, measurePhases, type OutcomeEntry } from "../../src/agent/journal.ts";
 import { NixdeployError } from "../../src/errors.ts";

@@ -3,7 +3,8 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { appendFileSync } from "node:fs";
 import { appendFile, readFile } from "node:fs/promises";
 import { writeRecord } from "../../src/agent/activation/record.ts";
-import { type DeploymentStore, openDeploymentJournal, openDeploymentStore } from "../../src/agent/deployment-store.ts";
+import { openDeploymentJournal } from "../../src/agent/deployment-folder.ts";
+import { type DeploymentStore, openDeploymentStore } from "../../src/agent/deployment-store.ts";
 import { openJournalFile } from "../../src/agent/journal-file.ts";
 import { type ReportEntry, reportEntrySchema } from "../../src/protocol.ts";
 import { systemClock } from "../../src/runtime.ts";
@@ -38,7 +39,7 @@ async function writeSupervisor(lines: number): Promise<string> {
   const script = directory.join("supervisor.ts");
   await Bun.write(
     script,
-    `import { openDeploymentJournal } from ${JSON.stringify(`${sources}agent/deployment-store.ts`)};
+    `import { openDeploymentJournal } from ${JSON.stringify(`${sources}agent/deployment-folder.ts`)};
      import { systemClock } from ${JSON.stringify(`${sources}runtime.ts`)};
      const options = { stateDirectory: ${JSON.stringify(directory.path)}, deploymentId: ${JSON.stringify(ID)} };
      const { journal } = await openDeploymentJournal({ ...options, clock: systemClock });

@@ -186,7 +186,7 @@ test("roots are links in the state directory, told to the daemon; those of other
   expect(new Set(told)).toEqual(new Set([first, `${first}-1`].map((id) => directory.join("gcroots", `nuc.a-${id}`))));
   await roots.keep({ deploymentId: second, storePaths: [one], daemon: listening });
   expect(new Set(await roots.list())).toEqual(new Set([one, two]));
-  await roots.dropOthers(second);
+  await roots.dropOthers([second]);
   expect(await roots.list()).toEqual([one]);
   expect((await readdir(directory.join("gcroots"))).toSorted()).toEqual([
     "nuc.a-b000000000000000",

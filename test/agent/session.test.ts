@@ -38,6 +38,7 @@ function startSession() {
     journals: [],
     changes: createChangeSignal(),
     find: () => null,
+    adopt: async () => {},
     begin: () => Promise.reject(new Error("no deployment here")),
     acknowledge: async () => {},
     [Symbol.asyncDispose]: async () => {},

@@ -12,16 +12,17 @@ import type { StorePath } from "../../nix/store-path.ts";
 import type { Offer } from "../../protocol.ts";
 import type { Clock } from "../../runtime.ts";
 import type { AgentConfig } from "../agent.ts";
-import { hasJournal } from "../deployment-store.ts";
+import { hasJournal, readOutcome } from "../deployment-folder.ts";
 import { tryLockFile } from "../flock.ts";
 import { completeHomeEnvironment } from "../home.ts";
 import type { Journal, OutcomeEntry } from "../journal.ts";
 import type { Proof } from "../login.ts";
 import { readOfferedChecks } from "../offered-checks.ts";
+import { endUnbegun, takeFreeTurn, takeTurn, tryTurn } from "../turn.ts";
+import { chooseProver, findMissingUnit } from "./agent-units.ts";
 import type { BootClock, BootTime } from "./boot-clock.ts";
 import { isDue, readBootTrial } from "./boot-trial.ts";
 import { detectSystemType, isSystem, type SystemType } from "./detect.ts";
-import { undoUnitOf } from "./launch.ts";
 import { findRefusal } from "./plan.ts";
 import { recordProof } from "./proof.ts";
 import { createQuarantine, describeQuarantine } from "./quarantine.ts";
@@ -40,12 +41,27 @@ export type Activations = {
    */
   refuse(offer: Offer): Promise<string | null>;
   /**
-   * Looks whether it may be activated and, if so, puts it on record: from then on `carry` must follow.
+   * Does it as soon as no other activation is on record, while nobody else may begin one. Whatever it looks at that an
+   * activation changes, it must look at then. @throws the signal's reason
+   */
+  inTurn<Value>(turn: Turn, work: () => Promise<Value>): Promise<Value>;
+  /** For whoever has the turn (`turn.ts`): the deployment whose activation is not over. Forgets one that is. */
+  inTheWay(): Promise<DeploymentId | null>;
+  /**
+   * Looks whether it may be activated and, if so, puts it on record: from then on `carry` must follow. For whoever has
+   * the turn.
    * @returns why it may not, a sentence, or null. @throws NixdeployError("host") when it cannot be recorded
    */
   begin(request: BeginRequest): Promise<string | null>;
   /** Sees the recorded activation through. The journal is the supervisor's from here on. @throws the signal's reason */
   carry(journal: Journal, signal: AbortSignal): Promise<OutcomeEntry>;
+  /**
+   * A look at a deployment that somebody else began at this machine: sees to it that it goes on, or that it ends if
+   * whoever began it was killed before anything was touched. Returns soon.
+   */
+  tend(journal: Journal, signal: AbortSignal): Promise<void>;
+  /** Starts a supervisor if there is work for one and nobody does it. */
+  ensureSupervised(): Promise<void>;
   /** Asks the supervisor to go back. */
   cancel(deploymentId: DeploymentId): Promise<void>;
   /**
@@ -59,11 +75,23 @@ export type Activations = {
   proved(deploymentId: DeploymentId): Promise<void>;
 };
 
+/** In turn. @param atMs when it ended, as far as it is known */
+type Forget = (deploymentId: DeploymentId, atMs: number) => Promise<void>;
+
+export type Turn = {
+  readonly deploymentId: DeploymentId;
+  readonly signal: AbortSignal;
+  /** Told at each look which other deployment is in the way. */
+  readonly onWait: (other: DeploymentId) => Promise<void>;
+};
+
 export type BeginRequest = {
   readonly journal: Journal;
   /** What the profile named before. */
   readonly previousProfile: StorePath | null;
   readonly fetchedBytes: number | null;
+  /** `none`: whoever started it sits at the machine, and the coordinator may be away. Default: a login. */
+  readonly proof?: "login" | "none";
 };
 
 export type ActivationsDeps = {
@@ -103,17 +131,32 @@ export function createActivations(deps: ActivationsDeps): Activations {
   const { stateDirectory } = deps.config;
   const started = deps.bootClock.read().catch(() => null);
   const quarantine = createQuarantine({ stateDirectory, logger: deps.logger });
-  /** The last look at a record that is over: what it says about its version comes first. */
-  const forget = async (atMs: number) => {
+  /**
+   * The last look at a record that is over, in turn: what it says about its version comes first. Another activation, that
+   * began since, stays.
+   */
+  const forget: Forget = async (deploymentId, atMs) => {
     const record = await readRecord(stateDirectory);
-    if (record?.stage === "finished") await quarantine.settle(record, atMs);
+    if (record?.deploymentId !== deploymentId) return;
+    if (record.stage === "finished") await quarantine.settle(record, atMs);
     await removeRecord(stateDirectory);
+  };
+  /** Whether its outcome is in its journal, or with the coordinator. */
+  const isOver = async ({ deploymentId, stage }: ActivationRecord) =>
+    (await readOutcome(stateDirectory, deploymentId)) !== null ||
+    (stage === "finished" && !(await hasJournal(stateDirectory, deploymentId)));
+  const inTheWay = async (self: DeploymentId | null) => {
+    const record = await readRecord(stateDirectory);
+    if (record === null || record.deploymentId === self) return null;
+    if (!(await isOver(record))) return record.deploymentId;
+    await forget(record.deploymentId, deps.clock.nowMs());
+    return null;
   };
   return {
     async pending() {
       const record = await readRecord(stateDirectory);
       if (record?.stage === "finished" && !(await hasJournal(stateDirectory, record.deploymentId))) {
-        await forget(deps.clock.nowMs());
+        await tryTurn(stateDirectory, () => forget(record.deploymentId, deps.clock.nowMs()));
         return null;
       }
       return record?.deploymentId ?? null;
@@ -126,6 +169,9 @@ export function createActivations(deps: ActivationsDeps): Activations {
       const entry = mode === "dry-activate" ? null : await quarantine.find(storePath);
       return entry === null ? null : describeQuarantine(entry, deps.config.name);
     },
+    inTurn: (turn, work) =>
+      takeFreeTurn({ ...turn, stateDirectory, clock: deps.clock, inTheWay: () => inTheWay(turn.deploymentId) }, work),
+    inTheWay: () => inTheWay(null),
     async begin(request) {
       const prepared = await prepare(request, deps);
       if (typeof prepared === "string") return prepared;
@@ -136,8 +182,17 @@ export function createActivations(deps: ActivationsDeps): Activations {
     },
     async carry(journal, signal) {
       const outcome = await carry(journal, signal, deps);
-      await forget(outcome.atMs);
+      const { deploymentId } = journal.offer;
+      await takeTurn({ stateDirectory, clock: deps.clock, signal }, () => forget(deploymentId, outcome.atMs));
       return outcome;
+    },
+    async tend(journal, signal) {
+      await tend(journal, { ...deps, forget });
+      signal.throwIfAborted();
+    },
+    async ensureSupervised() {
+      const record = await readRecord(stateDirectory);
+      if (record !== null && !(await isOver(record))) await superviseIfNobodyDoes(deps);
     },
     cancel: (deploymentId) => requestCancel(stateDirectory, deploymentId),
     settleTrial: (signal) => settleTrial(signal, deps),
@@ -179,13 +234,12 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
   const unit = await deps.agentUnit(type);
   const live = await readLive(type, request, deps);
   const next = { type, storePath, specialisation, live: live ?? request.previousProfile };
-  const missing = unit === null ? null : await findMissingUnit({ ...next, unit }, deps);
+  const missing = unit === null ? null : await findMissingUnit({ ...next, unit }, request, deps);
   const allowAgentRemoval = offer.policy?.allowAgentRemoval === true;
   if (missing !== null && !allowAgentRemoval) {
     return `Cannot activate ${storePath}: ${missing.why} (--allow-agent-removal takes it all the same).`;
   }
   const removedAgentUnit = missing?.isAgent === true ? unit : null;
-  const hasUnit = unit !== null && removedAgentUnit === null && (await deps.hasUnit(storePath, unit));
   const failedUnits = await readFailedUnits(deps);
   const healthChecks = [...readOfferedChecks(offer), ...(await deps.readOwnHealthChecks())];
   const unanswerable = failedUnits === null ? healthChecks.find(({ kind }) => kind === "units") : undefined;
@@ -215,7 +269,7 @@ async function prepare(request: BeginRequest, deps: ActivationsDeps): Promise<Ac
       activationTimeoutMs: policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_MS,
     },
     ...(removedAgentUnit === null ? {} : { removedAgentUnit }),
-    prover: hasUnit ? { kind: "agent", unit } : { kind: "supervisor" },
+    prover: await chooseProver(request, removedAgentUnit === null ? unit : null, deps),
     environment: type === "home-manager" ? completeHomeEnvironment(deps.environment) : { ...deps.environment },
     fetchedBytes: request.fetchedBytes,
     stage: "checking",
@@ -245,51 +299,12 @@ async function readLive(type: SystemType, { previousProfile }: BeginRequest, dep
   }
 }
 
-/**
- * Systems need the agent's unit. A profile may do without, unless it is what brought the unit: then it would take the
- * agent away. The variant is what runs, the system itself what a reboot brings: both need their units.
- * The agent's comes first.
- */
-async function findMissingUnit(
-  next: {
-    readonly type: SystemType;
-    readonly storePath: StorePath;
-    readonly specialisation: NonNullable<ActivationRecord["specialisation"]> | null;
-    readonly live: StorePath | null;
-    readonly unit: string;
-  },
-  deps: ActivationsDeps,
-): Promise<{ readonly why: string; readonly isAgent: boolean } | null> {
-  const { type, storePath, specialisation, unit } = next;
-  if (!isSystem(type) && (next.live === null || !(await deps.hasUnit(next.live, unit)))) return null;
-  const systems = [
-    { who: "it", path: storePath },
-    ...(specialisation === null
-      ? []
-      : [{ who: `its specialisation ${specialisation.name}`, path: specialisation.path }]),
-  ];
-  for (const { who, path } of systems) {
-    if (await deps.hasUnit(path, unit)) continue;
-    const why = `${who} does not contain this agent's unit ${unit}, so nobody could prove that it works`;
-    return { why, isAgent: true };
-  }
-  // nix-darwin boots what the profile names, and the agent's next start goes back.
-  if (type !== "nixos") return null;
-  const undoUnit = undoUnitOf(deps.config.name);
-  for (const { who, path } of systems) {
-    if (await deps.hasUnit(path, undoUnit)) continue;
-    const why = `${who} does not contain the unit ${undoUnit}, so nobody would go back after a reboot`;
-    return { why, isAgent: false };
-  }
-  return null;
-}
-
 async function settleTrial(signal: AbortSignal, deps: ActivationsDeps): Promise<void> {
   const { stateDirectory } = deps.config;
   for (;;) {
     const trial = await readBootTrial(stateDirectory);
     if (trial === null || !isDue(trial, (await deps.bootClock.read()).bootId)) return;
-    await superviseOnce(deps);
+    await superviseIfNobodyDoes(deps);
     await deps.clock.sleep(SUPERVISOR_LOOK_MS, signal);
   }
 }
@@ -343,17 +358,36 @@ async function carry(journal: Journal, signal: AbortSignal, deps: ActivationsDep
 /** Starts a supervisor, and another one whenever nobody holds its lock. @throws the signal's reason */
 async function keepSupervised(signal: AbortSignal, deps: ActivationsDeps): Promise<never> {
   for (;;) {
-    await superviseOnce(deps);
+    await superviseIfNobodyDoes(deps);
     await deps.clock.sleep(SUPERVISOR_LOOK_MS, signal);
   }
 }
 
-async function superviseOnce({ config, launch, logger }: ActivationsDeps): Promise<void> {
+async function superviseIfNobodyDoes({ config, launch, logger }: ActivationsDeps): Promise<void> {
   try {
     if (!isSupervised(config.stateDirectory)) await launch();
   } catch (error) {
     logger.error(`cannot start a supervisor: ${describeError(error)}`);
   }
+}
+
+async function tend(journal: Journal, deps: ActivationsDeps & { readonly forget: Forget }): Promise<void> {
+  const { stateDirectory } = deps.config;
+  const { deploymentId } = journal.offer;
+  await journal.refresh();
+  // Nothing while somebody begins or forgets one: the next look says more.
+  await tryTurn(stateDirectory, async () => {
+    const isOnRecord = (await readRecord(stateDirectory))?.deploymentId === deploymentId;
+    // A record is forgotten after the outcome was written: looked at in this order, nothing is missed.
+    await journal.refresh();
+    const { outcome } = journal;
+    if (outcome !== null) await deps.forget(deploymentId, outcome.atMs);
+    else if (isOnRecord) await superviseIfNobodyDoes(deps);
+    else {
+      await endUnbegun({ stateDirectory, deploymentId, clock: deps.clock });
+      await journal.refresh();
+    }
+  });
 }
 
 function isSupervised(stateDirectory: string): boolean {

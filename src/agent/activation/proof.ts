@@ -4,7 +4,9 @@
  * what has had its time to come up; all of it within the confirm window.
  *
  * Who logs in is in the record: the agent as the new system starts it, which leaves `proof.json` in the state directory
- * after a welcome that takes it for the proof; or, where no service manager runs, the supervisor itself.
+ * after a welcome that takes it for the proof; or, where no service manager runs, the supervisor itself. Or nobody: what
+ * was started at the machine itself must not need the coordinator. Then the rest decides, after a moment in which units
+ * may show that they fail.
  */
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -47,6 +49,7 @@ const proofSchema = z.object({
 });
 
 const LOOK_INTERVAL_MS = 200;
+const UNITS_LOOK_MS = 1_000;
 
 /** For the agent: its welcome took the login for the proof. Durable on return. */
 export async function recordProof(stateDirectory: string, proof: z.input<typeof proofSchema>): Promise<void> {
@@ -60,9 +63,25 @@ export async function removeProof(stateDirectory: string): Promise<void> {
 
 /** @returns "good", or "bad" with the reason why the new version must go */
 export async function awaitProof(deps: ProofDeps): Promise<StageEnd> {
-  const missing = await awaitLogin(deps);
+  const missing = deps.record.prover.kind === "none" ? await awaitUnits(deps) : await awaitLogin(deps);
   if (missing !== null) return missing;
   return (await checkHealth(deps)) ?? (await runCheckScript(deps)) ?? (await judgeUnits(deps));
+}
+
+/** Without a login there would be none: units that start and fail at once need this long to be seen. */
+const SETTLE_MS = 5_000;
+
+/** @returns null when the moment is over, or units fail already, which is judged later; bad when a cancel was asked for */
+async function awaitUnits({ record, clock, signal, driverDeps, stateDirectory }: ProofDeps): Promise<StageEnd | null> {
+  const overAtMs = clock.monotonicMs() + Math.min(SETTLE_MS, record.policy.confirmWindowMs);
+  for (;;) {
+    if (await isCancelRequested(stateDirectory, record.deploymentId)) return bad("a cancel asked to go back");
+    const leftMs = overAtMs - clock.monotonicMs();
+    // Where no service manager tells, waiting tells nothing.
+    if (leftMs <= 0 || (await driverDeps.readFailedUnits()) === null) return null;
+    if ((await readFreshFailures(record, driverDeps)).length > 0) return null;
+    await clock.sleep(Math.min(UNITS_LOOK_MS, leftMs), signal);
+  }
 }
 
 /** @returns null once the login is proved */

@@ -90,10 +90,14 @@ const baseSchema = z.object({
     allowUnprovenBoot: z.boolean().optional(),
     allowAgentRemoval: z.boolean().optional(),
   }),
-  /** Who logs in to prove it: the agent as the new system starts it (then its unit), or the supervisor. */
+  /**
+   * Who logs in to prove it: the agent as the new system starts it (then its unit), or the supervisor; or nobody, when
+   * it was started at the machine itself (then the agent's unit, which is still started again, if there is one).
+   */
   prover: z.discriminatedUnion("kind", [
     z.object({ kind: z.literal("agent"), unit: z.string() }),
     z.object({ kind: z.literal("supervisor") }),
+    z.object({ kind: z.literal("none"), unit: z.string().nullable() }),
   ]),
   /** The agent's unit when the new system lacks it, which the policy allows: nobody but the supervisor is left then. */
   removedAgentUnit: z.string().optional(),

@@ -3,7 +3,7 @@
  * recorded before it, is the loop's business (`supervise.ts`); what follows from its end, the engine's.
  */
 import { describeError } from "../../errors.ts";
-import { readReported } from "../deployment-store.ts";
+import { readReported } from "../deployment-folder.ts";
 import type { Journal } from "../journal.ts";
 import type { BootClock } from "./boot-clock.ts";
 import { createBootTrial, removeBootTrial, writeBootTrial } from "./boot-trial.ts";
@@ -122,7 +122,8 @@ async function commit({ deps, record, driver, isTrial }: Work): Promise<StageEnd
 
 async function confirm({ deps, journal, record }: Work): Promise<StageEnd> {
   // At every try: an agent that began before the switch proves nothing (see `activations.ts`).
-  const trouble = record.prover.kind === "agent" ? await restartAgent(deps, journal, record.prover.unit) : null;
+  const unit = agentUnitOf(record);
+  const trouble = unit === null ? null : await restartAgent(deps, journal, unit);
   return await awaitProof({
     ...deps,
     record,
@@ -130,6 +131,11 @@ async function confirm({ deps, journal, record }: Work): Promise<StageEnd> {
     driverDeps: createDriverDeps(deps, record, journal),
     loginAsSupervisor: (signal) => deps.loginAsSupervisor(record, signal),
   });
+}
+
+/** The unit that is to run the new version's agent; null where none does. */
+function agentUnitOf({ prover }: ActivationRecord): string | null {
+  return prover.kind === "supervisor" ? null : prover.unit;
 }
 
 /** It may still come up by itself. @returns why it did not, or null */
@@ -159,7 +165,7 @@ async function undo({ deps, record, driver, isTrial }: Work): Promise<StageEnd> 
 
 async function putBack(deps: SuperviseDeps, record: ActivationRecord, driver: Driver): Promise<StageEnd> {
   const end = await driver.undo();
-  const unit = record.prover.kind === "agent" ? record.prover.unit : record.removedAgentUnit;
+  const unit = agentUnitOf(record) ?? record.removedAgentUnit;
   if (end.kind !== "good" || unit === undefined) return end;
   try {
     await deps.restartUnit(unit);
@@ -167,7 +173,8 @@ async function putBack(deps: SuperviseDeps, record: ActivationRecord, driver: Dr
     const previous = record.previous.current ?? record.previous.profile;
     // An agent that somebody started by hand: there is nothing to go back to.
     const hadUnit = previous !== null && (await deps.hasUnit(previous, unit));
-    if (hadUnit) return { kind: "bad", reason: `${unit} did not start: ${describeError(error)}`, exitCode: null };
+    if (hadUnit && record.prover.kind !== "none")
+      return { kind: "bad", reason: `${unit} did not start: ${describeError(error)}`, exitCode: null };
   }
   return end;
 }

@@ -11,7 +11,7 @@ import { describeError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock, Random } from "../../runtime.ts";
-import { openDeploymentJournal } from "../deployment-store.ts";
+import { openDeploymentJournal } from "../deployment-folder.ts";
 import { tryLockFile } from "../flock.ts";
 import { type Journal, measurePhases } from "../journal.ts";
 import type { RunProgram } from "../process.ts";

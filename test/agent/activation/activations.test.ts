@@ -3,12 +3,9 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { type ActivationsDeps, createActivations } from "../../../src/agent/activation/activations.ts";
-import { readRecord, removeRecord, STAGES, writeRecord } from "../../../src/agent/activation/record.ts";
-import {
-  type DeploymentStore,
-  openDeploymentJournal,
-  openDeploymentStore,
-} from "../../../src/agent/deployment-store.ts";
+import { readRecord, removeRecord, STAGES, type Stage, writeRecord } from "../../../src/agent/activation/record.ts";
+import { openDeploymentJournal } from "../../../src/agent/deployment-folder.ts";
+import { type DeploymentStore, openDeploymentStore } from "../../../src/agent/deployment-store.ts";
 import { tryLockFile } from "../../../src/agent/flock.ts";
 import type { Journal } from "../../../src/agent/journal.ts";
 import type { HealthCheck } from "../../../src/health-check.ts";
@@ -492,4 +489,49 @@ describe("a proof is given", () => {
   test("for nothing when there is no record", async () => {
     expect(await createSubject().proofToGive()).toBeNull();
   });
+});
+
+describe("in the way of others is", () => {
+  const other = async (stage: Stage, isOver: boolean) => {
+    const journal = await begin();
+    await writeRecord(directory.path, recordOf({ stage }));
+    if (isOver) await journal.finish(OUTCOME);
+  };
+  const cases = [
+    ["one that goes on", "confirming", false, true],
+    ["one whose outcome the disk has not taken yet", "finished", false, true],
+    ["none that was told to have failed before it was on record for sure", "checking", true, false],
+    ["none that is over", "finished", true, false],
+  ] as const;
+  for (const [what, stage, isOver, isInTheWay] of cases) {
+    test(what, async () => {
+      await other(stage, isOver);
+      expect(await createSubject().inTheWay()).toBe(isInTheWay ? recordOf().deploymentId : null);
+      expect((await readRecord(directory.path)) !== null).toBe(isInTheWay);
+    });
+  }
+
+  test("none whose journal the coordinator has", async () => {
+    await writeRecord(directory.path, recordOf({ stage: "finished", outcome: "succeeded", reason: "It is live." }));
+    expect(await createSubject().inTheWay()).toBeNull();
+    expect(await readRecord(directory.path)).toBeNull();
+  });
+});
+
+test("nobody proves by a login what was started at the machine; its agent's unit is started again if there is one", async () => {
+  const agentUnit = async () => "nixdeploy-agent-nuc.service";
+  for (const [hasUnit, unit] of [
+    [async () => true, "nixdeploy-agent-nuc.service"],
+    [async () => false, null],
+  ] as const) {
+    const subject = createSubject({ agentUnit, hasUnit });
+    const journal = store.journals[0] ?? (await begin());
+    expect(await subject.begin({ ...request(journal), proof: "none" })).toBeNull();
+    expect((await readRecord(directory.path))?.prover).toEqual({ kind: "none", unit });
+  }
+  // But what the machine has must not be lost.
+  const hasUnit: ActivationsDeps["hasUnit"] = async (system) => system === OLD;
+  const journal = store.journals[0] ?? (await begin());
+  const refusal = await createSubject({ agentUnit, hasUnit }).begin({ ...request(journal), proof: "none" });
+  expect(refusal).toContain("does not contain this agent's unit");
 });
