@@ -3,8 +3,7 @@
  * end. Nothing here touches a machine.
  *
  * Only combinations that exist: a stage that an end never comes to is not killed in, nor one in which nothing can be held
- * (`checking` runs no program; `committing` only where it sets the profile). Those are killed in by simulation, see
- * test/agent/activation/supervise.test.ts.
+ * (`checking` runs no program; `committing` only where it sets the profile).
  */
 import type { Fault } from "../support/builder.ts";
 

@@ -10,7 +10,6 @@ import { readFile, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { NixdeployError } from "../../errors.ts";
 import type { AgentName } from "../../names.ts";
-import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import type { RunProgram } from "../process.ts";
 import { hasCode, isMissing } from "../system-error.ts";
@@ -30,7 +29,7 @@ export type ServiceManager = {
    */
   agentUnit(type: SystemType): Promise<string | null>;
   /** Whether a version has this unit, for the manager that runs the agent. */
-  hasUnit(version: StorePath, unit: string): Promise<boolean>;
+  hasUnit(version: string, unit: string): Promise<boolean>;
   /** The id of a unit's main process; null when it has none. */
   mainProcess(unit: string): Promise<number | null>;
   /** Whether `startTransient` can work: the manager is ours to command. */
@@ -64,12 +63,14 @@ const TIMER_ACCURACY = "AccuracySec=200ms";
 
 type Systemctl = (program: "systemctl" | "systemd-run", args: readonly string[], maxMs?: number) => Promise<string[]>;
 
-export function createServiceManager(deps: {
+export type ServiceManagerDeps = {
   readonly agentName: AgentName;
   readonly run: RunProgram;
   readonly clock: Clock;
   readonly environment: Readonly<Record<string, string>>;
-}): ServiceManager {
+};
+
+export function createSystemd(deps: ServiceManagerDeps): ServiceManager {
   const systemctl: Systemctl = async (command, args, deadlineMs = SYSTEMCTL_MAX_MS) => {
     const lines: string[] = [];
     const errors: string[] = [];
