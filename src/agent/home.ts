@@ -50,9 +50,13 @@ export async function readCurrentHome(environment: Environment): Promise<StorePa
 
 const PROFILE = "home-manager";
 
-/** What a login would have set and a service may lack: Home Manager's script insists on the first two. */
+/**
+ * What a login would have set and a service may lack: Home Manager's script insists on the first two. Without the switch of
+ * its dry runs, which would end a real one well, with nothing done.
+ */
 export function completeHomeEnvironment(environment: Readonly<Record<string, string>>): Record<string, string> {
-  const complete: Record<string, string> = { ...environment };
+  const { DRY_RUN: _dryRun, ...rest } = environment;
+  const complete: Record<string, string> = { ...rest };
   complete["HOME"] ??= userInfo().homedir;
   complete["USER"] ??= userInfo().username;
   const runtime = complete["XDG_RUNTIME_DIR"] ?? `/run/user/${process.getuid?.()}`;

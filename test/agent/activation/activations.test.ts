@@ -180,7 +180,7 @@ describe("of Home Manager", () => {
   const home: Partial<ActivationsDeps> = {
     readNames: async () => new Set(["hm-version"]),
     agentUnit: async (type) => (type === "home-manager" ? "nixdeploy-agent-nuc.service" : null),
-    environment: { HOME: "/home/ada", LANG: "C.UTF-8" },
+    environment: { HOME: "/home/ada", LANG: "C.UTF-8", DRY_RUN: "1" },
   };
 
   test("the way back leads to the generation that is live, or else to what the profile names", async () => {
@@ -199,10 +199,11 @@ describe("of Home Manager", () => {
     });
   }
 
-  test("programs get what a login would have set", async () => {
+  test("programs get what a login would have set, and no dry run", async () => {
     await createSubject(home).begin(request(await begin()));
     const environment = (await readRecord(directory.path))?.environment;
     expect(environment).toMatchObject({ HOME: "/home/ada", LANG: "C.UTF-8", USER: userInfo().username });
+    expect(environment).not.toContainKey("DRY_RUN");
   });
 });
 
