@@ -1,6 +1,7 @@
 /** `nixdeploy agents`: the registered agents and what runs on them. */
 import type { AgentDto } from "../api.ts";
 import { describePutOff } from "../client/follow-text.ts";
+import type { DeploymentState } from "../deployment.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { storePathName } from "../nix/store-path.ts";
 import { formatCount } from "../quantity.ts";
@@ -23,22 +24,25 @@ export const command = defineNixdeployCommand({
   async run({ args, context }) {
     await using coordinator = await openAdministration(context, args.dataDir);
     const agents = await coordinator.listAgents(args.workspace, context.signal);
-    await printResult(context, { json: { agents }, text: formatAgents(agents) });
+    await printResult(context, { json: { agents }, text: formatAgents(agents, context.clock.nowMs()) });
     if (agents.length === 0) context.log.info("no agents yet: they register at their first contact (nixdeploy agent)");
   },
 });
 
 const UNITS_SHOWN_MAX = 2;
 
+/** More than a machine takes to go down, come up, and log in; then it hangs, and somebody must reset it. */
+const REBOOT_MAX_MS = 15 * 60_000;
+
 /** "" without agents. */
-export function formatAgents(agents: readonly AgentDto[]): string {
+export function formatAgents(agents: readonly AgentDto[], nowMs: number): string {
   if (agents.length === 0) return "";
   const header = ["agent", "contact", "system", "runs", "last deployment", "last seen", "attention"];
   return formatTable(
     header,
     agents.map((agent) => [
       agent.name,
-      agent.contact,
+      describeContact(agent, nowMs),
       agent.system,
       agent.profilePath === null ? "-" : storePathName(agent.profilePath),
       agent.deployment === null ? "-" : formatDeployment(agent.deployment),
@@ -46,6 +50,18 @@ export function formatAgents(agents: readonly AgentDto[]): string {
       describeAttention(agent),
     ]),
   );
+}
+
+/** One that is rebooting is silent for a good reason, for a while. */
+export function describeContact(
+  agent: Pick<AgentDto, "contact" | "lastSeenAt"> & { readonly deployment: { readonly state: DeploymentState } | null },
+  nowMs: number,
+): string {
+  const { contact, lastSeenAt, deployment } = agent;
+  if (contact === "online" || deployment?.state !== "rebooting" || lastSeenAt === null) return contact;
+  return nowMs - Date.parse(lastSeenAt) <= REBOOT_MAX_MS
+    ? "rebooting"
+    : `${contact}: did not come back from its reboot`;
 }
 
 function formatDeployment(deployment: NonNullable<AgentDto["deployment"]>): string {

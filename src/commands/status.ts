@@ -15,7 +15,9 @@ export const command = defineNixdeployCommand({
       coordinator.loadStatus(context.signal),
       coordinator.listAgents(undefined, context.signal),
     ]);
-    const text = [formatStatus(status), formatAgents(agents)].filter((part) => part !== "").join("\n\n");
+    const text = [formatStatus(status), formatAgents(agents, context.clock.nowMs())]
+      .filter((part) => part !== "")
+      .join("\n\n");
     await printResult(context, { json: { ...status, agentList: agents }, text });
   },
 });

@@ -12,6 +12,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { type Disk, readBootDefault, takeBoot } from "./boot-firmware.ts";
 import { ensureDebianPackages } from "./debian.ts";
 import { NIX_CONF } from "./nix.ts";
 import {
@@ -40,6 +41,8 @@ export type SystemdBox = AsyncDisposable & {
   boot(): Promise<void>;
   /** `systemctl reboot`, and the boot after it. */
   reboot(): Promise<void>;
+  /** Waits until it goes down by itself, and boots it. */
+  awaitReboot(): Promise<void>;
   /** Everything inside is gone at once. */
   powerCut(): Promise<void>;
   /** Runs to the end, as root, in no unit; a non-zero exit code is a result. */
@@ -64,12 +67,14 @@ const DISK = {
   boot: "/boot",
   "var-lib-nixdeploy": "/var/lib/nixdeploy",
   "var-lib-private": "/var/lib/private",
+  firmware: "/sys/firmware",
 } as const;
 /** Tells the fixture that it may replace /etc/systemd/system. */
 const MARK = "/etc/NIXOS";
 /** cgroup v1 with systemd's own hierarchy, the hybrid, and v2. */
 const CGROUP_ROOTS = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"] as const;
 const BOOT_MAX_MS = 30_000;
+const REBOOT_MAX_MS = 60_000;
 
 /** $1 cgroups to enter, one a line; $2 mount point of the tree; then the command. */
 const ENTER = `
@@ -93,6 +98,7 @@ export async function createSystemdBox(options: SystemdBoxOptions): Promise<Syst
     join(path, `nixdeploy-${name}-${process.pid}`),
   );
   for (const group of groups) await mkdir(group, { recursive: true });
+  const disk: Disk = { boot: join(directory, "boot"), firmware: join(directory, "firmware") };
   let running: { readonly container: SpawnedProcess; readonly leader: number } | null = null;
 
   const exec: SystemdBox["exec"] = async (command, runOptions) => {
@@ -107,8 +113,15 @@ export async function createSystemdBox(options: SystemdBoxOptions): Promise<Syst
 
   const boot = async () => {
     if (running !== null) throw new Error(`cannot boot ${name}: it is on`);
+    const system = await takeBoot(disk);
+    if (system === null) throw new Error(`cannot boot ${name}: nothing is installed in /boot`);
     const enter = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-euc", ENTER, "enter"];
-    const container = spawnProcess([...enter, groups.join("\n"), root, ...describeContainer(options, root)]);
+    const container = spawnProcess([
+      ...enter,
+      groups.join("\n"),
+      root,
+      ...describeContainer(options, { root, system }),
+    ]);
     const leader = await waitFor(`systemd to be PID 1 of ${name}`, () => findLeader(container), {
       timeoutMs: BOOT_MAX_MS,
       describe: container.output,
@@ -124,6 +137,15 @@ export async function createSystemdBox(options: SystemdBoxOptions): Promise<Syst
     await running?.container.exited;
     running = null;
   };
+  const awaitReboot = async () => {
+    const down = running?.container.exited.then(() => true);
+    await waitFor(`${name} to go down`, () => Promise.race([down, Bun.sleep(100).then(() => false)]), {
+      timeoutMs: REBOOT_MAX_MS,
+      until: (isDown) => isDown === true,
+    });
+    running = null;
+    await boot();
+  };
   const powerCut = async () => {
     if (running === null) return;
     process.kill(running.leader, "SIGKILL");
@@ -138,13 +160,14 @@ export async function createSystemdBox(options: SystemdBoxOptions): Promise<Syst
       await ended();
       await boot();
     },
+    awaitReboot,
     powerCut,
     exec,
     run,
     unit: (unit, property) => run(["systemctl", "show", `--property=${property}`, "--value", unit]),
     hostPath: (path) => join(`/proc/${running?.leader}/root`, path),
     diskPath: (path) => toDiskPath(path, directory),
-    bootDefault: async () => (await readFile(toDiskPath("/boot/loader/default", directory), "utf8")).trim(),
+    bootDefault: async () => (await readBootDefault(disk)) ?? "nothing",
     async describe() {
       const journal =
         running === null ? "" : (await exec(["journalctl", "--boot", "--no-pager", "--lines=200"])).stdout;
@@ -158,7 +181,10 @@ export async function createSystemdBox(options: SystemdBoxOptions): Promise<Syst
   };
 }
 
-function describeContainer({ name, directory, files }: SystemdBoxOptions, root: string): string[] {
+function describeContainer(
+  { name, directory, files }: SystemdBoxOptions,
+  { root, system }: { readonly root: string; readonly system: string },
+): string[] {
   return [
     ...["systemd-nspawn", "--quiet", `--directory=${root}`, "--volatile=overlay", `--machine=${name}`],
     // No machined and no systemd outside is asked for anything.
@@ -167,7 +193,7 @@ function describeContainer({ name, directory, files }: SystemdBoxOptions, root: 
     `--bind-ro=${join(directory, "nixos")}:${MARK}`,
     `--bind-ro=${join(directory, "etc-nix")}:/etc/nix`,
     ...Object.entries(files).map(([source, target]) => `--bind-ro=${source}:${target}`),
-    ...["/bin/sh", "-c", 'exec "$(cat /boot/loader/default)/init"'],
+    `${system}/init`,
   ];
 }
 

@@ -63,19 +63,31 @@ export type SystemdFleet = AsyncDisposable & {
   clean(): Promise<void>;
 };
 
-export async function createSystemdFleet(name: string): Promise<SystemdFleet> {
+export async function createSystemdFleet(
+  name: string,
+  common: Pick<SystemOptions, "bootLoader"> = {},
+): Promise<SystemdFleet> {
   await using stack = new AsyncDisposableStack();
   const fleet = stack.use(await createFleet(name));
   const build = async ({ agent = {}, hasUndoUnit = true, profiles = [], units = [], ...options }: SystemOptions) => {
     const ours = [DAEMON, ...(agent === null ? [] : [agentUnit(agent)]), ...(hasUndoUnit ? [UNDO] : [])];
     if (agent !== null) ours.push(...profiles.map((profile) => profileAgentUnit(profile, agent)));
-    const system = { name: NAME, serviceManager: "systemd", ...options, units: [...ours, ...units] } as const;
+    const system = {
+      name: NAME,
+      serviceManager: "systemd",
+      ...common,
+      ...options,
+      units: [...ours, ...units],
+    } as const;
     return await fleet.builder.build("system", system);
   };
   const installed = await build({ version: "1" });
   const directory = join(fleet.directory, NAME);
   await install(fleet, directory, installed);
-  const files = { [BINARY]: PROGRAM, [await copyProgram(fleet)]: OTHER_PROGRAM };
+  const files = {
+    ...{ [BINARY]: PROGRAM, [await copyProgram(fleet)]: OTHER_PROGRAM },
+    [join(import.meta.dir, "programs/bootctl")]: "/usr/local/bin/bootctl",
+  };
   const box = stack.use(await createSystemdBox({ name: NAME, directory, files }));
   await box.boot();
   await waitFor("the agent to be admitted", () => readFile(box.diskPath(`${STATE_DIRECTORY}/enrolment.json`), "utf8"), {
