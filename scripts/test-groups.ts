@@ -25,7 +25,7 @@ const RULES: readonly GroupRule[] = [
     places: ["test/e2e/"],
     needs: ["nix", "binary"],
     testTimeoutMs: 120_000,
-    groupTimeoutMs: 1_500_000,
+    groupTimeoutMs: 2_700_000,
     processes: 2,
   },
   {
