@@ -11,12 +11,15 @@ import { describeError, NixdeployError } from "../errors.ts";
 import type { AgentName, DeploymentId } from "../names.ts";
 import type { DaemonConnection } from "../nix/daemon/connection.ts";
 import type { StorePath } from "../nix/store-path.ts";
-import { ensureDirectory } from "./durable-file.ts";
+import { ensureDirectory, syncDirectory } from "./durable-file.ts";
 import { readStoreLink } from "./profile-link.ts";
 import { isMissing } from "./system-error.ts";
 
 export type GcRoots = {
-  /** Roots valid paths: the deployment's own first, then what it needs besides. @throws NixdeployError("host") */
+  /**
+   * Roots valid paths: the deployment's own first, then what it needs besides. Roots and paths are on the disk on return.
+   * @throws NixdeployError("host")
+   */
   keep(options: {
     readonly deploymentId: DeploymentId;
     readonly storePaths: readonly StorePath[];
@@ -35,8 +38,10 @@ export function createGcRoots(options: {
   readonly agent: AgentName;
   readonly isRoot: boolean;
   readonly stateDirectory: string;
+  /** Writes to the disk what the daemon wrote to the store. @throws NixdeployError("host") */
+  readonly syncStore: () => Promise<void>;
 }): GcRoots {
-  const { agent, isRoot } = options;
+  const { agent, isRoot, syncStore } = options;
   const directory = isRoot ? ROOT_DIRECTORY : join(options.stateDirectory, "gcroots");
   const own = new RegExp(`^${RegExp.escape(agent)}-[0-9a-z]{16}(-[0-9]+)?(\\.new)?$`);
   const linkOf = (id: DeploymentId, index: number) => `${agent}-${id}${index === 0 ? "" : `-${index}`}`;
@@ -58,6 +63,9 @@ export function createGcRoots(options: {
           );
         }
       }
+      if (storePaths.length > 0) await syncDirectory(directory);
+      // While the daemon is connected: with its last connection Nix' database says for good that the paths are valid.
+      await syncStore();
     },
     async dropOthers(kept) {
       await ensureDirectory(directory, 0o755);

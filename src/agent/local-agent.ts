@@ -15,6 +15,7 @@ import { readRecord } from "./activation/record.ts";
 import { createServiceManager } from "./activation/service-manager.ts";
 import { resolveSpecialisation } from "./activation/specialisation.ts";
 import { type AgentConfig, createAgent } from "./agent.ts";
+import { STORE_PLACES, syncFileSystems } from "./file-systems.ts";
 import { createGcRoots } from "./gc-roots.ts";
 import { readCurrentHome } from "./home.ts";
 import { createMachine, readPlatform, readTopNames } from "./machine.ts";
@@ -45,12 +46,13 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
   const { config, environment, clock, random, logger, healthChecksFile } = options;
   const ownHealthChecks = async () => (healthChecksFile === null ? [] : await readOwnHealthChecks(healthChecksFile));
   await ownHealthChecks();
+  const programs = cleanEnvironment(environment);
   const gcRoots = createGcRoots({
     agent: config.name,
     isRoot: process.getuid?.() === 0,
     stateDirectory: config.stateDirectory,
+    syncStore: () => syncFileSystems({ places: STORE_PLACES, run: runProgram, environment: programs, clock }),
   });
-  const programs = cleanEnvironment(environment);
   const machine = createMachine({
     profilePath: config.profilePath,
     environment: programs,

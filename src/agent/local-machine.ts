@@ -11,6 +11,7 @@ import { readRecord } from "./activation/record.ts";
 import { createServiceManager } from "./activation/service-manager.ts";
 import { resolveSpecialisation } from "./activation/specialisation.ts";
 import { readEnrolment } from "./enrolment.ts";
+import { STORE_PLACES, syncFileSystems } from "./file-systems.ts";
 import { createGcRoots } from "./gc-roots.ts";
 import { readCurrentHome } from "./home.ts";
 import type { OutcomeEntry } from "./journal.ts";
@@ -40,7 +41,8 @@ export async function activateOnThisMachine(
   const { target, clock, logger, signal } = options;
   const { name, stateDirectory, profilePath } = target;
   const environment = cleanEnvironment(options.environment);
-  const gcRoots = createGcRoots({ agent: name, isRoot: process.getuid?.() === 0, stateDirectory });
+  const syncStore = () => syncFileSystems({ places: STORE_PLACES, run: runProgram, environment, clock });
+  const gcRoots = createGcRoots({ agent: name, isRoot: process.getuid?.() === 0, stateDirectory, syncStore });
   const machine = createMachine({
     ...{ profilePath, environment },
     readType: async () => (await readRecord(stateDirectory))?.type ?? null,

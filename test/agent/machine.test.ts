@@ -175,7 +175,12 @@ test("roots are links in the state directory, told to the daemon; those of other
   const daemon = await createMemoryDaemon().connect({ signal: new AbortController().signal });
   const listening = { ...daemon, addIndirectRoot: async (link: string) => void told.push(link) };
   const stateDirectory = directory.path;
-  const roots = createGcRoots({ agent: parseAgentName("nuc.a"), isRoot: false, stateDirectory });
+  const roots = createGcRoots({
+    agent: parseAgentName("nuc.a"),
+    isRoot: false,
+    stateDirectory,
+    syncStore: async () => {},
+  });
   const [first, second] = [deploymentIdOf("a"), deploymentIdOf("b")];
   const [one, two] = [storePathFor("one"), storePathFor("two")];
   await mkdir(directory.join("gcroots"));

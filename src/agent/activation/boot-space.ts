@@ -6,7 +6,7 @@ import { formatBytes } from "../../quantity.ts";
 import { isMissing } from "../system-error.ts";
 
 /** Where boot loader installers of NixOS copy to, the first that exists. */
-const BOOT_DIRECTORIES = ["/boot", "/boot/efi", "/efi"] as const;
+export const BOOT_DIRECTORIES = ["/boot", "/boot/efi", "/efi"] as const;
 /** File system overhead, and the loader's own files. */
 const SPACE_FACTOR = 1.1;
 

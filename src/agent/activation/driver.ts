@@ -6,13 +6,16 @@
  */
 import { readdir, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { describeError } from "../../errors.ts";
 import { parseGenerationLink } from "../../nix/profile.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import type { UnitChanges } from "../../unit-changes.ts";
+import { STORE_PLACES, syncFileSystems } from "../file-systems.ts";
 import type { ProgramExit, RunProgram } from "../process.ts";
 import { isMissing } from "../system-error.ts";
 import type { BootLoader } from "./boot-loader.ts";
+import { BOOT_DIRECTORIES } from "./boot-space.ts";
 import type { ActivationRecord, Cause, Trial } from "./record.ts";
 
 export type StageEnd =
@@ -136,6 +139,24 @@ export async function setProfile(storePath: StorePath, deps: DriverDeps): Promis
   const exit = await runLogged({ command: "nix-env", args, deadlineMs: SET_PROFILE_MAX_MS }, deps);
   if (isSuccess(exit) && (await deps.readProfilePath()) === storePath) return { kind: "good", exitCode: 0 };
   return { kind: "bad", reason: `setting the profile ${profilePath} ${describeExit(exit)}`, exitCode: codeOf(exit) };
+}
+
+/**
+ * Profile, boot loader, and what else the scripts wrote, have reached the disk, or it was no good end. On the way back a
+ * disk that takes nothing is only said.
+ */
+export async function makeDurable(end: StageEnd, deps: DriverDeps): Promise<StageEnd> {
+  if (end.kind !== "good") return end;
+  const { type, stage, profilePath, environment } = deps.record;
+  const places = type === "nixos" ? ["/etc", ...BOOT_DIRECTORIES] : [environment["HOME"] ?? "/"];
+  try {
+    await syncFileSystems({ ...deps, environment, places: [dirname(profilePath), ...STORE_PLACES, ...places] });
+    return end;
+  } catch (error) {
+    if (stage !== "undoing") return { kind: "bad", reason: describeError(error), exitCode: null, cause: "elsewhere" };
+    await deps.log("agent", describeError(error));
+    return end;
+  }
 }
 
 /** Removes the link and its generations, all of which this activation made. */

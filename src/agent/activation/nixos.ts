@@ -25,6 +25,7 @@ import {
   type DriverDeps,
   describeExit,
   isSuccess,
+  makeDurable,
   runLogged,
   type StageEnd,
   timeForUndo,
@@ -49,7 +50,8 @@ export function createNixosDriver(deps: DriverDeps): Driver {
   const { record } = deps;
   const { storePath, previous } = record;
 
-  const install = (system: StorePath) => runBoot(system, deps);
+  // Before anything that was pinned against it is let go.
+  const install = async (system: StorePath) => await makeDurable(await runBoot(system, deps), deps);
   const check = async (): Promise<StageEnd> => {
     const obstacle = await findObstacle(record);
     if (obstacle !== null) return { kind: "refused", reason: obstacle, exitCode: null };
@@ -76,7 +78,11 @@ export function createNixosDriver(deps: DriverDeps): Driver {
     activate: () => runTest(deps),
     arm: () => arm(deps, install),
     commit: () => commit(deps, install),
-    giveUpTrial: () => settle(deps),
+    giveUpTrial: async () => {
+      // Somebody else's choice, too.
+      const durable = await makeDurable({ kind: "good", exitCode: null }, deps);
+      return durable.kind === "good" ? await settle(deps) : durable;
+    },
     undo,
     // After a reboot in the middle of a commit it is the system itself, whose boot entry was the default.
     runsNew: async () => {

@@ -8,7 +8,15 @@ import type { Journal } from "../journal.ts";
 import type { BootClock } from "./boot-clock.ts";
 import { createBootTrial, removeBootTrial, writeBootTrial } from "./boot-trial.ts";
 import { createDarwinDriver } from "./darwin.ts";
-import { type Driver, type DriverDeps, describeExit, isSuccess, runLogged, type StageEnd } from "./driver.ts";
+import {
+  type Driver,
+  type DriverDeps,
+  describeExit,
+  isSuccess,
+  makeDurable,
+  runLogged,
+  type StageEnd,
+} from "./driver.ts";
 import type { EngineEvent } from "./engine.ts";
 import { createHomeManagerDriver } from "./home-manager.ts";
 import { createNixosDriver } from "./nixos.ts";
@@ -47,7 +55,7 @@ export async function runWork(work: Work): Promise<StageEnd | Cancelled> {
       case "activating":
         return await driver.activate();
       case "arming":
-        return (await driver.arm?.()) ?? { kind: "bad", reason: "nothing of it is booted", exitCode: null };
+        return await arm(work);
       case "rebooting":
       case "returning":
         return await reboot(work);
@@ -110,10 +118,17 @@ async function awaitReported(deps: SuperviseDeps, { durable }: StageJournal, rec
   }
 }
 
+async function arm({ deps, journal, record, driver }: Work): Promise<StageEnd> {
+  const end = await driver.arm?.();
+  if (end === undefined) return { kind: "bad", reason: "nothing of it is booted", exitCode: null };
+  return end.kind === "good" ? await makeDurable(end, createDriverDeps(deps, record, journal)) : end;
+}
+
 /** Where the next boot tries it, that is on record; whatever waited for that boot before is forgotten. */
-async function commit({ deps, record, driver, isTrial }: Work): Promise<StageEnd> {
+async function commit({ deps, journal, record, driver, isTrial }: Work): Promise<StageEnd> {
   const { stateDirectory } = deps;
-  const end = await driver.commit();
+  const done = await driver.commit();
+  const end = done.kind === "good" ? await makeDurable(done, createDriverDeps(deps, record, journal)) : done;
   if (end.kind !== "good") return end;
   if (end.waitsForReboot === true) await writeBootTrial(stateDirectory, createBootTrial(record));
   else if (!isTrial) await removeBootTrial(stateDirectory);
@@ -150,9 +165,10 @@ async function restartAgent(deps: SuperviseDeps, journal: StageJournal, unit: st
   }
 }
 
-async function undo({ deps, record, driver, isTrial }: Work): Promise<StageEnd> {
+async function undo({ deps, journal, record, driver, isTrial }: Work): Promise<StageEnd> {
   const end = await putBack(deps, record, driver);
   if (end.kind !== "good") return end;
+  await makeDurable(end, createDriverDeps(deps, record, journal));
   if (!isTrial) await restoreTrial(deps, record);
   if (record.cause !== "unconfirmed") return end;
   const reachesCoordinator = await canLogin({

@@ -1,6 +1,7 @@
 /**
  * A machine as an activation sees it: a profile, a running system, a default of the boot loader, and programs that move
- * them. It survives its supervisors; what a test wants to know or to forbid about each change, it says in `onEffect`.
+ * them. It survives its supervisors; a power cut takes what they changed and did not sync. What a test
+ * wants to know or to forbid about each change, it says in `onEffect`.
  */
 import { mkdirSync, readlinkSync, rmSync, symlinkSync } from "node:fs";
 import { dirname } from "node:path";
@@ -8,6 +9,7 @@ import type { BootTime } from "../../../src/agent/activation/boot-clock.ts";
 import type { BootLoader } from "../../../src/agent/activation/boot-loader.ts";
 import type { ProgramExit, RunProgram } from "../../../src/agent/process.ts";
 import { type StorePath, storePathContaining } from "../../../src/nix/store-path.ts";
+import type { PowerCut } from "../../support/simulated-files.ts";
 import { createVirtualClock, type VirtualClock } from "../../support/virtual-clock.ts";
 import { NEW, NEW_GAMING, NEWER, OLD } from "./records.ts";
 
@@ -19,6 +21,8 @@ export type ModelMachine = {
   profile: StorePath | null;
   current: StorePath | null;
   bootDefault: StorePath | null;
+  /** What it would be after a power cut that loses all it can. */
+  readonly syncedBootDefault: StorePath | null;
   booted: StorePath | null;
   /** What the boot loader's variables name, by the entry of a system; null: it has none, and cannot fall back. */
   variables: { pinned: StorePath | null; oneShot: StorePath | null } | null;
@@ -48,6 +52,8 @@ export type ModelMachine = {
   restartUnit(): void;
   /** Starts what the boot loader names. */
   reboot(): void;
+  /** Forgets what was not synced, or of each link nothing or all of it; and starts what the boot loader names. */
+  cutPower(options: PowerCut): void;
 };
 
 export const exited = (code: number): ProgramExit => ({ kind: "exited", code });
@@ -67,6 +73,10 @@ export function createModelMachine(options: {
   const { isNixos, profilePath, previous, current = OLD } = options;
   let boot = 1;
   let bootedAtMs = -100_000;
+  let synced = { profile: previous, bootDefault: isNixos ? OLD : null };
+  const sync = () => {
+    synced = { profile: machine.profile, bootDefault: machine.bootDefault };
+  };
   const begin = (effect: Effect) => {
     machine.onEffect(effect);
     machine.effects.push(effect);
@@ -81,6 +91,9 @@ export function createModelMachine(options: {
     },
     current: isNixos ? current : null,
     bootDefault: isNixos ? OLD : null,
+    get syncedBootDefault() {
+      return synced.bootDefault;
+    },
     booted: isNixos ? OLD : null,
     variables: null,
     kernels: [],
@@ -102,6 +115,7 @@ export function createModelMachine(options: {
       const runs = machine.effects.filter((other) => other === effect).length;
       const exit = ways[Math.min(runs, ways.length) - 1] ?? exited(0);
       if (exit.kind === "exited" && LIVE_CODES.includes(exit.code)) apply(machine, command, args);
+      if (command === "sync" && exit.kind === "exited" && exit.code === 0) sync();
       await onLine("out", `ran ${effect}`);
       return exit;
     },
@@ -130,6 +144,12 @@ export function createModelMachine(options: {
       const isUp = tried !== null && !machine.deadKernels.includes(tried);
       machine.booted = isUp ? tried : fallback;
       machine.current = machine.booted;
+    },
+    cutPower({ isStrict, fraction }) {
+      if (isStrict || fraction() < 0.5) machine.profile = synced.profile;
+      if (isStrict || fraction() < 0.5) machine.bootDefault = synced.bootDefault;
+      sync();
+      machine.reboot();
     },
   };
   mkdirSync(dirname(profilePath), { recursive: true });
@@ -172,6 +192,7 @@ function apply(machine: ModelMachine, command: string, args: readonly string[]):
 }
 
 function describeProgram(command: string, args: readonly string[]): Effect {
+  if (command === "sync") return command;
   const nameOf = (text: string) => storePathContaining(text)?.replace(/^.*?-/, "") ?? text;
   const action = args.at(-1);
   if (command === "nix-env") return `set ${nameOf(action ?? "")}`;

@@ -184,8 +184,9 @@ async function liveThroughCuts(seed: number): Promise<void> {
     if (!isCut && (cuts >= CUTS_MAX || fraction() < 0.5)) continue;
     told.isOver = false;
     cuts += 1;
-    disk.cutPower({ isStrict: seed % 2 === 0, fraction });
-    machine.reboot();
+    const powerCut = { isStrict: seed % 2 === 0, fraction };
+    disk.cutPower(powerCut);
+    machine.cutPower(powerCut);
   }
   if (told.outcome === null) throw new Error("there is no outcome");
   await expectTruth(told.outcome, { ...simulation, isRebooted: cuts > 0 && record.mode !== "switch" });

@@ -63,7 +63,8 @@ export function createSimulatedProcess(machine: ModelMachine, faults: Faults = {
       ...{ stateDirectory, clock, random: systemRandom, logger: silentLogger, deadline: null },
       signal: AbortSignal.any([signal, death.signal]),
       run: async (program) => {
-        onStep(`run ${program.command.replace(/^.*?-/, "")} ${program.args.at(-1) ?? ""}`);
+        const isSync = program.command === "sync";
+        onStep(isSync ? "sync" : `run ${program.command.replace(/^.*?-/, "")} ${program.args.at(-1) ?? ""}`);
         const exit = await machine.run(program);
         mustLive();
         if (program.command === "systemctl" && exit.kind === "exited" && exit.code === 0) {

@@ -142,13 +142,14 @@ export async function expectTruth(
   const setsProfile = outcome === "succeeded" && (record.mode === "switch" || record.mode === "boot");
   const permanent = setsProfile ? { profile: NEW, bootDefault: isNixos ? NEW : null } : old;
   // A trial that was decided by a reboot since then may have gone back.
-  const isDecided = isNixos && setsProfile && isRebooted && waiting === null && isTried(simulation);
+  const hasBooted = machine.readBoot().bootId !== record.bootId;
+  const isDecided = isNixos && setsProfile && hasBooted && waiting === null && isTried(simulation);
   const seen = { profile, bootDefault };
   expect({ outcome, reason, ...seen }).toEqual({
     ...{ outcome, reason, ...(isDecided && bootDefault === OLD ? old : permanent) },
   });
   // Of a way back that failed nothing is known.
-  if (!isNixos || isRebooted || outcome === "degraded") return;
+  if (!isNixos || isRebooted || isDecided || outcome === "degraded") return;
   const isLive = record.mode === "switch" || record.mode === "test" || machine.booted === NEW;
   const runsNew = outcome === "succeeded" && isLive;
   const expected = runsNew ? [liveOf(record)] : [record.previous.current];
@@ -188,9 +189,10 @@ function forbid(effect: string, { disk, stateDirectory, record, machine, proven 
   const { variables } = machine;
   if (effect === "login" && machine.isReachable) {
     proven.add("once");
-    if (machine.booted === NEW) proven.add(`booted in ${machine.readBoot().bootId}`);
+    // A power cut in the middle of the commit, and the same boots again, asks for no other proof.
+    if (machine.booted === NEW) proven.add("booted");
   }
-  const isBooted = proven.has(`booted in ${machine.readBoot().bootId}`);
+  const isBooted = proven.has("booted");
   if (effect === "new boot" && stage === "committing" && record.mode === "switch") {
     const isLive = machine.current === liveOf(record) || machine.current === NEW;
     if (!isLive) throw new Error("what does not run becomes the boot default");
@@ -201,7 +203,7 @@ function forbid(effect: string, { disk, stateDirectory, record, machine, proven 
   const isPinned = variables.pinned === OLD;
   if (effect === "new boot" && isUnproved && !isPinned) throw new Error("nothing falls back from the new system");
   if (effect === "oneShot new" && !isPinned) throw new Error("nothing falls back after the one boot");
-  const releasesNew = effect === "pinned nothing" && machine.bootDefault === NEW;
+  const releasesNew = effect === "pinned nothing" && [machine.bootDefault, machine.syncedBootDefault].includes(NEW);
   if (releasesNew && isUnproved) throw new Error("what has not proved itself after a boot becomes the default");
 }
 

@@ -227,7 +227,7 @@ test("two supervisors at once: one works, the other leaves", async () => {
   await using simulation = await createSimulation();
   const runs = await Promise.all([simulation.supervise(), simulation.supervise()]);
   expect(runs.map(({ end }) => end).sort()).toEqual(["finished", "somebody-else-does"]);
-  expect(simulation.machine.effects).toEqual(["new check", "new test", "login", "set new", "new boot"]);
+  expect(simulation.machine.effects).toEqual(["new check", "new test", "login", "set new", "new boot", "sync", "sync"]);
   expect((await simulation.settle()).outcome).toBe("succeeded");
 });
 
