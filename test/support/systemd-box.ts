@@ -95,7 +95,7 @@ export async function createSystemdBox(options: SystemdBoxOptions): Promise<Syst
   await mkdir(join(directory, "var-lib-private"), { recursive: true, mode: 0o700 });
   await writeFile(join(directory, "etc-nix/nix.conf"), NIX_CONF);
   const groups = CGROUP_ROOTS.filter((path) => existsSync(join(path, "cgroup.procs"))).map((path) =>
-    join(path, `nixdeploy-${name}-${process.pid}`),
+    join(path, `nixdeploy-${name}-${process.pid}-${crypto.randomUUID().slice(0, 8)}`),
   );
   for (const group of groups) await mkdir(group, { recursive: true });
   const disk: Disk = { boot: join(directory, "boot"), firmware: join(directory, "firmware") };
