@@ -203,20 +203,13 @@ function listPlain(): Plain[] {
   return [...scripts, ...proofs];
 }
 
-/** Every kill of a few scripts and proofs; of the others, the supervisor in every stage and both in the last. */
+/** In mode switch everybody at every stage; in the others those whose death the activation itself must survive. */
 function listKills(plain: Plain): Kill[] {
-  const { mode, script, proof } = plain;
-  const isThorough = script === "exit 0" && (proof === "proved" || proof === "unreachable") && mode === "switch";
-  const stages = stagesOf(plain);
+  const { mode, script } = plain;
   // Ten seconds each, for the same as "hangs".
   if (script === "hangs and ignores SIGTERM") return [];
-  if (isThorough || (mode === "switch" && script === "exit 2")) {
-    return stages.flatMap((at) => WHO.map((who) => ({ who, at })));
-  }
-  const last = stages.at(-1);
-  const killed = mode === "switch" ? stages : stages.slice(-1);
-  const supervisor = killed.map((at): Kill => ({ who: "supervisor", at }));
-  return last === undefined ? supervisor : [...supervisor, { who: "both", at: last }];
+  const who: readonly Kill["who"][] = mode === "switch" ? WHO : ["supervisor", "both"];
+  return stagesOf(plain).flatMap((at) => who.map((one) => ({ who: one, at })));
 }
 
 /** The ones for every run; all of them with FAULT_MATRIX=full. */

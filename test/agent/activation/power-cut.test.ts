@@ -4,7 +4,7 @@
  * agent starts, and in the end the coordinator knows what the machine shows, has never been told two different things
  * under one number, and nothing is left.
  *
- * `POWER_CUTS=1000` takes that many seeds; the default is 240.
+ * `POWER_CUTS=5000` takes that many seeds; the default is 1,000.
  */
 import { expect, test } from "bun:test";
 import { readdir } from "node:fs/promises";
@@ -19,7 +19,7 @@ import { SCENARIOS } from "./scenarios.ts";
 import { createSimulatedProcess, type SimulatedProcess } from "./simulated-process.ts";
 import { createEmptySimulation, expectTruth, type Simulation } from "./simulation.ts";
 
-const SEEDS = Number(process.env["POWER_CUTS"] ?? 240);
+const SEEDS = Number(process.env["POWER_CUTS"] ?? 1_000);
 const SEEDS_A_TEST = 20;
 const BOOTS_MAX = 20;
 const CUTS_MAX = 3;
