@@ -23,8 +23,8 @@ export type DeploymentStore = AsyncDisposable & {
   /** Begins the journal of an offer that is not known yet. @throws NixdeployError("host") */
   begin(offer: StoredOffer): Promise<Journal>;
   /**
-   * Opens the journals of deployments that somebody else began here (`nixdeploy local`): only to be followed. For whoever
-   * has the turn (`turn.ts`): nobody is in the middle of beginning one.
+   * Opens the journals of deployments that somebody else began here (`nixdeploy local`), oldest first: only to be
+   * followed. For whoever has the turn (`turn.ts`): nobody is in the middle of beginning one.
    */
   adopt(): Promise<void>;
   /** Takes note of an acknowledgement; forgets the deployment when its outcome has arrived. */
@@ -77,11 +77,14 @@ export async function openDeploymentStore(options: {
     find: (id) => open.get(id)?.journal ?? null,
     begin: (offer) => makeFolder(parent, offer, (directory) => add(directory, offer)),
     async adopt() {
+      const found: Found[] = [];
       for (const name of await readdir(parent)) {
         if ([...open.keys()].some((id) => id === name)) continue;
         const read = await readOffer(join(parent, name));
-        if (read?.offer.startedHere !== undefined) await add(join(parent, name), read.offer);
+        if (read?.offer.startedHere !== undefined) found.push({ directory: join(parent, name), ...read });
       }
+      // The coordinator is told in this order, and takes the last one for the latest.
+      for (const { directory, offer } of found.sort(byAge)) await add(directory, offer);
     },
     async acknowledge(id, through) {
       const known = open.get(id);
@@ -103,13 +106,21 @@ export async function openDeploymentStore(options: {
 }
 
 /** Oldest first: by when the offer was written. Folders without a whole offer were never begun, and go. */
-async function readOffers(parent: string): Promise<{ directory: string; offer: StoredOffer }[]> {
-  const found: { directory: string; offer: StoredOffer; writtenAtMs: number }[] = [];
+async function readOffers(parent: string): Promise<readonly Found[]> {
+  const found: Found[] = [];
   for (const name of await readdir(parent)) {
     const directory = join(parent, name);
     const offer = await readOffer(directory);
     if (offer === null) await rm(directory, { recursive: true, force: true });
     else found.push({ directory, ...offer });
   }
-  return found.sort((a, b) => a.writtenAtMs - b.writtenAtMs);
+  return found.sort(byAge);
+}
+
+type Found = { readonly directory: string; readonly offer: StoredOffer; readonly writtenAtMs: number };
+
+/** Two that were started here within the same tick of the file system's clock have times of their own. */
+function byAge(a: Found, b: Found): number {
+  const startedMs = (found: Found) => found.offer.startedHere?.startedAtMs ?? found.writtenAtMs;
+  return startedMs(a) - startedMs(b);
 }

@@ -11,7 +11,7 @@ import { closeSync, mkdirSync, openSync } from "node:fs";
 import { dirname } from "node:path";
 import { loadFromCLibrary } from "../c-library.ts";
 import { describeError, NixdeployError } from "../errors.ts";
-import { hasCode } from "./system-error.ts";
+import { takesNothing } from "./system-error.ts";
 
 const LOCK_EXCLUSIVE = 2;
 const LOCK_NONBLOCKING = 4;
@@ -58,11 +58,6 @@ function openLockFile(path: string, directoryMode: number): number {
       cause: error,
     });
   }
-}
-
-/** The disk, and not the file, is why it cannot be opened for writing. */
-function takesNothing(error: unknown): boolean {
-  return ["EROFS", "ENOSPC", "EDQUOT", "EIO"].some((code) => hasCode(error, code));
 }
 
 /** @returns null when it is not there, or not ours to open */

@@ -10,7 +10,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { dirname } from "node:path";
 import { type ReportEntry, reportEntrySchema } from "../protocol.ts";
 import { syncDirectory } from "./durable-file.ts";
-import { isMissing } from "./system-error.ts";
+import { isMissing, takesNothing } from "./system-error.ts";
 
 /** A place in the file: behind entry `n`, at byte `offset`. */
 export type Cursor = { readonly n: number; readonly offset: number };
@@ -48,33 +48,73 @@ export type OpenJournalFileOptions = {
   readonly isFollowed: boolean;
 };
 
-/** Opens or makes the file. */
+/**
+ * Opens or makes the file. One that is there can be opened while the disk takes nothing, too: what it holds can be read
+ * and sent, and an append fails until the disk takes something again.
+ */
 export async function openJournalFile({ path, onEntry, isFollowed }: OpenJournalFileOptions): Promise<JournalFile> {
-  const file = await open(path, "a+", 0o600);
-  await file.close();
-  await syncDirectory(dirname(path));
-  const handle = await open(path, "r+");
+  const writable = await openWritable(path);
+  const handle = writable ?? (await open(path, "r"));
   try {
     const { size } = await handle.stat();
     const end = await readEntries(handle, { from: START, untilOffset: size, onEntry });
-    if (!isFollowed) await handle.truncate(end.offset);
+    if (!isFollowed && end.offset < size) await unlessDiskRefuses(handle.truncate(end.offset));
     // Whoever wrote it may have been killed before it was synced.
-    await handle.datasync();
-    return createJournalFile(handle, end);
+    await unlessDiskRefuses(handle.datasync());
+    return createJournalFile({ path, handle, isWritable: writable !== null, recovered: end });
   } catch (error) {
     await handle.close();
     throw error;
   }
 }
 
-function createJournalFile(handle: FileHandle, recovered: Cursor): JournalFile {
-  let end = recovered;
+/** @returns null when the disk takes nothing, and the file may be there */
+async function openWritable(path: string): Promise<FileHandle | null> {
+  try {
+    const file = await open(path, "a+", 0o600);
+    await file.close();
+    await syncDirectory(dirname(path));
+    return await open(path, "r+");
+  } catch (error) {
+    if (takesNothing(error)) return null;
+    throw error;
+  }
+}
+
+/** What is there is all there is, surely durable or not: better a broken disk's journal than none. */
+async function unlessDiskRefuses(work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (!takesNothing(error)) throw error;
+  }
+}
+
+type OpenedFile = {
+  readonly path: string;
+  readonly handle: FileHandle;
+  readonly isWritable: boolean;
+  readonly recovered: Cursor;
+};
+
+function createJournalFile(opened: OpenedFile): JournalFile {
+  let { handle, isWritable } = opened;
+  let end = opened.recovered;
+  /** @throws the system's error while the disk takes nothing */
+  const makeWritable = async () => {
+    const before = handle;
+    handle = await open(opened.path, "r+");
+    isWritable = true;
+    await before.close();
+    await handle.truncate(end.offset);
+  };
   return {
     get end() {
       return end;
     },
     async append(lines, entryCount) {
       const bytes = Buffer.from(lines);
+      if (!isWritable) await makeWritable();
       await writeAll(handle, bytes, end.offset);
       await handle.datasync();
       end = { n: end.n + entryCount, offset: end.offset + bytes.length };

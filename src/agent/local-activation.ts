@@ -44,7 +44,7 @@ export type LocalRequest = {
 
 export type LocalActivationDeps = {
   readonly target: LocalTarget;
-  readonly activations: Pick<Activations, "begin" | "carry" | "ensureSupervised" | "inTheWay">;
+  readonly activations: Pick<Activations, "begin" | "carry" | "ensureSupervised" | "inTheWay" | "settleTrial">;
   readonly gcRoots: GcRoots;
   readonly connectDaemon: (options: { readonly signal: AbortSignal }) => Promise<DaemonConnection>;
   readonly readProfilePath: () => Promise<StorePath | null>;
@@ -58,6 +58,8 @@ export type LocalActivationDeps = {
 };
 
 const BUSY_LOOK_MS = 1_000;
+/** Before it says what it waits for. */
+const SILENT_MS = 1_000;
 /** Deployments of this kind that have ended, and that no coordinator has taken: the latest ones are kept. */
 const UNTOLD_MAX = 20;
 
@@ -69,6 +71,7 @@ export async function activateHere(request: LocalRequest, deps: LocalActivationD
   // Holds the path until the links do.
   await using daemon = await deps.connectDaemon({ signal: deps.signal });
   await checkPath(request.storePath, daemon);
+  await settleTrial(deps);
   await using opened = await beginWhenFree(request, { ...deps, daemon });
   return await follow(opened, deps);
 }
@@ -94,6 +97,23 @@ async function checkPath(storePath: StorePath, daemon: DaemonConnection): Promis
   throw new NixdeployError("refused", `cannot activate ${storePath}: this machine's store does not have it`, {
     hint: `Bring it here first: \`nix copy --from … ${storePath}\`, \`nix-store --import\`, or \`nix build\`.`,
   });
+}
+
+/** What was booted on trial is decided on first: before that nobody knows what this machine goes back to. */
+async function settleTrial({ activations, clock, logger, signal }: LocalActivationDeps): Promise<void> {
+  const over = new AbortController();
+  const saying = clock.sleep(SILENT_MS, over.signal).then(
+    () => logger.info("waiting for the end of the trial of the system that was booted"),
+    () => {
+      // Nothing was on trial, or its end came at once.
+    },
+  );
+  try {
+    await activations.settleTrial(signal);
+  } finally {
+    over.abort(new Error("nothing is on trial"));
+    await saying;
+  }
 }
 
 type BeginDeps = LocalActivationDeps & { readonly daemon: DaemonConnection };

@@ -11,6 +11,11 @@ export function hasCode(error: unknown, code: string): boolean {
   return error instanceof Error && "code" in error && error.code === code;
 }
 
+/** Whether the disk, and not the file, is why something cannot be written or opened for writing. */
+export function takesNothing(error: unknown): boolean {
+  return ["EROFS", "ENOSPC", "EDQUOT", "EIO"].some((code) => hasCode(error, code));
+}
+
 /** Why a JSON file of ours cannot be read, as the end of a sentence. */
 export function describeFileFault(error: unknown): string {
   if (error instanceof SyntaxError) return "it is damaged (no JSON)";

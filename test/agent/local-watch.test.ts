@@ -75,6 +75,21 @@ function report() {
 }
 const kinds = () => sent.map(({ kind }) => kind);
 
+test("of several that appear at once, the oldest is announced first, and the latest last", async () => {
+  const letters = ["a", "b", "c", "d", "e", "f"];
+  // Neither the order of their names nor that of the folder.
+  for (const [index, letter] of letters.entries()) {
+    const startedHere = { startedAtMs: 1_000 - index, startedBy: null };
+    const offer = { ...offerOf(letter), startedHere };
+    await using _ = await beginDeploymentHere({ stateDirectory: directory.path, offer, clock });
+  }
+  report();
+  watch();
+  await waitFor("all to be announced", () => sent.length === letters.length);
+  const announced = sent.map((frame) => (frame.kind === "announce" ? frame.deploymentId : frame.kind));
+  expect(announced).toEqual(letters.toReversed().map(deploymentIdOf));
+});
+
 test("one that appears is opened and looked after until it has ended", async () => {
   const seen = watch();
   await startHere();

@@ -60,14 +60,16 @@ async function expectRuns(system: string): Promise<void> {
 
 /** The coordinator's view of the device's latest deployment, once it is this one and over. */
 async function waitUntilTold(storePath: string, state: string): Promise<void> {
+  let known = "";
   await waitFor(
     `the coordinator to know ${state} ${storePath}`,
     async () => {
       const { agents } = agentListSchema.parse(JSON.parse(await fleet.expectRun(["agents", "--json"])));
       const latest = agents.find(({ name }) => name === "nuc")?.deployment;
+      known = JSON.stringify(latest);
       return latest?.storePath === storePath && latest.state === state && latest.startedOnDevice;
     },
-    { timeoutMs: 30_000 },
+    { timeoutMs: 30_000, describe: () => `the coordinator knows ${known}\nthe agent says:\n${agent.output()}` },
   );
 }
 

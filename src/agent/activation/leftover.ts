@@ -44,7 +44,7 @@ export function recordingRuns(run: RunProgram, options: { stateDirectory: string
   const running = new Map<string, Program>();
   const write = () => {
     const [first, ...others] = running.values();
-    if (first === undefined) return rmSync(path, { force: true });
+    if (first === undefined) return forgetPrograms(path);
     const left: Left = { bootId: options.bootId, ...first, ...(others.length === 0 ? {} : { others }) };
     try {
       writeFileSync(path, JSON.stringify(left), { mode: 0o600 });
@@ -88,7 +88,16 @@ export async function stopLeftover(options: {
     if (groups.length === 0) break;
     await options.clock.sleep(LOOK_INTERVAL_MS, options.signal);
   }
-  rmSync(path, { force: true });
+  forgetPrograms(path);
+}
+
+/** What cannot be removed names programs that are gone, which whoever reads it notices. */
+function forgetPrograms(path: string): void {
+  try {
+    rmSync(path, { force: true });
+  } catch {
+    // A disk that takes nothing must not stop a way back.
+  }
 }
 
 async function readLeft(path: string): Promise<Left | null> {

@@ -5,6 +5,7 @@
 import { describeError } from "../../errors.ts";
 import { readReported } from "../deployment-folder.ts";
 import type { Journal } from "../journal.ts";
+import { takesNothing } from "../system-error.ts";
 import type { BootClock } from "./boot-clock.ts";
 import { createBootTrial, removeBootTrial, writeBootTrial } from "./boot-trial.ts";
 import { createDarwinDriver } from "./darwin.ts";
@@ -169,7 +170,7 @@ async function undo({ deps, journal, record, driver, isTrial }: Work): Promise<S
   const end = await putBack(deps, record, driver);
   if (end.kind !== "good") return end;
   await makeDurable(end, createDriverDeps(deps, record, journal));
-  if (!isTrial) await restoreTrial(deps, record);
+  if (!isTrial) await restoreTrialIfTaken({ deps, record, journal });
   if (record.cause !== "unconfirmed") return end;
   const reachesCoordinator = await canLogin({
     ...deps,
@@ -193,6 +194,16 @@ async function putBack(deps: SuperviseDeps, record: ActivationRecord, driver: Dr
       return { kind: "bad", reason: `${unit} did not start: ${describeError(error)}`, exitCode: null };
   }
   return end;
+}
+
+/** A disk that takes nothing is no reason to say that the machine is not back: what is left there is given up when due. */
+async function restoreTrialIfTaken({ deps, record, journal }: Pick<Work, "deps" | "record" | "journal">) {
+  try {
+    await restoreTrial(deps, record);
+  } catch (error) {
+    if (!takesNothing(error)) throw error;
+    await journal.log("agent", `what waited for a reboot before cannot be put back: ${describeError(error)}`);
+  }
 }
 
 /** One of our own is gone; one that waited before waits again, for the next boot unless this boot is the one. */

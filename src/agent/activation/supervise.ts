@@ -109,9 +109,11 @@ async function superviseTrial(deps: SuperviseDeps): Promise<SuperviseEnd> {
     const end = await createDriver(createDriverDeps(deps, waiting, journal)).giveUpTrial?.();
     logger.info(`${what}, is not in the profile any more${end?.kind === "bad" ? `; ${end.reason}` : ""}`);
   }
-  await deps.deadline?.disarm();
-  await removeProof(stateDirectory);
-  await removeBootTrial(stateDirectory);
+  await untilTaken("forget what waited for a reboot", deps, async () => {
+    await deps.deadline?.disarm();
+    await removeProof(stateDirectory);
+    await removeBootTrial(stateDirectory);
+  });
   return "finished";
 }
 
@@ -202,24 +204,31 @@ async function enterPhase(journal: StageJournal, record: ActivationRecord): Prom
 async function finish(deps: SuperviseDeps, journal: Journal, record: ActivationRecord): Promise<void> {
   const { outcome, reason, fault } = record;
   if (outcome === null || reason === null) throw new Error("a finished activation has no outcome");
+  await untilTaken("record the outcome", deps, async () => {
+    await writeRecord(deps.stateDirectory, record);
+    // Before the outcome: whoever is killed in between is followed by somebody, and after it nobody looks any more.
+    await deps.deadline?.disarm();
+    await journal.finish({
+      outcome,
+      reason,
+      previousPath: previousPathOf(record),
+      fetchedBytes: record.fetchedBytes,
+      exitCode: record.exitCode,
+      phaseMs: measurePhases(journal, deps.clock.nowMs()),
+      ...(fault === null ? {} : { fault }),
+      ...(record.unitChanges === undefined ? {} : { unitChanges: record.unitChanges }),
+    });
+  });
+}
+
+/** Again and again until the disk takes it; the machine itself is as it should be by then. @throws the signal's reason */
+async function untilTaken(what: string, { clock, logger, signal }: SuperviseDeps, write: () => Promise<void>) {
   for (;;) {
     try {
-      await writeRecord(deps.stateDirectory, record);
-      // Before the outcome: whoever is killed in between is followed by somebody, and after it nobody looks any more.
-      await deps.deadline?.disarm();
-      return await journal.finish({
-        outcome,
-        reason,
-        previousPath: previousPathOf(record),
-        fetchedBytes: record.fetchedBytes,
-        exitCode: record.exitCode,
-        phaseMs: measurePhases(journal, deps.clock.nowMs()),
-        ...(fault === null ? {} : { fault }),
-        ...(record.unitChanges === undefined ? {} : { unitChanges: record.unitChanges }),
-      });
+      return await write();
     } catch (error) {
-      deps.logger.error(`cannot record the outcome: ${describeError(error)}`);
-      await deps.clock.sleep(OUTCOME_RETRY_MS, deps.signal);
+      logger.error(`cannot ${what}: ${describeError(error)}`);
+      await clock.sleep(OUTCOME_RETRY_MS, signal);
     }
   }
 }
