@@ -2,7 +2,6 @@
  * The agent's side of an activation: puts it on record, hands it to a supervisor, and watches. Whatever happens to the
  * agent meanwhile, the supervisor goes on; whatever happens to the supervisor, another one is started from the record.
  */
-import { join } from "node:path";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../../deployment.ts";
 import { describeError, NixdeployError } from "../../errors.ts";
 import type { HealthCheck } from "../../health-check.ts";
@@ -13,7 +12,6 @@ import type { Offer } from "../../protocol.ts";
 import type { Clock } from "../../runtime.ts";
 import type { AgentConfig } from "../agent.ts";
 import { hasJournal, readOutcome } from "../deployment-folder.ts";
-import { tryLockFile } from "../flock.ts";
 import { completeHomeEnvironment } from "../home.ts";
 import type { Journal, OutcomeEntry } from "../journal.ts";
 import type { Proof } from "../login.ts";
@@ -29,6 +27,7 @@ import { createQuarantine, describeQuarantine } from "./quarantine.ts";
 import { type ActivationRecord, readRecord, removeRecord, requestCancel, writeRecord } from "./record.ts";
 import type { RunningSpecialisation } from "./specialisation.ts";
 
+import { createSupervisorLook } from "./supervisor-look.ts";
 export type Activations = {
   /**
    * The deployment that has an activation on record; null when there is none. Forgets a record of the past: one that is
@@ -192,7 +191,7 @@ export function createActivations(deps: ActivationsDeps): Activations {
     },
     async ensureSupervised() {
       const record = await readRecord(stateDirectory);
-      if (record !== null && !(await isOver(record))) await superviseIfNobodyDoes(deps);
+      if (record !== null && !(await isOver(record))) await createSupervisorLook(deps)();
     },
     cancel: (deploymentId) => requestCancel(stateDirectory, deploymentId),
     settleTrial: (signal) => settleTrial(signal, deps),
@@ -301,10 +300,11 @@ async function readLive(type: SystemType, { previousProfile }: BeginRequest, dep
 
 async function settleTrial(signal: AbortSignal, deps: ActivationsDeps): Promise<void> {
   const { stateDirectory } = deps.config;
+  const look = createSupervisorLook(deps);
   for (;;) {
     const trial = await readBootTrial(stateDirectory);
     if (trial === null || !isDue(trial, (await deps.bootClock.read()).bootId)) return;
-    await superviseIfNobodyDoes(deps);
+    await look();
     await deps.clock.sleep(SUPERVISOR_LOOK_MS, signal);
   }
 }
@@ -357,17 +357,10 @@ async function carry(journal: Journal, signal: AbortSignal, deps: ActivationsDep
 
 /** Starts a supervisor, and another one whenever nobody holds its lock. @throws the signal's reason */
 async function keepSupervised(signal: AbortSignal, deps: ActivationsDeps): Promise<never> {
+  const look = createSupervisorLook(deps);
   for (;;) {
-    await superviseIfNobodyDoes(deps);
+    await look();
     await deps.clock.sleep(SUPERVISOR_LOOK_MS, signal);
-  }
-}
-
-async function superviseIfNobodyDoes({ config, launch, logger }: ActivationsDeps): Promise<void> {
-  try {
-    if (!isSupervised(config.stateDirectory)) await launch();
-  } catch (error) {
-    logger.error(`cannot start a supervisor: ${describeError(error)}`);
   }
 }
 
@@ -382,15 +375,10 @@ async function tend(journal: Journal, deps: ActivationsDeps & { readonly forget:
     await journal.refresh();
     const { outcome } = journal;
     if (outcome !== null) await deps.forget(deploymentId, outcome.atMs);
-    else if (isOnRecord) await superviseIfNobodyDoes(deps);
+    else if (isOnRecord) await createSupervisorLook(deps)();
     else {
       await endUnbegun({ stateDirectory, deploymentId, clock: deps.clock });
       await journal.refresh();
     }
   });
-}
-
-function isSupervised(stateDirectory: string): boolean {
-  using lock = tryLockFile(join(stateDirectory, "activation.lock"));
-  return lock === null;
 }

@@ -311,6 +311,20 @@ describe("a supervisor", () => {
     expect(launches).toBeGreaterThanOrEqual(4);
   });
 
+  test("that is slow to take its lock is not joined by one more at every look", async () => {
+    const journal = await begin();
+    const clock = createVirtualClock();
+    const subject = createSubject({ clock });
+    await subject.begin(request(journal));
+    launch = async () => {};
+    const carrying = subject.carry(journal, never());
+    await clock.sleep(60_000, never());
+    // At once, and after 6, 18 and 42 s, or at the look that follows.
+    expect(launches).toBe(4);
+    launch = () => finish();
+    expect(await carrying).toMatchObject(OUTCOME);
+  });
+
   test("that is at work is left alone", async () => {
     const journal = await begin();
     const clock = createVirtualClock();
