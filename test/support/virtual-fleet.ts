@@ -19,8 +19,8 @@ export const STATE_DIRECTORY = `/var/lib/nixdeploy/agents/${NAME}`;
 export const FULL_FILE = "/boot/full";
 export const FULL_FILE_BYTES = 65_536;
 const ENVIRONMENT_FILE = "/var/lib/nixdeploy/environment";
-const CONNECTED_MAX_MS = 120_000;
-const CLEAN_MAX_MS = 60_000;
+const CONNECTED_MAX_MS = 240_000;
+const CLEAN_MAX_MS = 120_000;
 
 export type Deployment = z.output<typeof rolloutResultSchema>["deployments"][number];
 

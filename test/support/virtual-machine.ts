@@ -53,8 +53,8 @@ export type VirtualMachine = AsyncDisposable & {
 
 /** Folder of the directory → size of its disk; in the order in which the guest knows them, after the root. */
 const DISKS = { nix: 512, boot: 32, "var-lib-nixdeploy": 32 } as const;
-const BOOT_MAX_MS = 120_000;
-const EXEC_MAX_MS = 120_000;
+const BOOT_MAX_MS = 240_000;
+const EXEC_MAX_MS = 240_000;
 /** So that what one flush makes durable is little more than what was asked for. */
 const LAYER_OPTIONS = "cluster_size=4k";
 const KERNEL_PARAMETERS =
