@@ -43,7 +43,7 @@ const RULES: readonly GroupRule[] = [
       "test/adversarial/",
       "test/agent/activation/power-cut.test.ts",
       "test/agent/activation/supervise.test.ts",
-      "test/agent/process.test.ts",
+      "test/agent/machine/process.test.ts",
     ],
     needs: [],
     testTimeoutMs: 60_000,

@@ -1,6 +1,6 @@
 /**
  * Health checks: what must hold before a new version may stay. The contract between spec, REST, agent frames and the
- * record of an activation; how they are carried out is the supervisor's business (`agent/activation/health.ts`).
+ * record of an activation; how they are carried out is the supervisor's business (`agent/health/health.ts`).
  *
  *     { "name": "web",   "kind": "http",    "url": "http://localhost/healthz", "status": [200], "followRedirects": false }
  *     { "name": "ssh",   "kind": "tcp",     "host": "127.0.0.1", "port": 22 }

@@ -1,6 +1,6 @@
 /** What a health check may look like, from outside the device and from its own configuration. */
 import { describe, expect, test } from "bun:test";
-import { parseFile } from "../src/agent/own-health-checks.ts";
+import { parseFile } from "../src/agent/health/own-health-checks.ts";
 import { NixdeployError } from "../src/errors.ts";
 import { type HealthCheck, parseOwnHealthChecks, parseSpecHealthChecks, storePathOf } from "../src/health-check.ts";
 import { storePathFor } from "./support/tiny-path.ts";

@@ -7,8 +7,8 @@ import { join } from "node:path";
 import { z } from "zod";
 import { type AgentName, parseAgentName } from "../names.ts";
 import { parsedWith } from "../protocol.ts";
-import { writeDurableFile } from "./durable-file.ts";
-import { hasCode, isMissing } from "./system-error.ts";
+import { writeDurableFile } from "./machine/durable-file.ts";
+import { hasCode, isMissing } from "./machine/system-error.ts";
 
 const agentFileSchema = z.object({
   name: parsedWith(parseAgentName),

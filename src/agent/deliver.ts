@@ -11,11 +11,11 @@ import { describeError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { DeploymentId } from "../names.ts";
 import type { Clock, Random } from "../runtime.ts";
-import { hasJournal } from "./deployment-folder.ts";
-import { type DeploymentStore, openDeploymentStore } from "./deployment-store.ts";
-import { tryLockFile } from "./flock.ts";
-import type { LoginResult } from "./login.ts";
-import { runSession } from "./session.ts";
+import { hasJournal } from "./journal/deployment-folder.ts";
+import { type DeploymentStore, openDeploymentStore } from "./journal/deployment-store.ts";
+import type { LoginResult } from "./link/login.ts";
+import { runSession } from "./link/session.ts";
+import { tryLockFile } from "./machine/flock.ts";
 
 export type DeliveryOptions = {
   readonly stateDirectory: string;

@@ -21,10 +21,10 @@ import type { Clock, Random } from "../runtime.ts";
 import { formatSentence } from "../sentence.ts";
 import type { Activations } from "./activation/activations.ts";
 import { CANCELLED_UNTOUCHED } from "./activation/engine.ts";
-import type { Contact } from "./contact.ts";
-import type { GcRoots } from "./gc-roots.ts";
-import { type Journal, type LogStream, measurePhases, type OutcomeEntry } from "./journal.ts";
-import { wantedPaths } from "./offered-checks.ts";
+import { wantedPaths } from "./health/offered-checks.ts";
+import { type Journal, type LogStream, measurePhases, type OutcomeEntry } from "./journal/journal.ts";
+import type { Contact } from "./link/contact.ts";
+import type { GcRoots } from "./machine/gc-roots.ts";
 
 export type DeployDeps = {
   readonly contact: Contact;

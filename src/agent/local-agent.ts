@@ -9,21 +9,21 @@ import { createCoordinatorCache } from "../nix/cache/download/coordinator-cache.
 import { connectDaemon } from "../nix/daemon/connect.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { createActivations } from "./activation/activations.ts";
-import { systemBootClock } from "./activation/boot-clock.ts";
 import { launchSupervisor } from "./activation/launch.ts";
 import { readRecord } from "./activation/record.ts";
-import { createServiceManager } from "./activation/service-manager.ts";
-import { resolveSpecialisation } from "./activation/specialisation.ts";
 import { type AgentConfig, createAgent } from "./agent.ts";
-import { STORE_PLACES, syncFileSystems } from "./file-systems.ts";
-import { createGcRoots } from "./gc-roots.ts";
-import { readCurrentHome } from "./home.ts";
-import { createMachine, readPlatform, readTopNames } from "./machine.ts";
-import { readOwnHealthChecks } from "./own-health-checks.ts";
-import { runProgram } from "./process.ts";
-import { cleanEnvironment } from "./program-environment.ts";
-import { runSmallProgram } from "./small-program.ts";
-import { createWebSocketDialer } from "./websocket.ts";
+import { readOwnHealthChecks } from "./health/own-health-checks.ts";
+import { createWebSocketDialer } from "./link/websocket.ts";
+import { systemBootClock } from "./machine/boot-clock.ts";
+import { STORE_PLACES, syncFileSystems } from "./machine/file-systems.ts";
+import { createGcRoots } from "./machine/gc-roots.ts";
+import { readCurrentHome } from "./machine/home.ts";
+import { createMachine, readPlatform, readTopNames } from "./machine/machine.ts";
+import { runProgram } from "./machine/process.ts";
+import { cleanEnvironment } from "./machine/program-environment.ts";
+import { createServiceManager } from "./machine/service-manager.ts";
+import { runSmallProgram } from "./machine/small-program.ts";
+import { resolveSpecialisation } from "./machine/specialisation.ts";
 
 export type LocalAgentOptions = {
   readonly config: AgentConfig;

@@ -8,9 +8,9 @@
 import { join } from "node:path";
 import type { DeploymentId } from "../names.ts";
 import type { Clock } from "../runtime.ts";
-import { openDeploymentJournal } from "./deployment-folder.ts";
-import { tryLockFile } from "./flock.ts";
-import { measurePhases } from "./journal.ts";
+import { openDeploymentJournal } from "./journal/deployment-folder.ts";
+import { measurePhases } from "./journal/journal.ts";
+import { tryLockFile } from "./machine/flock.ts";
 
 export type TurnOptions = {
   readonly stateDirectory: string;

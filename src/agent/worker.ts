@@ -8,8 +8,8 @@ import type { Logger } from "../log.ts";
 import type { DeploymentId } from "../names.ts";
 import type { Offer } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
-import type { DeploymentStore } from "./deployment-store.ts";
-import type { Journal } from "./journal.ts";
+import type { DeploymentStore } from "./journal/deployment-store.ts";
+import type { Journal } from "./journal/journal.ts";
 import { type AgentEvent, type AgentState, step } from "./lifecycle.ts";
 
 export type Worker = {

@@ -1,7 +1,7 @@
 /** `nixdeploy local activate` and `local rollback`: what somebody does at the machine when nobody else can. */
 import { userInfo } from "node:os";
-import type { LocalTarget } from "../agent/local-target.ts";
-import type { Generation } from "../agent/profile-link.ts";
+import type { LocalTarget } from "../agent/local/local-target.ts";
+import type { Generation } from "../agent/machine/profile-link.ts";
 import { cleanLogText } from "../client/follow-text.ts";
 import { requireStorePath } from "../client/store-argument.ts";
 import { NixdeployError } from "../errors.ts";
@@ -51,7 +51,7 @@ export const rollback = defineNixdeployCommand({
     to: { type: "string", valueHint: "GENERATION|PATH", description: "This one instead" },
   },
   async run({ args, context }) {
-    const { listGenerations, readProfile } = await import("../agent/profile-link.ts");
+    const { listGenerations, readProfile } = await import("../agent/machine/profile-link.ts");
     const target = await findTarget(args, context);
     const generations = await listGenerations(target.profilePath);
     const present = (await readProfile(target.profilePath)).generation;
@@ -100,7 +100,7 @@ async function run(options: {
   readonly typed: string;
 }): Promise<void> {
   const { args, context, target, storePath, typed } = options;
-  const { activateOnThisMachine } = await import("../agent/local-machine.ts");
+  const { activateOnThisMachine } = await import("../agent/local/local-machine.ts");
   context.log.info(`${target.hasAgent ? `agent ${target.name}` : "no agent"}: ${storePath} for ${target.profilePath}`);
   const request = {
     ...{ storePath, mode: args.mode, policy: readPolicy(args), mayWait: args.wait },

@@ -1,6 +1,6 @@
 /** For which agent of this machine a `local` command is, and the profile names that `agent` takes too. */
 import { join, resolve } from "node:path";
-import type { LocalTarget } from "../agent/local-target.ts";
+import type { LocalTarget } from "../agent/local/local-target.ts";
 import { parseAgentName } from "../names.ts";
 import { NixParseError } from "../nix/parse-error.ts";
 import { resolveProfilePath } from "../nix/profile.ts";
@@ -34,7 +34,7 @@ type TargetValues = ArgValues<typeof TARGET_ARGS, Readonly<Record<never, never>>
 /** @throws NixdeployError("usage") when it is not clear which agent is meant */
 export async function findTarget(args: TargetValues, { env }: Pick<CommandContext, "env">): Promise<LocalTarget> {
   const { listKnownAgents, readAgentFile } = await import("../agent/agent-file.ts");
-  const { chooseTarget } = await import("../agent/local-target.ts");
+  const { chooseTarget } = await import("../agent/local/local-target.ts");
   const agents = join(resolveStateRoot(env), "agents");
   return chooseTarget({
     name: args.name ?? null,

@@ -1,5 +1,5 @@
 /** `nixdeploy local`: at the machine itself, when coordinator, CI or network are down. */
-import type { LocalStatus } from "../agent/local-status.ts";
+import type { LocalStatus } from "../agent/local/local-status.ts";
 import { cleanLogText } from "../client/follow-text.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
 import { activate, rollback } from "./local-activate.ts";
@@ -11,7 +11,7 @@ const status = defineNixdeployCommand({
   summary: "Show what this machine runs, and an activation in progress",
   args: TARGET_ARGS,
   async run({ args, context }) {
-    const { readLocalStatus } = await import("../agent/local-status.ts");
+    const { readLocalStatus } = await import("../agent/local/local-status.ts");
     const local = await readLocalStatus(await findTarget(args, context), context.env);
     await printResult(context, { json: local, text: formatStatus(local) });
   },

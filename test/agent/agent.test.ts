@@ -10,9 +10,9 @@ import {
   writeRecord,
 } from "../../src/agent/activation/record.ts";
 import { type AgentConfig, createAgent } from "../../src/agent/agent.ts";
-import { openDeploymentJournal } from "../../src/agent/deployment-folder.ts";
-import { tryLockFile } from "../../src/agent/flock.ts";
-import { type Journal, measurePhases, type OutcomeEntry } from "../../src/agent/journal.ts";
+import { openDeploymentJournal } from "../../src/agent/journal/deployment-folder.ts";
+import { type Journal, measurePhases, type OutcomeEntry } from "../../src/agent/journal/journal.ts";
+import { tryLockFile } from "../../src/agent/machine/flock.ts";
 import { NixdeployError } from "../../src/errors.ts";
 import { createHttpClient, type HttpClient } from "../../src/http/client.ts";
 import { createLogger, silentLogger } from "../../src/log.ts";

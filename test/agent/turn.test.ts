@@ -1,6 +1,6 @@
 /** Who may begin an activation. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { beginDeploymentHere, readOutcome } from "../../src/agent/deployment-folder.ts";
+import { beginDeploymentHere, readOutcome } from "../../src/agent/journal/deployment-folder.ts";
 import { endUnbegun, takeFreeTurn, takeTurn, tryTurn } from "../../src/agent/turn.ts";
 import { systemClock } from "../../src/runtime.ts";
 import { createTemporaryDirectory, type TemporaryDirectory } from "../support/temporary-directory.ts";

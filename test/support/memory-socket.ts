@@ -1,6 +1,6 @@
 /** A connection between an agent and whoever plays the coordinator, in memory. */
-import { createMessageQueue } from "../../src/agent/message-queue.ts";
-import type { DialMessageSocket, DialOptions, MessageSocket } from "../../src/agent/message-socket.ts";
+import { createMessageQueue } from "../../src/agent/link/message-queue.ts";
+import type { DialMessageSocket, DialOptions, MessageSocket } from "../../src/agent/link/message-socket.ts";
 import { type AgentFrame, type CoordinatorFrameInput, decodeAgentFrame } from "../../src/protocol.ts";
 
 /** The coordinator's end. */

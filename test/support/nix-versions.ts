@@ -11,7 +11,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, realpath, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { tryLockFile } from "../../src/agent/flock.ts";
+import { tryLockFile } from "../../src/agent/machine/flock.ts";
 import { describeNix, ensureNix, type Nix } from "./nix.ts";
 import { runChecked } from "./processes.ts";
 import { waitFor } from "./wait-for.ts";

@@ -8,7 +8,7 @@
 import { existsSync } from "node:fs";
 import { chmod, copyFile, mkdir, readdir, realpath, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { tryLockFile } from "../../src/agent/flock.ts";
+import { tryLockFile } from "../../src/agent/machine/flock.ts";
 import { ensureDebianPackages } from "./debian.ts";
 import { ensureNix } from "./nix.ts";
 import { runChecked } from "./processes.ts";

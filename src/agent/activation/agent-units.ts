@@ -1,8 +1,8 @@
 /** Which units of the agent a new version must have, and who will prove it. */
 import type { AgentName } from "../../names.ts";
 import type { StorePath } from "../../nix/store-path.ts";
-import type { Journal } from "../journal.ts";
-import { isSystem, type SystemType } from "./detect.ts";
+import type { Journal } from "../journal/journal.ts";
+import { isSystem, type SystemType } from "../machine/detect.ts";
 import { undoUnitOf } from "./launch.ts";
 import type { ActivationRecord } from "./record.ts";
 

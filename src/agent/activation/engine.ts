@@ -43,8 +43,8 @@
  */
 import type { Fault, Outcome } from "../../deployment.ts";
 import { formatSentence } from "../../sentence.ts";
-import type { StageEnd } from "./driver.ts";
 import { type ActivationRecord, SENTENCE_CHARACTERS_MAX, type Stage } from "./record.ts";
+import type { StageEnd } from "./types/driver.ts";
 
 export type EngineEvent =
   | StageEnd

@@ -12,9 +12,9 @@
 import { describeError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { AgentName } from "../../names.ts";
-import { startDetached } from "../process.ts";
+import { startDetached } from "../machine/process.ts";
+import type { ServiceManager } from "../machine/systemd.ts";
 import type { Stage } from "./record.ts";
-import type { ServiceManager } from "./systemd.ts";
 
 export type LaunchOptions = {
   readonly stateDirectory: string;

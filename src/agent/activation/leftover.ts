@@ -11,8 +11,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Clock } from "../../runtime.ts";
-import type { RunProgram } from "../process.ts";
-import { hasCode, isMissing } from "../system-error.ts";
+import type { RunProgram } from "../machine/process.ts";
+import { hasCode, isMissing } from "../machine/system-error.ts";
 
 const FILE_NAME = "activation-program.json";
 const MARK_VARIABLE = "NIXDEPLOY_PROGRAM";

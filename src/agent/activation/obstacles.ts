@@ -5,7 +5,7 @@
 import { access, constants, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { parseOwnHealthChecks, storePathOf } from "../../health-check.ts";
-import { hasCode, isMissing } from "../system-error.ts";
+import { hasCode, isMissing } from "../machine/system-error.ts";
 import type { ActivationRecord } from "./record.ts";
 
 /** @returns why it would fail, a sentence without its full stop, or null */

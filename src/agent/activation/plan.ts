@@ -12,7 +12,7 @@
  */
 import type { Mode } from "../../deployment.ts";
 import type { StorePath } from "../../nix/store-path.ts";
-import { describeSystemType, isSystem, type SystemType } from "./detect.ts";
+import { describeSystemType, isSystem, type SystemType } from "../machine/detect.ts";
 
 export type PlanOptions = {
   readonly type: SystemType;

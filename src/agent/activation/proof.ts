@@ -14,15 +14,16 @@ import { z } from "zod";
 import { fullJitterMs } from "../../backoff.ts";
 import { parseOwnHealthChecks } from "../../health-check.ts";
 import type { Clock, Random } from "../../runtime.ts";
-import { writeDurableFile } from "../durable-file.ts";
-import { isMissing } from "../system-error.ts";
-import type { BootClock } from "./boot-clock.ts";
-import { codeOf, type DriverDeps, describeExit, isSuccess, runLogged, type StageEnd } from "./driver.ts";
+import { awaitHealth } from "../health/health.ts";
+import { createHealthProbe, type HealthSenses } from "../health/health-probe.ts";
+import type { BootClock } from "../machine/boot-clock.ts";
+import { writeDurableFile } from "../machine/durable-file.ts";
+import { codeOf, describeExit, isSuccess } from "../machine/program-exit.ts";
+import { isMissing } from "../machine/system-error.ts";
 import { CANCELLED_TOUCHED } from "./engine.ts";
-import { awaitHealth } from "./health.ts";
-import { createHealthProbe, type HealthSenses } from "./health-probe.ts";
 import { type ActivationRecord, type Cause, isCancelRequested, PROOF_FILE_NAME } from "./record.ts";
 import { LOGIN_RETRY, tryLogin } from "./timed-login.ts";
+import { type DriverDeps, runLogged, type StageEnd } from "./types/driver.ts";
 
 export type ProofDeps = {
   readonly record: ActivationRecord;

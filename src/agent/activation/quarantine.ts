@@ -14,8 +14,8 @@ import type { Logger } from "../../log.ts";
 import type { AgentName } from "../../names.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import { storePathSchema } from "../../protocol.ts";
-import { writeDurableFile } from "../durable-file.ts";
-import { describeFileFault, isMissing } from "../system-error.ts";
+import { writeDurableFile } from "../machine/durable-file.ts";
+import { describeFileFault, isMissing } from "../machine/system-error.ts";
 import type { ActivationRecord } from "./record.ts";
 
 export const ENTRIES_MAX = 100;

@@ -13,9 +13,9 @@ import { describeError, NixdeployError } from "../../errors.ts";
 import { parseAgentName, parseDeploymentId } from "../../names.ts";
 import { parsedWith, storePathSchema } from "../../protocol.ts";
 import { unitChangesSchema } from "../../unit-changes.ts";
-import { syncDirectory, writeDurableFile } from "../durable-file.ts";
-import { isMissing } from "../system-error.ts";
-import { SYSTEM_TYPES } from "./detect.ts";
+import { SYSTEM_TYPES } from "../machine/detect.ts";
+import { syncDirectory, writeDurableFile } from "../machine/durable-file.ts";
+import { isMissing } from "../machine/system-error.ts";
 
 export const BOOT_LOADERS = ["systemd-boot", "grub"] as const;
 

@@ -3,29 +3,22 @@
  * recorded before it, is the loop's business (`supervise.ts`); what follows from its end, the engine's.
  */
 import { describeError } from "../../errors.ts";
-import { readReported } from "../deployment-folder.ts";
-import type { Journal } from "../journal.ts";
-import { takesNothing } from "../system-error.ts";
-import type { BootClock } from "./boot-clock.ts";
-import { createBootTrial, removeBootTrial, writeBootTrial } from "./boot-trial.ts";
-import { createDarwinDriver } from "./darwin.ts";
-import {
-  type Driver,
-  type DriverDeps,
-  describeExit,
-  isSuccess,
-  makeDurable,
-  runLogged,
-  type StageEnd,
-} from "./driver.ts";
+import { readReported } from "../journal/deployment-folder.ts";
+import type { Journal } from "../journal/journal.ts";
+import type { BootClock } from "../machine/boot-clock.ts";
+import { describeExit, isSuccess } from "../machine/program-exit.ts";
+import { takesNothing } from "../machine/system-error.ts";
+import { createBootTrial, removeBootTrial, writeBootTrial } from "./boot/boot-trial.ts";
 import type { EngineEvent } from "./engine.ts";
-import { createHomeManagerDriver } from "./home-manager.ts";
-import { createNixosDriver } from "./nixos.ts";
-import { createPlainDriver } from "./plain.ts";
 import { awaitProof } from "./proof.ts";
 import { type ActivationRecord, type Cause, isCancelRequested } from "./record.ts";
 import type { SuperviseDeps } from "./supervise.ts";
 import { canLogin } from "./timed-login.ts";
+import { createDarwinDriver } from "./types/darwin.ts";
+import { type Driver, type DriverDeps, makeDurable, runLogged, type StageEnd } from "./types/driver.ts";
+import { createHomeManagerDriver } from "./types/home-manager.ts";
+import { createNixosDriver } from "./types/nixos.ts";
+import { createPlainDriver } from "./types/plain.ts";
 
 const REBOOT = { command: "systemctl", args: ["reboot"], deadlineMs: 60_000 } as const;
 /** Until the machine has gone down; services may take their time to stop. */

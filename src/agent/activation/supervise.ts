@@ -11,20 +11,20 @@ import { describeError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock, Random } from "../../runtime.ts";
-import { openDeploymentJournal } from "../deployment-folder.ts";
-import { tryLockFile } from "../flock.ts";
-import { type Journal, measurePhases } from "../journal.ts";
-import type { RunProgram } from "../process.ts";
-import type { BootClock } from "./boot-clock.ts";
-import { isDue, readBootTrial, removeBootTrial, writeBootTrial } from "./boot-trial.ts";
-import type { BootDeps } from "./driver.ts";
+import type { HealthSenses } from "../health/health-probe.ts";
+import { openDeploymentJournal } from "../journal/deployment-folder.ts";
+import { type Journal, measurePhases } from "../journal/journal.ts";
+import type { BootClock } from "../machine/boot-clock.ts";
+import { tryLockFile } from "../machine/flock.ts";
+import type { RunProgram } from "../machine/process.ts";
+import { isDue, readBootTrial, removeBootTrial, writeBootTrial } from "./boot/boot-trial.ts";
 import { advance, begin, isUntouched, PHASE_OF } from "./engine.ts";
-import type { HealthSenses } from "./health-probe.ts";
 import type { Deadline } from "./launch.ts";
 import { recordingRuns, stopLeftover } from "./leftover.ts";
 import { removeProof } from "./proof.ts";
 import { type ActivationRecord, readRecord, writeRecord } from "./record.ts";
 import { createDriver, createDriverDeps, runWork, type StageContext, type StageJournal } from "./stage-work.ts";
+import type { BootDeps } from "./types/driver.ts";
 
 export type SuperviseDeps = {
   readonly stateDirectory: string;

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { describeError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Clock } from "../../runtime.ts";
-import { tryLockFile } from "../flock.ts";
+import { tryLockFile } from "../machine/flock.ts";
 
 type LookDeps = {
   readonly config: { readonly stateDirectory: string };

@@ -1,13 +1,13 @@
 /** The parsers of the agent: what programs print, and the files of its state directory. */
 import { chmod } from "node:fs/promises";
 import { z } from "zod";
-import { openDeploymentStore } from "../../../src/agent/deployment-store.ts";
-import { readEnrolment } from "../../../src/agent/enrolment.ts";
-import { loadIdentity } from "../../../src/agent/identity.ts";
-import { openJournalFile } from "../../../src/agent/journal-file.ts";
-import { createLineSplitter } from "../../../src/agent/line-splitter.ts";
-import { readOfferedChecks } from "../../../src/agent/offered-checks.ts";
-import { parseFile } from "../../../src/agent/own-health-checks.ts";
+import { readOfferedChecks } from "../../../src/agent/health/offered-checks.ts";
+import { parseFile } from "../../../src/agent/health/own-health-checks.ts";
+import { openDeploymentStore } from "../../../src/agent/journal/deployment-store.ts";
+import { openJournalFile } from "../../../src/agent/journal/journal-file.ts";
+import { readEnrolment } from "../../../src/agent/link/enrolment.ts";
+import { loadIdentity } from "../../../src/agent/link/identity.ts";
+import { createLineSplitter } from "../../../src/agent/machine/line-splitter.ts";
 import { NixdeployError } from "../../../src/errors.ts";
 import { type Offer, offerSchema, type ReportEntry } from "../../../src/protocol.ts";
 import { systemClock, systemRandom } from "../../../src/runtime.ts";

@@ -1,7 +1,6 @@
 /** The table of the engine's own documentation, cell by cell; and what no sequence of events may bring about. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { SYSTEM_TYPES } from "../../../src/agent/activation/detect.ts";
 import { advance, begin, type EngineEvent, RETURNS_MAX, UNDO_TRIES_MAX } from "../../../src/agent/activation/engine.ts";
 import {
   type ActivationRecord,
@@ -11,6 +10,7 @@ import {
   type Stage,
   writeRecord,
 } from "../../../src/agent/activation/record.ts";
+import { SYSTEM_TYPES } from "../../../src/agent/machine/detect.ts";
 import { MODES, type Mode, type Outcome } from "../../../src/deployment.ts";
 import { createTemporaryDirectory } from "../../support/temporary-directory.ts";
 import { NEW, OLD, recordOf } from "./records.ts";

@@ -13,7 +13,7 @@ const signal = new AbortController().signal;
 /** What a supervisor is to this file: runs a program, on record. */
 const SUPERVISOR = `
   import { recordingRuns } from ${JSON.stringify(`${import.meta.dir}/../../../src/agent/activation/leftover.ts`)};
-  import { runProgram } from ${JSON.stringify(`${import.meta.dir}/../../../src/agent/process.ts`)};
+  import { runProgram } from ${JSON.stringify(`${import.meta.dir}/../../../src/agent/machine/process.ts`)};
   import { systemClock } from ${JSON.stringify(`${import.meta.dir}/../../../src/runtime.ts`)};
   const [stateDirectory, bootId, script] = process.argv.slice(1);
   const run = recordingRuns(runProgram, { stateDirectory, bootId });

@@ -5,9 +5,9 @@
  */
 import { mkdirSync, readlinkSync, rmSync, symlinkSync } from "node:fs";
 import { dirname } from "node:path";
-import type { BootTime } from "../../../src/agent/activation/boot-clock.ts";
-import type { BootLoader } from "../../../src/agent/activation/boot-loader.ts";
-import type { ProgramExit, RunProgram } from "../../../src/agent/process.ts";
+import type { BootLoader } from "../../../src/agent/activation/boot/boot-loader.ts";
+import type { BootTime } from "../../../src/agent/machine/boot-clock.ts";
+import type { ProgramExit, RunProgram } from "../../../src/agent/machine/process.ts";
 import { type StorePath, storePathContaining } from "../../../src/nix/store-path.ts";
 import type { PowerCut } from "../../support/simulated-files.ts";
 import { createVirtualClock, type VirtualClock } from "../../support/virtual-clock.ts";

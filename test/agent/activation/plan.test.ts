@@ -1,7 +1,7 @@
 /** What may be activated where: every type, mode and profile. */
 import { describe, expect, test } from "bun:test";
-import { describeSystemType, detectSystemType, SYSTEM_TYPES } from "../../../src/agent/activation/detect.ts";
 import { findRefusal, type PlanOptions } from "../../../src/agent/activation/plan.ts";
+import { describeSystemType, detectSystemType, SYSTEM_TYPES } from "../../../src/agent/machine/detect.ts";
 import { MODES } from "../../../src/deployment.ts";
 import { OLD } from "./records.ts";
 

@@ -2,10 +2,10 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { renameSync } from "node:fs";
 import { rename, writeFile } from "node:fs/promises";
-import type { HealthSenses } from "../../../src/agent/activation/health-probe.ts";
 import { awaitProof, type ProofDeps, recordProof } from "../../../src/agent/activation/proof.ts";
 import { type ActivationRecord, requestCancel } from "../../../src/agent/activation/record.ts";
-import type { ProgramExit, RunProgramOptions } from "../../../src/agent/process.ts";
+import type { HealthSenses } from "../../../src/agent/health/health-probe.ts";
+import type { ProgramExit, RunProgramOptions } from "../../../src/agent/machine/process.ts";
 import { createTemporaryDirectory, type TemporaryDirectory } from "../../support/temporary-directory.ts";
 import { createVirtualClock } from "../../support/virtual-clock.ts";
 import { exited } from "./model-machine.ts";

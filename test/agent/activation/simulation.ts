@@ -8,12 +8,12 @@
 import { expect } from "bun:test";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { readBootTrial } from "../../../src/agent/activation/boot-trial.ts";
+import { readBootTrial } from "../../../src/agent/activation/boot/boot-trial.ts";
 import { type ActivationRecord, readRecord, writeRecord } from "../../../src/agent/activation/record.ts";
 import { type SuperviseEnd, superviseActivation } from "../../../src/agent/activation/supervise.ts";
-import { openDeploymentStore } from "../../../src/agent/deployment-store.ts";
-import type { OutcomeEntry } from "../../../src/agent/journal.ts";
-import { hasCode } from "../../../src/agent/system-error.ts";
+import { openDeploymentStore } from "../../../src/agent/journal/deployment-store.ts";
+import type { OutcomeEntry } from "../../../src/agent/journal/journal.ts";
+import { hasCode } from "../../../src/agent/machine/system-error.ts";
 import type { ReportEntry } from "../../../src/protocol.ts";
 import type { Clock } from "../../../src/runtime.ts";
 import { pretendExecutable, type SimulatedDisk, simulateDisk } from "../../support/simulated-files.ts";

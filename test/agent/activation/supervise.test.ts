@@ -1,7 +1,7 @@
 /** Supervisors that are killed, rebooted, starved of disk space, or too many: old or new, and the outcome says which. */
 import { describe, expect, test } from "bun:test";
 import { readRecord } from "../../../src/agent/activation/record.ts";
-import type { OutcomeEntry } from "../../../src/agent/journal.ts";
+import type { OutcomeEntry } from "../../../src/agent/journal/journal.ts";
 import { NEW, OLD } from "./records.ts";
 import { SCENARIOS, simulate } from "./scenarios.ts";
 import type { Faults } from "./simulated-process.ts";

@@ -1,0 +1,176 @@
+/**
+ * Keeps the agent connected: logs in, runs the session, and comes back with full-jitter backoff from 1 s to 60 s after
+ * whatever ends it. Remembers the enrolment and pins cache keys at the first contact. Ends only with its signal, or when
+ * the very first login is refused for its credential (`refusal.ts`).
+ */
+import { fullJitterMs } from "../../backoff.ts";
+import { describeError, NixdeployError } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import type { AgentName, DeploymentId } from "../../names.ts";
+import type { Welcome } from "../../protocol.ts";
+import type { Clock, Random } from "../../runtime.ts";
+import type { DeploymentStore } from "../journal/deployment-store.ts";
+import type { Contact } from "./contact.ts";
+import { type Enrolment, planPins, writeEnrolment } from "./enrolment.ts";
+import type { Identity } from "./identity.ts";
+import { type HelloFacts, type LoginResult, login, type Proof, sendFrame } from "./login.ts";
+import type { DialMessageSocket } from "./message-socket.ts";
+import { planRefusal } from "./refusal.ts";
+import { LOSSY_BUFFER_MAX_BYTES, runSession, type SessionHandlers } from "./session.ts";
+
+const RECONNECT = { baseMs: 1_000, maxMs: 60_000 } as const;
+/** While somebody waits for this login: as the proof of an activation, or for its outcome. */
+const RECONNECT_WHILE_ACTIVATING = { baseMs: 1_000, maxMs: 5_000 } as const;
+/** A session that lasted so long was a success: the next wait is short again. */
+const STABLE_AFTER_MS = 30_000;
+
+export type ConnectionOptions = {
+  readonly coordinatorUrl: string;
+  readonly name: AgentName;
+  readonly stateDirectory: string;
+  readonly identity: Identity;
+  /** Of an earlier run; null before the first contact. */
+  readonly enrolment: Enrolment | null;
+  readonly enrolmentToken: string | null;
+  /** From --trusted-public-key, `name:base64`. */
+  readonly givenPublicKeys: readonly string[];
+  readonly readFacts: () => Promise<HelloFacts>;
+  /** The activation that the next login would prove; null when there is none. */
+  readonly readProof: () => Promise<Proof | null>;
+  /** An activation is on record, so the waits for the coordinator are short. */
+  readonly isActivating: () => Promise<boolean>;
+  /** The coordinator took a login for the proof. */
+  readonly onProved: (deploymentId: DeploymentId) => Promise<void>;
+  readonly store: DeploymentStore;
+  readonly contact: Contact;
+  readonly handlers: SessionHandlers & {
+    /** Pins as they are now; told before the contact is established. */
+    onPins(publicKeys: readonly string[]): void;
+    onContactLost(): void;
+  };
+  readonly dial: DialMessageSocket;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly signal: AbortSignal;
+};
+
+/** @throws NixdeployError("denied") after a first login that was refused · the signal's reason */
+export async function runConnection(options: ConnectionOptions): Promise<never> {
+  const { clock, random, logger, signal } = options;
+  const memory: Memory = { enrolment: options.enrolment, sendToken: options.enrolment === null, lastComplaint: null };
+  for (let attempt = 0; ; ) {
+    const startedAtMs = clock.monotonicMs();
+    const end = await connectOnce(options, memory);
+    signal.throwIfAborted();
+    if (end.kind === "again") continue;
+    if (end.kind === "give-up") throw new NixdeployError("denied", end.message, { hint: end.hint });
+    const lastedMs = end.wasConnected ? clock.monotonicMs() - startedAtMs : 0;
+    attempt = planAttempt(attempt, lastedMs);
+    const isActivating = await options.isActivating().catch(() => false);
+    const waitMs = fullJitterMs(attempt, random.fraction(), isActivating ? RECONNECT_WHILE_ACTIVATING : RECONNECT);
+    attempt += 1;
+    complain(end.message, memory, logger);
+    await clock.sleep(waitMs, signal);
+  }
+}
+
+/**
+ * The first wait after a connection, as a power of two. One that lasted starts over. One that something cuts after a
+ * few seconds, again and again, is taken up soon enough to be there most of the time. All others make waits grow. Pure.
+ * @param attempt how many waits there were since the last success
+ * @param lastedMs 0 when there was no connection
+ */
+export function planAttempt(attempt: number, lastedMs: number): number {
+  if (lastedMs >= STABLE_AFTER_MS) return 0;
+  const halfOfIt = Math.floor(Math.log2(lastedMs / RECONNECT.baseMs)) - 1;
+  return lastedMs < RECONNECT.baseMs ? attempt : Math.min(attempt, Math.max(0, halfOfIt));
+}
+
+type Memory = {
+  enrolment: Enrolment | null;
+  /** Whether the next login carries the token. */
+  sendToken: boolean;
+  /** What was logged last, so that an hour of the same trouble is one line. */
+  lastComplaint: string | null;
+};
+
+type ConnectionEnd =
+  | { readonly kind: "again" }
+  | { readonly kind: "give-up"; readonly message: string; readonly hint: string }
+  | { readonly kind: "retry"; readonly message: string; readonly wasConnected: boolean };
+
+async function connectOnce(options: ConnectionOptions, memory: Memory): Promise<ConnectionEnd> {
+  const token = memory.sendToken ? options.enrolmentToken : null;
+  let result: LoginResult;
+  try {
+    result = await login({ ...options, enrolmentToken: token });
+  } catch (error) {
+    options.signal.throwIfAborted();
+    const hint = error instanceof NixdeployError && error.hint !== undefined ? ` (${error.hint})` : "";
+    return { kind: "retry", message: `${describeError(error)}${hint}`, wasConnected: false };
+  }
+  if (result.kind === "refused") {
+    const plan = planRefusal({
+      refusal: result.refusal,
+      name: options.name,
+      hasToken: options.enrolmentToken !== null,
+      tokenWasSent: token !== null,
+      wasAdmitted: memory.enrolment !== null,
+    });
+    memory.sendToken = plan.kind === "send-token";
+    if (plan.kind === "send-token") return { kind: "again" };
+    if (plan.kind === "give-up") return plan;
+    return { kind: "retry", message: `${plan.message} (${plan.hint})`, wasConnected: false };
+  }
+  const { welcome, socket, frames } = result;
+  try {
+    await remember(welcome, options, memory);
+    if (welcome.proved !== undefined) await options.onProved(welcome.proved);
+  } catch (error) {
+    socket.destroy();
+    return {
+      kind: "retry",
+      message: `cannot record what the welcome says: ${describeError(error)}`,
+      wasConnected: false,
+    };
+  }
+  options.logger.info(`connected to ${options.coordinatorUrl} as ${options.name} (workspace ${welcome.workspace})`);
+  memory.lastComplaint = null;
+  options.contact.established(welcome, (frame) => {
+    if (socket.bufferedBytes >= LOSSY_BUFFER_MAX_BYTES) return false;
+    sendFrame(socket, frame);
+    return true;
+  });
+  const why = await runSession({ ...options, socket, frames });
+  options.contact.lost();
+  options.handlers.onContactLost();
+  return { kind: "retry", message: `connection lost: ${why}`, wasConnected: true };
+}
+
+async function remember(welcome: Welcome, options: ConnectionOptions, memory: Memory): Promise<void> {
+  const decision = planPins({
+    given: options.givenPublicKeys,
+    pinned: memory.enrolment?.pinnedPublicKeys ?? [],
+    offered: welcome.cache.publicKeys,
+  });
+  if (decision.warning !== null) options.logger.warn(decision.warning);
+  const enrolment: Enrolment = {
+    coordinatorUrl: options.coordinatorUrl,
+    agentId: welcome.agentId,
+    workspace: welcome.workspace,
+    pinnedPublicKeys: [...decision.pinned],
+  };
+  if (JSON.stringify(enrolment) !== JSON.stringify(memory.enrolment)) {
+    await writeEnrolment(options.stateDirectory, enrolment);
+  }
+  memory.enrolment = enrolment;
+  memory.sendToken = false;
+  options.handlers.onPins(enrolment.pinnedPublicKeys);
+}
+
+function complain(message: string, memory: Memory, logger: Logger): void {
+  if (message === memory.lastComplaint) logger.debug(message);
+  else logger.warn(`${message}; trying again`);
+  memory.lastComplaint = message;
+}
