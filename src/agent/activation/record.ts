@@ -149,7 +149,8 @@ export type ActivationRecord = z.output<typeof recordSchema>;
 export type Cause = NonNullable<ActivationRecord["cause"]>;
 
 const FILE_NAME = "activation.json";
-const CANCEL_FILE_NAME = "activation-cancel";
+/** Holds the id of the deployment that was cancelled. */
+export const CANCEL_FILE_NAME = "activation-cancel";
 /** See `proof.ts`. */
 export const PROOF_FILE_NAME = "proof.json";
 

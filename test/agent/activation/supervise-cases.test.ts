@@ -1,6 +1,15 @@
 /** What a supervisor does about one thing at a time: exit codes, cancels, the agent's unit, clocks, its own kind. */
 import { describe, expect, test } from "bun:test";
-import { readRecord, removeRecord, requestCancel, writeRecord } from "../../../src/agent/activation/record.ts";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import {
+  type ActivationRecord,
+  CANCEL_FILE_NAME,
+  readRecord,
+  removeRecord,
+  requestCancel,
+  writeRecord,
+} from "../../../src/agent/activation/record.ts";
 import { exited } from "./model-machine.ts";
 import { NEW, OLD, SCRIPT } from "./records.ts";
 import { createSimulation, expectTruth, type Simulation } from "./simulation.ts";
@@ -126,6 +135,17 @@ describe("a full disk", () => {
   }
 });
 
+/** At this very moment: `requestCancel` takes turns of the event loop, in which the supervisor goes on. */
+function askToCancel({
+  stateDirectory,
+  record,
+}: {
+  readonly stateDirectory: string;
+  readonly record: ActivationRecord;
+}) {
+  writeFileSync(join(stateDirectory, CANCEL_FILE_NAME), record.deploymentId);
+}
+
 describe("a cancel", () => {
   for (const [mode, asked, outcome] of [
     ["switch", "before the first step", "cancelled"],
@@ -144,15 +164,14 @@ describe("a cancel", () => {
     test(`of mode ${mode}, ${asked}, ends ${outcome}`, async () => {
       await using simulation = await createSimulation({ mode });
       simulation.machine.isReachable = asked !== "login";
-      const ask = () => requestCancel(simulation.stateDirectory, simulation.record.deploymentId);
-      if (asked === "before the first step") await ask();
-      let asking: Promise<void> | null = null;
+      if (asked === "before the first step") askToCancel(simulation);
+      let isAsked = false;
       const onStep = (step: string) => {
-        if (step === asked) asking ??= ask();
+        if (step === asked && !isAsked) askToCancel(simulation);
+        isAsked ||= step === asked;
       };
       await simulation.supervise({ onStep });
-      await asking;
-      expect(asking === null).toBe(asked === "before the first step");
+      expect(isAsked).toBe(asked !== "before the first step");
       const end = await simulation.settle();
       expect(end.outcome).toBe(outcome);
       if (outcome === "cancelled") expect(end.reason).toBe("Cancelled before anything was touched.");
@@ -165,13 +184,11 @@ describe("a cancel", () => {
     const which = rollbackScript === null ? "login" : "script";
     test(`that comes with the end of the proof (${which}) is heeded before anything becomes permanent`, async () => {
       await using simulation = await createSimulation({ rollbackScript });
-      let asking: Promise<void> | null = null;
       const lastOfProof = rollbackScript === null ? "login" : "run script ";
       const onStep = (step: string) => {
-        if (step === lastOfProof) asking ??= requestCancel(simulation.stateDirectory, simulation.record.deploymentId);
+        if (step === lastOfProof) askToCancel(simulation);
       };
       await simulation.supervise({ onStep });
-      await asking;
       const end = await simulation.settle();
       expect(end.outcome).toBe("rolled-back");
       await expectTruth(end, simulation);
