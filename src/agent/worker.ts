@@ -8,6 +8,7 @@ import type { Logger } from "../log.ts";
 import type { DeploymentId } from "../names.ts";
 import type { Offer } from "../protocol.ts";
 import type { Clock } from "../runtime.ts";
+import { formatSentence } from "../sentence.ts";
 import type { DeploymentStore } from "./journal/deployment-store.ts";
 import type { Journal } from "./journal/journal.ts";
 import { type AgentEvent, type AgentState, step } from "./lifecycle.ts";
@@ -88,11 +89,10 @@ export function createWorker(deps: WorkerDeps): Worker {
   const work = async (offer: Offer, cancelled: AbortSignal) => {
     for (;;) {
       try {
-        const journal = store.find(offer.deploymentId) ?? (await store.begin(offer));
+        const journal = store.find(offer.deploymentId) ?? (await beginOrEnd(offer, deps));
         return await deps.deploy({ journal, cancelled });
       } catch (error) {
         if (signal.aborted) return;
-        // The disk takes no journal; without one nothing may be touched, and nobody could be told.
         logger.error(`deployment ${offer.deploymentId} cannot go on: ${describeError(error)}`);
       }
       const isOver = AbortSignal.any([signal, cancelled]);
@@ -126,4 +126,15 @@ export function createWorker(deps: WorkerDeps): Worker {
       while (running !== null) await running.done;
     },
   };
+}
+
+/** Without a journal on the disk nothing may be touched; whoever waits for the deployment hears of it now. */
+async function beginOrEnd(offer: Offer, { store, logger }: WorkerDeps): Promise<Journal> {
+  try {
+    return await store.begin(offer);
+  } catch (error) {
+    const why = describeError(error);
+    logger.error(`deployment ${offer.deploymentId} failed, with nothing touched: ${why}`);
+    return await store.endInMemory(offer, formatSentence(`${why}; nothing was touched`));
+  }
 }

@@ -8,10 +8,12 @@ import { describeError, NixdeployError } from "../../errors.ts";
 import type { DeploymentId } from "../../names.ts";
 import type { Clock } from "../../runtime.ts";
 import { ensureDirectory, syncDirectory } from "../machine/durable-file.ts";
-import { hasCode } from "../machine/system-error.ts";
+import { hasCode, isMissing, takesNothing } from "../machine/system-error.ts";
 import { type ChangeSignal, createChangeSignal } from "./change-signal.ts";
 import { makeFolder, type Open, openJournal, PRIVATE_DIRECTORY, readOffer } from "./deployment-folder.ts";
-import type { Journal } from "./journal.ts";
+import { createJournal, type Journal } from "./journal.ts";
+import { START } from "./journal-file.ts";
+import { createMemoryFile } from "./memory-journal.ts";
 import type { StoredOffer } from "./stored-offer.ts";
 
 export type DeploymentStore = AsyncDisposable & {
@@ -22,6 +24,11 @@ export type DeploymentStore = AsyncDisposable & {
   find(id: DeploymentId): Journal | null;
   /** Begins the journal of an offer that is not known yet. @throws NixdeployError("host") */
   begin(offer: StoredOffer): Promise<Journal>;
+  /**
+   * A journal in memory alone, with its outcome `failed`, of an offer that could not be begun.
+   * @throws the system's error when something of it is on the disk that would be taken up at the next start
+   */
+  endInMemory(offer: StoredOffer, reason: string): Promise<Journal>;
   /**
    * Opens the journals of deployments that somebody else began here (`nixdeploy local`), oldest first: only to be
    * followed. For whoever has the turn (`turn.ts`): nobody is in the middle of beginning one.
@@ -41,6 +48,7 @@ export async function openDeploymentStore(options: {
   const parent = join(options.stateDirectory, "deployments");
   const changes = createChangeSignal();
   const open = new Map<DeploymentId, Open>();
+  const inMemory = new Set<DeploymentId>();
   const add = async (directory: string, offer: StoredOffer) => {
     // The journal of what was started here is written by whoever did, and by its supervisor.
     const isFollowed = offer.deploymentId === options.followed || offer.startedHere !== undefined;
@@ -53,10 +61,10 @@ export async function openDeploymentStore(options: {
     open.delete(id);
     await journal.close();
     await file[Symbol.asyncDispose]();
-    // Without its offer a folder counts as never begun, should this be interrupted.
-    await rm(join(directory, "offer.json"), { force: true });
-    await syncDirectory(directory);
-    await rm(directory, { recursive: true, force: true });
+    if (!inMemory.delete(id)) {
+      await removeOffer(directory);
+      await rm(directory, { recursive: true, force: true });
+    }
     changes.changed();
   };
   try {
@@ -76,6 +84,18 @@ export async function openDeploymentStore(options: {
     changes,
     find: (id) => open.get(id)?.journal ?? null,
     begin: (offer) => makeFolder(parent, offer, (directory) => add(directory, offer)),
+    async endInMemory(offer, reason) {
+      const directory = join(parent, offer.deploymentId);
+      await removeOffer(directory);
+      const file = createMemoryFile();
+      const journal = createJournal({ offer, file, recovered: [], acknowledged: START, clock: options.clock, changes });
+      const nothing = { previousPath: null, fetchedBytes: null, exitCode: null, phaseMs: {} };
+      await journal.finish({ outcome: "failed", reason, ...nothing });
+      inMemory.add(offer.deploymentId);
+      open.set(offer.deploymentId, { journal, file, directory });
+      changes.changed();
+      return journal;
+    },
     async adopt() {
       const found: Found[] = [];
       for (const name of await readdir(parent)) {
@@ -105,16 +125,35 @@ export async function openDeploymentStore(options: {
   };
 }
 
+/** Without its offer a folder counts as never begun, should somebody be interrupted. Durable on return. */
+async function removeOffer(directory: string): Promise<void> {
+  try {
+    await rm(join(directory, "offer.json"), { force: true });
+    await syncDirectory(directory);
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+  }
+}
+
 /** Oldest first: by when the offer was written. Folders without a whole offer were never begun, and go. */
 async function readOffers(parent: string): Promise<readonly Found[]> {
   const found: Found[] = [];
   for (const name of await readdir(parent)) {
     const directory = join(parent, name);
     const offer = await readOffer(directory);
-    if (offer === null) await rm(directory, { recursive: true, force: true });
+    if (offer === null) await removeUnlessRefused(directory);
     else found.push({ directory, ...offer });
   }
   return found.sort(byAge);
+}
+
+/** Another start tries again where the disk takes nothing. */
+async function removeUnlessRefused(directory: string): Promise<void> {
+  try {
+    await rm(directory, { recursive: true, force: true });
+  } catch (error) {
+    if (!takesNothing(error)) throw error;
+  }
 }
 
 type Found = { readonly directory: string; readonly offer: StoredOffer; readonly writtenAtMs: number };

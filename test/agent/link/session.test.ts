@@ -40,6 +40,7 @@ function startSession() {
     find: () => null,
     adopt: async () => {},
     begin: () => Promise.reject(new Error("no deployment here")),
+    endInMemory: () => Promise.reject(new Error("no deployment here")),
     acknowledge: async () => {},
     [Symbol.asyncDispose]: async () => {},
   };

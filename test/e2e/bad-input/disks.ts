@@ -105,14 +105,18 @@ export function testDisks(getWorld: () => World): void {
       const path = values["path"] ?? "";
       await fleet.expectRun(["push", path]);
       await disk.fill(0);
-      await fleet.expectRun(["activate", "--async", `crowded=${path}`]);
-      await first.waitForLine(/cannot begin a deployment in .*: no space is left on the device/);
+      // Nobody waits for the disk: it has failed, with nothing touched.
+      const failed = await fleet.run(["activate", `crowded=${path}`]);
+      expect(failed.exitCode).toBe(1);
+      expect(failed.stdout).toMatch(
+        /failed .* Cannot begin a deployment in .*: no space is left on the device; nothing/,
+      );
       expect(await fleet.builder.link(profile)).toBeNull();
-      expect((await first.stop()).exitCode).toBe(0);
+      expect(await fleet.builder.run(["find", join(state, "deployments"), "-name", "offer.json"])).toBe("");
       await disk.empty();
-      await using second = start();
-      await second.waitForLine(/succeeded/, { timeoutMs: 30_000 });
+      await fleet.expectRun(["activate", `crowded=${path}`]);
       expect(await fleet.builder.link(profile)).toBe(path);
+      expect((await first.stop()).exitCode).toBe(0);
     });
   });
 
