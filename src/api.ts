@@ -266,6 +266,8 @@ export const createRolloutSchema = z.object({
   description: z.string().max(ROLLOUT_DESCRIPTION_LENGTH_MAX).optional(),
   origin: originSchema.optional(),
   requireOnline: z.boolean().optional(),
+  /** Devices take versions that have failed there before. */
+  retry: z.boolean().optional(),
 });
 export type CreateRollout = z.input<typeof createRolloutSchema>;
 

@@ -180,14 +180,15 @@ async function openStore(
 ): Promise<DeploymentStore> {
   const { config, clock, logger } = deps;
   const { stateDirectory } = config;
+  // Folders that are just being begun are not to be taken for left-overs.
+  const store = await takeTurn({ stateDirectory, clock, signal }, () =>
+    openDeploymentStore({ stateDirectory, clock, followed }),
+  );
   const { name, profilePath, healthChecksFile = null } = config;
   await writeAgentFile(stateDirectory, { name, profilePath, healthChecksFile }).catch((error: unknown) => {
     logger.warn(`cannot say in ${stateDirectory} which profile this agent keeps: ${describeError(error)}`);
   });
-  // Folders that are just being begun are not to be taken for left-overs.
-  return await takeTurn({ stateDirectory, clock, signal }, () =>
-    openDeploymentStore({ stateDirectory, clock, followed }),
-  );
+  return store;
 }
 
 /** Of the profile, and of the state directory. */

@@ -14,10 +14,11 @@ export type RolloutRequestOptions = {
   readonly description: string | undefined;
   readonly origin: Origin | undefined;
   readonly requireOnline: boolean;
+  readonly retry: boolean;
 };
 
 export function planRolloutRequest(options: RolloutRequestOptions): CreateRollout {
-  const { spec, mode, policy, workspace, description, origin, requireOnline } = options;
+  const { spec, mode, policy, workspace, description, origin, requireOnline, retry } = options;
   const { forAll, byAgent } = spec.healthChecks;
   const agentHealthChecks = [...byAgent]
     .filter(([name, checks]) => spec.agents.has(name) && checks.length > 0)
@@ -33,5 +34,6 @@ export function planRolloutRequest(options: RolloutRequestOptions): CreateRollou
     ...(description === undefined ? {} : { description }),
     ...(origin === undefined ? {} : { origin }),
     ...(requireOnline ? { requireOnline } : {}),
+    ...(retry ? { retry } : {}),
   };
 }

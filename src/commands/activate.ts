@@ -29,6 +29,7 @@ export const command = defineNixdeployCommand({
     ...FOLLOW_ARGS,
     ...POLICY_ARGS,
     requireOnline: { type: "boolean", description: "Refuse the whole rollout if an agent is offline" },
+    retry: { type: "boolean", description: "Also versions that have failed on a device before" },
     description: {
       type: "string",
       description: "What this rollout is, for people",
@@ -52,7 +53,7 @@ export const command = defineNixdeployCommand({
     const cache = coordinator.cacheReader(parseCacheName(args.workspace ?? "default"));
     const { spec, warnings } = await readSpec({ words: args.spec, cwd: process.cwd(), cache, signal });
     for (const warning of warnings) context.log.warn(warning);
-    const { mode, workspace, description, requireOnline } = args;
+    const { mode, workspace, description, requireOnline, retry } = args;
     const request = planRolloutRequest({
       spec: selectAgents(spec, args.agent),
       mode,
@@ -60,6 +61,7 @@ export const command = defineNixdeployCommand({
       workspace,
       description,
       requireOnline,
+      retry,
       origin: readOrigin(context.env),
     });
     const rollout = await coordinator.createRollout(request, signal);

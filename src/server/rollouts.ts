@@ -60,6 +60,7 @@ export async function createRollout(
     origin: JSON.stringify(request.origin ?? {}),
     deployments: assignments.map(({ agent, storePath, rollbackScript, healthChecks }) => ({
       ...FIRST_ATTEMPT,
+      lifts_quarantine: request.retry === true ? 1 : 0,
       agent_id: agent.id,
       store_path: storePath,
       mode: request.mode,

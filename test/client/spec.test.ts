@@ -96,7 +96,7 @@ describe("health checks", () => {
     );
     const plan = (names: readonly string[]) =>
       planRolloutRequest({
-        ...{ spec: selectAgents(spec, names), mode: "switch", policy: {}, requireOnline: false },
+        ...{ spec: selectAgents(spec, names), mode: "switch", policy: {}, requireOnline: false, retry: false },
         ...{ workspace: undefined, description: undefined, origin: undefined },
       });
     expect(plan([])).toMatchObject({ healthChecks: [SSH], agentHealthChecks: { nuc: [SMOKE] } });

@@ -166,7 +166,17 @@ describe("the request", () => {
     await using fake = await startFleet("nuc", "tv");
     const spec = { agents: { nuc: SYSTEM, tv: SYSTEM }, rollbackScript: { "x86_64-linux": SYSTEM }, extra: 1 };
     await writeFile(directory.join("deploy.json"), JSON.stringify(spec));
-    const flags = ["--agent", "tv", "--mode", "boot", "--description", "new kernel", "--require-online", "--async"];
+    const flags = [
+      "--agent",
+      "tv",
+      "--mode",
+      "boot",
+      "--description",
+      "new kernel",
+      "--require-online",
+      "--retry",
+      "--async",
+    ];
     const env = { GITHUB_REPOSITORY: "acme/fleet", GITHUB_SHA: "abc" };
     const { exitCode, stderr } = await activate(fake, [directory.join("deploy.json"), ...flags], { env }).result;
     expect(exitCode).toBe(0);
@@ -178,6 +188,7 @@ describe("the request", () => {
       mode: "boot",
       description: "new kernel",
       requireOnline: true,
+      retry: true,
       origin: { repository: "acme/fleet", commit: "abc" },
     };
     expect(fake.rolloutRequests as unknown).toEqual([expected]);

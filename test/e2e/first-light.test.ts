@@ -86,7 +86,7 @@ test("a system whose units fail is undone, or kept and called degraded when that
   expect(await nuc.link("/run/current-system")).toBe(before);
   expect(await nuc.bootDefault()).toBe(before);
 
-  const kept = await fleet.run(["activate", `nuc=${system}`, "--on-unit-failure", "keep"]);
+  const kept = await fleet.run(["activate", `nuc=${system}`, "--on-unit-failure", "keep", "--retry"]);
   expect(kept.exitCode).toBe(1);
   expect(kept.stdout).toContain("degraded");
   expect(await nuc.link("/run/current-system")).toBe(system);

@@ -63,6 +63,19 @@ async function rollOut(
   return rollout;
 }
 
+test("a rollout that asks for it lifts what its devices hold back; others do not", async () => {
+  await using server = await createTestCoordinator();
+  await server.push(ONE);
+  const agent = await server.connectAgent("nuc");
+  for (const retry of [undefined, false, true]) {
+    const json = { agents: { nuc: ONE.storePath }, mode: "switch", retry };
+    await expectOk(await server.fetch("rollouts", { json }));
+    const offer = agent.framesOf("offer").at(-1);
+    expect(offer?.retry ?? false).toBe(retry ?? false);
+    await agent.report(offer?.deploymentId as never, numberEntries([outcomeEntry("failed")]));
+  }
+});
+
 describe("a retry", () => {
   test("of a rollout is one of what did not succeed, asked for as before, and lifts the quarantine", async () => {
     await using server = await createServer();

@@ -100,7 +100,7 @@ const WORDS = { "rolled-back": "was rolled back", degraded: "ended degraded" } a
 export function describeQuarantine({ outcome, atMs, reason }: QuarantineEntry, agentName: AgentName): string {
   const when = `${new Date(atMs).toISOString().slice(0, 16).replace("T", " ")} UTC`;
   const why = `Not tried again: this version ${WORDS[outcome]} on this device at ${when}. ${reason}`;
-  return `${why} To try it all the same: nixdeploy retry ${agentName}`;
+  return `${why} To try it all the same: nixdeploy retry ${agentName}, or activate --retry`;
 }
 
 async function readEntries(path: string, logger: Logger): Promise<readonly QuarantineEntry[]> {

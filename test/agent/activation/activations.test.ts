@@ -428,7 +428,7 @@ describe("a version that failed here by its own fault", () => {
     const offer = offerOf("b", { storePath: NEW });
     const refusal = await createSubject().refuse(offer);
     expect(refusal).toMatch(/^Not tried again: this version was rolled back on this device at \d{4}-\d\d-\d\d \d\d:/);
-    expect(refusal).toContain("It broke. To try it all the same: nixdeploy retry nuc");
+    expect(refusal).toContain("It broke. To try it all the same: nixdeploy retry nuc, or activate --retry");
     expect(await createSubject().refuse({ ...offer, storePath: OLD })).toBeNull();
     // It touches nothing, so it may say what would be done.
     expect(await createSubject().refuse({ ...offer, mode: "dry-activate" })).toBeNull();

@@ -137,6 +137,6 @@ test("the reason says when, why, and what to do", () => {
   if (entry === undefined) throw new Error("there is no entry");
   expect(describeQuarantine(entry, parseAgentName("nuc"))).toBe(
     "Not tried again: this version ended degraded on this device at 2026-11-22 13:05 UTC. Units failed. " +
-      "To try it all the same: nixdeploy retry nuc",
+      "To try it all the same: nixdeploy retry nuc, or activate --retry",
   );
 });
