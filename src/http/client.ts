@@ -30,7 +30,7 @@ import { createPieceSender, type Incoming, type OutgoingPieces, PIECE_BYTES, typ
 import { type NetworkSettings, readNetworkSettings } from "./settings.ts";
 import { createSilenceLimit, type SilenceLimit } from "./silence.ts";
 
-/** The silences after which a call is given up; a table in the README has them all. */
+/** The silences after which a call is given up; docs/networks.md has them all. */
 const CALL_SILENCE_MAX_MS = 30_000;
 /** For a part of an upload: a few MB may wait in the system's buffers when the last byte has left our hands. */
 const PUT_SILENCE_MAX_MS = 2 * 60_000;

@@ -1,6 +1,6 @@
 /**
  * Slow lines and peers that vanish without a word, over IPv6. Deadlines of a minute are waited for once, all at the
- * same time; each by itself is tested with a clock that can be moved (README, "Networks").
+ * same time; each by itself is tested with a clock that can be moved (docs/networks.md).
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { addBigPath } from "../support/closure.ts";
