@@ -105,7 +105,7 @@ test("a version that cuts itself off is not tried again, though the agent is kil
   expect((await refused.exited).exitCode).toBe(1);
   expect(readDeployment(refused)).toMatchObject({ state: "failed", fetchedBytes: null, phaseMs: {} });
   expect(readDeployment(refused).reason).toMatch(
-    /^Not tried again: this version was rolled back on this device at \S+ \S+ UTC\. .* did not prove itself .*nixdeploy retry far$/,
+    /^Not tried again: this version was rolled back on this device at \S+ \S+ UTC\. .* did not prove itself .*nixdeploy retry far, or activate --retry$/,
   );
 
   // What they are told to do is what helps.
