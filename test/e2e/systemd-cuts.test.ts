@@ -103,15 +103,18 @@ async function runCase({ under, good }: Lane, { index, stage, firstMs, secondMs 
   const before = (await under.state()).profile;
   const [first, second] = good;
   const system = stage === "undoing" ? await buildDeaf(under, index) : before === first ? second : first;
-  const end = await under.start(system, ["--confirm-window", stage === "undoing" ? "1s" : "60s"]);
-  await under.stage(stage);
+  const end = (await under.start(system, ["--confirm-window", stage === "undoing" ? "1s" : "60s"]))();
+  // A short stage may pass between two looks: then it is cut after its end.
+  const passed = under.stage(stage);
+  passed.catch(() => {});
+  await Promise.race([passed, end]);
   const cuts: Cut[] = [];
   try {
     for (const delayMs of [firstMs, secondMs]) {
       await Bun.sleep(delayMs);
       cuts.push(await cutPower(under, [before, system]));
     }
-    const deployment = await end();
+    const deployment = await end;
     expect({ cuts, ...deployment, ...(await under.state()) }).toMatchObject(describeEnd(deployment, { before, stage }));
     await under.clean();
   } catch (error) {
