@@ -181,7 +181,7 @@ export const agentSchema = z.object({
   /** The first by name, and how many there are; null where no service manager tells. */
   failedUnits: z.array(z.string()).nullable().default(null),
   failedUnitCount: count.nullable().default(null),
-  /** The machine has something else than was deployed; see `server/drift.ts`. Null: it has not, or nothing was. */
+  /** The machine has something else than was deployed; see `server/agents/drift.ts`. Null: it has not, or nothing was. */
   drift: z
     .object({
       /** What the profile should name. */

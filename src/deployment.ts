@@ -1,6 +1,6 @@
 /**
  * The words of a deployment that coordinator, agent and command line share. Which change of state is allowed when
- * is the coordinator's business (`server/lifecycle.ts`).
+ * is the coordinator's business (`server/deployments/lifecycle.ts`).
  */
 
 export const DEPLOYMENT_STATES = [

@@ -25,7 +25,7 @@ export const command = defineNixdeployCommand({
     file: { label: "FILE", description: "Written whole or not at all; replaced when it exists", required: true },
   },
   async run({ args, context }) {
-    const { writeBackup } = await import("../server/backup.ts");
+    const { writeBackup } = await import("../server/operations/backup.ts");
     const dataDirectory = args.dataDir ?? resolveDataDirectory(context.env);
     const report = await writeBackup({
       databaseFile: join(dataDirectory, "coordinator.db"),

@@ -23,7 +23,7 @@ export const command = defineNixdeployCommand({
   },
   positionals: { file: { label: "FILE", description: "What `nixdeploy backup` wrote", required: true } },
   async run({ args, context }) {
-    const { restoreBackup } = await import("../server/backup.ts");
+    const { restoreBackup } = await import("../server/operations/backup.ts");
     const dataDirectory = args.dataDir ?? resolveDataDirectory(context.env);
     const { replace } = args;
     const report = await restoreBackup({ file: resolve(args.file), dataDirectory, replace, clock: context.clock });

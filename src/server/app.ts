@@ -1,6 +1,6 @@
 /** The REST API as one Hono app. Opens no port: requests come from the listener, the control socket or a test. */
 import { NixdeployError } from "../errors.ts";
-import type { Principal } from "./authentication.ts";
+import type { Principal } from "./access/authentication.ts";
 import { formatProblem, problemResponse, unauthorized } from "./problem.ts";
 import { createAgentRoutes } from "./routes/agents.ts";
 import { createCacheRoutes } from "./routes/caches.ts";

@@ -6,6 +6,7 @@ import type { WorkspaceName } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
 import { machineStateSchema } from "../protocol.ts";
 import { unitChangesSchema } from "../unit-changes.ts";
+import { type DriftDeployment, findDrift } from "./agents/drift.ts";
 import { type AgentRow, findAgent } from "./database/agents.ts";
 import {
   type DeploymentRow,
@@ -16,7 +17,6 @@ import {
 } from "./database/deployments.ts";
 import type { TokenRow } from "./database/tokens.ts";
 import { type CacheRow, listWorkspaces } from "./database/workspaces.ts";
-import { type DriftDeployment, findDrift } from "./drift.ts";
 import type { Services } from "./services.ts";
 
 export function contactOf(services: Services, agent: AgentRow): AgentDto["contact"] {

@@ -6,7 +6,7 @@ import { chmodSync, rmSync } from "node:fs";
 import type { Server, ServerWebSocket, WebSocketHandler } from "bun";
 import { describeError, NixdeployError } from "../errors.ts";
 import { AGENT_CONNECT_PATH, FRAME_BYTES_MAX, PEER_SILENCE_MAX_MS } from "../protocol.ts";
-import type { AgentSession } from "./agent-session.ts";
+import type { AgentSession } from "./agents/session.ts";
 import type { Coordinator } from "./coordinator.ts";
 import { formatProblem } from "./problem.ts";
 

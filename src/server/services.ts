@@ -1,13 +1,13 @@
 /** The coordinator's parts, made once in `coordinator.ts` and handed to whoever serves a request. */
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
-import type { AgentRegistry } from "./agent-registry.ts";
-import type { Authenticator } from "./authentication.ts";
+import type { Authenticator } from "./access/authentication.ts";
+import type { AgentRegistry } from "./agents/registry.ts";
 import type { Bus } from "./bus.ts";
 import type { NarInfos } from "./cache/narinfos.ts";
 import type { Uploads } from "./cache/uploads.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
-import type { Dispatcher } from "./dispatcher.ts";
+import type { Dispatcher } from "./deployments/dispatcher.ts";
 
 export type Services = {
   readonly database: CoordinatorDatabase;

@@ -9,7 +9,7 @@ import { parseCacheName } from "../../names.ts";
 import { formatCacheInfo } from "../../nix/cache-info.ts";
 import { formatHashNix32, parseFileHash } from "../../nix/hash.ts";
 import { parseStorePathHash, STORE_DIR } from "../../nix/store-path.ts";
-import { mayDo } from "../authorization.ts";
+import { mayDo } from "../access/authorization.ts";
 import type { BlobStore } from "../cache/blob-store.ts";
 import { findNar } from "../database/paths.ts";
 import { type CacheRow, findCache } from "../database/workspaces.ts";

@@ -12,7 +12,7 @@ import { parseCacheName } from "../../names.ts";
 import { type FileHash, type NarHash, parseFileHash, parseNarHash } from "../../nix/hash.ts";
 import { formatNarInfo } from "../../nix/narinfo.ts";
 import { storePathHash } from "../../nix/store-path.ts";
-import { mayDo, type Right } from "../authorization.ts";
+import { mayDo, type Right } from "../access/authorization.ts";
 import { publishPaths } from "../cache/publish.ts";
 import { cacheToDto } from "../convert.ts";
 import { findMissingPaths, insertNar } from "../database/paths.ts";

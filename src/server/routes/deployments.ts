@@ -3,8 +3,7 @@
 import { cancellationSchema, createRolloutSchema, type DeploymentDto, retrySchema } from "../../api.ts";
 import { NixdeployError } from "../../errors.ts";
 import { type AgentId, parseAgentName, parseDeploymentId, parseRolloutId, type WorkspaceName } from "../../names.ts";
-import { mayDo, type Right } from "../authorization.ts";
-import { cancelDeployments } from "../cancellations.ts";
+import { mayDo, type Right } from "../access/authorization.ts";
 import { deploymentToDto, rolloutToDto } from "../convert.ts";
 import { findAgentByName } from "../database/agents.ts";
 import {
@@ -15,10 +14,11 @@ import {
   type RolloutRow,
 } from "../database/deployments.ts";
 import { loadLogLines } from "../database/logs.ts";
-import { followRollout } from "../follow.ts";
+import { cancelDeployments } from "../deployments/cancellations.ts";
+import { followRollout } from "../deployments/follow.ts";
+import { startRetry } from "../deployments/retries.ts";
+import { createRollout } from "../deployments/rollouts.ts";
 import { notFound } from "../problem.ts";
-import { startRetry } from "../retries.ts";
-import { createRollout } from "../rollouts.ts";
 import type { Services } from "../services.ts";
 import {
   createRouter,

@@ -1,0 +1,49 @@
+/**
+ * What a principal may do, as a table. Pure.
+ *
+ * | right         | who                                                        |
+ * | ------------- | ---------------------------------------------------------- |
+ * | administrate  | admin tokens, the control socket                           |
+ * | activate      | activate tokens, and whoever may administrate              |
+ * | watch         | activate and read tokens, and whoever may administrate     |
+ * | push          | push tokens, and whoever may administrate                  |
+ * | read-cache    | everyone with a valid credential of the workspace          |
+ *
+ * An agent *token* has no right at all: it admits agents, which then act under their own identity.
+ * A token of one workspace has its rights there only.
+ */
+import { TOKEN_KINDS, type TokenKind } from "../../token.ts";
+import type { Principal } from "./authentication.ts";
+
+export type Right = "administrate" | "activate" | "watch" | "push" | "read-cache";
+
+const RIGHTS: Readonly<Record<TokenKind, readonly Right[]>> = {
+  admin: ["administrate", "activate", "watch", "push", "read-cache"],
+  activate: ["activate", "watch", "read-cache"],
+  push: ["push", "read-cache"],
+  read: ["watch", "read-cache"],
+  agent: [],
+};
+
+/** The kinds of token that have a right; [] for a principal whose own kind has it, or that is no token. */
+export function kindsThatMay(principal: Principal, right: Right): readonly TokenKind[] {
+  if (principal.kind !== "token" || RIGHTS[principal.tokenKind].includes(right)) return [];
+  return TOKEN_KINDS.filter((kind) => RIGHTS[kind].includes(right));
+}
+
+/** @param workspaceId the workspace that the right is wanted in */
+export function mayDo(principal: Principal, right: Right, workspaceId: string): boolean {
+  switch (principal.kind) {
+    case "control":
+      return true;
+    case "agent":
+      return principal.workspaceId === workspaceId && right === "read-cache";
+    case "token":
+      return (
+        (principal.workspaceId === null || principal.workspaceId === workspaceId) &&
+        RIGHTS[principal.tokenKind].includes(right)
+      );
+    default:
+      return principal satisfies never;
+  }
+}

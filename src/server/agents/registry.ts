@@ -1,0 +1,59 @@
+/**
+ * The agents that are connected right now: the only truth of the coordinator that is not in its database. Also answers
+ * whether an agent that is silent counts as offline yet.
+ */
+import type { AgentId } from "../../names.ts";
+import type { CoordinatorFrameInput, Progress } from "../../protocol.ts";
+import type { Clock } from "../../runtime.ts";
+
+export type Contact = "online" | "offline" | "unknown";
+
+/** Silence after which an agent counts as offline, counted from the coordinator's start too. */
+export const OFFLINE_AFTER_MS = 90_000;
+
+export type LiveAgent = {
+  readonly agentId: AgentId;
+  send(frame: CoordinatorFrameInput): void;
+  close(reason: string): void;
+};
+
+export type AgentRegistry = {
+  /** A second connection of the same agent replaces the first, which is closed. */
+  enter(agent: LiveAgent): void;
+  /** @returns false when another connection has taken its place already */
+  leave(agent: LiveAgent): boolean;
+  find(agentId: AgentId): LiveAgent | null;
+  readonly online: number;
+  contact(agent: { readonly agentId: AgentId; readonly lastSeenMs: number }): Contact;
+  /** When an agent that is silent now begins to count as offline, epoch milliseconds. */
+  offlineFromMs(agent: { readonly lastSeenMs: number }): number;
+  /** Progress of running downloads: lossy, in memory only. */
+  readonly progress: Map<string, Progress>;
+};
+
+export function createAgentRegistry(clock: Clock): AgentRegistry {
+  const live = new Map<AgentId, LiveAgent>();
+  const startedMs = clock.nowMs();
+  const offlineFromMs = (agent: { readonly lastSeenMs: number }) =>
+    Math.max(agent.lastSeenMs, startedMs) + OFFLINE_AFTER_MS;
+  return {
+    enter(agent) {
+      const before = live.get(agent.agentId);
+      live.set(agent.agentId, agent);
+      before?.close("another connection of the same agent took its place");
+    },
+    leave(agent) {
+      return live.get(agent.agentId) === agent && live.delete(agent.agentId);
+    },
+    find: (agentId) => live.get(agentId) ?? null,
+    get online() {
+      return live.size;
+    },
+    contact(agent) {
+      if (live.has(agent.agentId)) return "online";
+      return clock.nowMs() < offlineFromMs(agent) ? "unknown" : "offline";
+    },
+    offlineFromMs,
+    progress: new Map(),
+  };
+}

@@ -1,0 +1,94 @@
+/**
+ * Cancelling: what waits is gone at once, what runs is asked to stop (its agent's word decides), and what the
+ * coordinator would try again by itself is not. See the column "cancel" of `lifecycle.ts`.
+ */
+import { isTerminal } from "../../deployment.ts";
+import { NixdeployError } from "../../errors.ts";
+import type { DeploymentId } from "../../names.ts";
+import type { Clock } from "../../runtime.ts";
+import type { Bus } from "../bus.ts";
+import { findAgent } from "../database/agents.ts";
+import {
+  type DeploymentRow,
+  findDeployment,
+  findQueued,
+  findRunning,
+  listRunningOnDevice,
+} from "../database/deployments.ts";
+import type { CoordinatorDatabase } from "../database/schema.ts";
+import type { Dispatcher } from "./dispatcher.ts";
+import { findLatestTry, findTargets, type Target } from "./targets.ts";
+import { applyEvent, rolloutTopic } from "./transition.ts";
+
+export type CancellationDeps = {
+  readonly database: CoordinatorDatabase;
+  readonly dispatcher: Dispatcher;
+  readonly bus: Bus;
+  readonly clock: Clock;
+};
+
+/**
+ * @returns the deployments as they are now. @throws NixdeployError `refused` with every fault in its details when one
+ * of the words names nothing that could be cancelled; nothing has been cancelled then
+ */
+export async function cancelDeployments(
+  deps: CancellationDeps,
+  request: { readonly words: readonly string[]; readonly workspaceIds: readonly string[] },
+): Promise<readonly DeploymentRow[]> {
+  const { targets, faults: unknown } = await findTargets(deps.database, request);
+  const faults = [...unknown];
+  const wanted = new Map<DeploymentId, DeploymentRow>();
+  for (const target of targets) {
+    const rows = await rowsOf(deps.database, target);
+    const live = rows.filter((row) => !isTerminal(row.state) && row.started_on_device === 0);
+    for (const row of live) wanted.set(row.id, row);
+    if (live.length === 0) faults.push(...(await describeOver(deps.database, target, rows)));
+  }
+  if (faults.length > 0) {
+    throw new NixdeployError("refused", "cannot cancel: nothing was cancelled", { details: faults });
+  }
+  const atMs = deps.clock.nowMs();
+  const rows = await deps.database.transaction().execute(async (transaction) => {
+    const after: DeploymentRow[] = [];
+    for (const { id } of wanted.values()) {
+      // It may have ended since.
+      const row = await findDeployment(transaction, id);
+      if (row !== null) after.push(await applyEvent(transaction, row, { event: { type: "cancel" }, atMs }));
+    }
+    return after;
+  });
+  for (const row of rows) {
+    deps.bus.publish(rolloutTopic(row.rollout_id));
+    await deps.dispatcher.dispatch(row.agent_id);
+  }
+  return rows;
+}
+
+/** Of what is named, the latest try; of an agent, whatever it has to do. */
+async function rowsOf(database: CoordinatorDatabase, target: Target): Promise<readonly DeploymentRow[]> {
+  if (target.kind === "agent") {
+    const agentId = target.agent.id;
+    const rows = [await findRunning(database, agentId), await findQueued(database, agentId)];
+    return [...rows.filter((row) => row !== null), ...(await listRunningOnDevice(database, agentId))];
+  }
+  const latest: DeploymentRow[] = [];
+  for (const row of target.kind === "deployment" ? [target.row] : target.rows) {
+    latest.push(await findLatestTry(database, row));
+  }
+  return latest;
+}
+
+async function describeOver(
+  database: CoordinatorDatabase,
+  target: Target,
+  rows: readonly DeploymentRow[],
+): Promise<readonly string[]> {
+  if (rows.length === 0) return [`${target.word}: nothing is queued or running`];
+  const faults: string[] = [];
+  for (const row of rows) {
+    const name = (await findAgent(database, row.agent_id))?.name ?? row.agent_id;
+    const why = isTerminal(row.state) ? `has ended: ${row.state}` : "was started on the device, and ends there";
+    faults.push(`${name}: deployment ${row.id} ${why}`);
+  }
+  return faults;
+}

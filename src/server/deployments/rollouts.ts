@@ -1,0 +1,161 @@
+/**
+ * Starting rollouts: the whole request is checked, every fault is named at once, and then all its deployments exist or
+ * none does.
+ */
+import type { z } from "zod";
+import type { createRolloutSchema } from "../../api.ts";
+import { NixdeployError } from "../../errors.ts";
+import { describeClash, type HealthCheck, storePathOf } from "../../health-check.ts";
+import { parseAgentName, type TokenId } from "../../names.ts";
+import { quoteExcerpt } from "../../nix/parse-error.ts";
+import { parseStorePath, type StorePath, storePathHash } from "../../nix/store-path.ts";
+import type { Clock, Random } from "../../runtime.ts";
+import type { AgentRegistry } from "../agents/registry.ts";
+import type { Bus } from "../bus.ts";
+import { type AgentRow, listAgents } from "../database/agents.ts";
+import type { RolloutRow } from "../database/deployments.ts";
+import { findMissingPaths, loadClosure } from "../database/paths.ts";
+import type { CoordinatorDatabase } from "../database/schema.ts";
+import { loadWorkspaceCache, type WorkspaceRow } from "../database/workspaces.ts";
+import type { Dispatcher } from "./dispatcher.ts";
+import { FIRST_ATTEMPT, startRollout } from "./start-rollout.ts";
+
+export type RolloutDeps = {
+  readonly database: CoordinatorDatabase;
+  readonly registry: AgentRegistry;
+  readonly dispatcher: Dispatcher;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly random: Random;
+};
+
+export type RolloutRequest = z.output<typeof createRolloutSchema>;
+
+type Assignment = {
+  readonly agent: AgentRow;
+  readonly storePath: StorePath;
+  readonly rollbackScript: StorePath | null;
+  readonly healthChecks: readonly HealthCheck[];
+};
+type CheckedRequest = { readonly assignments: readonly Assignment[]; readonly faults: readonly string[] };
+
+/** @throws NixdeployError `refused` with every fault in its details; nothing has been started then */
+export async function createRollout(
+  deps: RolloutDeps,
+  asked: { readonly request: RolloutRequest; readonly workspace: WorkspaceRow; readonly tokenId: TokenId | null },
+): Promise<RolloutRow> {
+  const { request, workspace } = asked;
+  const { assignments, faults } = await checkRequest(deps, request, workspace);
+  if (faults.length > 0) {
+    throw new NixdeployError("refused", "cannot start the rollout: the spec is refused, nothing was started", {
+      details: faults,
+      hint: "`nixdeploy agents` lists the agents; `nixdeploy push` brings paths into the cache.",
+    });
+  }
+  const sizes = await closureSizes(deps.database, assignments, workspace);
+  return await startRollout(deps, {
+    workspace_id: workspace.id,
+    token_id: asked.tokenId,
+    description: request.description ?? null,
+    origin: JSON.stringify(request.origin ?? {}),
+    deployments: assignments.map(({ agent, storePath, rollbackScript, healthChecks }) => ({
+      ...FIRST_ATTEMPT,
+      lifts_quarantine: request.retry === true ? 1 : 0,
+      agent_id: agent.id,
+      store_path: storePath,
+      mode: request.mode,
+      rollback_script: rollbackScript,
+      policy: JSON.stringify(request.policy ?? {}),
+      health_checks: JSON.stringify(healthChecks),
+      closure_size_bytes: sizes.get(storePath) ?? 0,
+    })),
+  });
+}
+
+async function checkRequest(
+  deps: RolloutDeps,
+  request: RolloutRequest,
+  workspace: WorkspaceRow,
+): Promise<CheckedRequest> {
+  const faults: string[] = [];
+  const byName = new Map((await listAgents(deps.database, workspace.id)).map((agent) => [String(agent.name), agent]));
+  const parsePath = (owner: string, text: string): StorePath | null => {
+    try {
+      return parseStorePath(text);
+    } catch (error) {
+      faults.push(`${owner}: ${error instanceof Error ? error.message : String(error)}`);
+      return null;
+    }
+  };
+  const scripts = new Map<string, StorePath | null>();
+  for (const [system, text] of Object.entries(request.rollbackScript ?? {})) {
+    scripts.set(system, parsePath(`rollbackScript for ${system}`, text));
+  }
+  const assignments: Assignment[] = [];
+  const paths = new Set<StorePath | null>(scripts.values());
+  for (const name of Object.keys(request.agentHealthChecks ?? {})) {
+    if (!Object.hasOwn(request.agents, name))
+      faults.push(`health checks for ${quoteExcerpt(name)}: it is not among the agents`);
+  }
+  for (const [name, text] of Object.entries(request.agents)) {
+    const storePath = parsePath(`agent ${name}`, text);
+    const agent = byName.get(name);
+    paths.add(storePath);
+    if (agent === undefined) faults.push(describeUnknownAgent(name, workspace));
+    else if (request.requireOnline === true && deps.registry.find(agent.id) === null) {
+      faults.push(`agent ${name}: it is not online, and --require-online was given`);
+    }
+    const healthChecks = [...(request.healthChecks ?? []), ...(request.agentHealthChecks?.[name] ?? [])];
+    for (const check of healthChecks) paths.add(storePathOf(check));
+    const clash = describeClash(healthChecks);
+    if (clash !== null) faults.push(`agent ${name}: ${clash}`);
+    if (agent === undefined || storePath === null) continue;
+    assignments.push({ agent, storePath, rollbackScript: scripts.get(agent.system) ?? null, healthChecks });
+  }
+  if (Object.keys(request.agents).length === 0) faults.push("the spec names no agent");
+  faults.push(...(await describeAbsentPaths(deps.database, paths, workspace)));
+  return { assignments, faults };
+}
+
+function describeUnknownAgent(name: string, workspace: WorkspaceRow): string {
+  try {
+    parseAgentName(name);
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+  return `agent ${name}: no such agent in workspace ${workspace.name} (an agent registers at its first contact)`;
+}
+
+/** @returns a fault for each path that is not in the workspace's cache */
+export async function describeAbsentPaths(
+  database: CoordinatorDatabase,
+  paths: ReadonlySet<StorePath | null>,
+  workspace: Pick<WorkspaceRow, "id">,
+): Promise<readonly string[]> {
+  const cache = await loadWorkspaceCache(database, workspace.id);
+  const wanted = [...paths].filter((path) => path !== null);
+  const missing = new Set(
+    await findMissingPaths(database, { cacheId: cache.id, hashParts: wanted.map(storePathHash) }),
+  );
+  return wanted
+    .filter((path) => missing.has(storePathHash(path)))
+    .map((path) => `${path} is not in the cache ${cache.name}: push it first`);
+}
+
+async function closureSizes(
+  database: CoordinatorDatabase,
+  assignments: readonly Assignment[],
+  workspace: WorkspaceRow,
+): Promise<ReadonlyMap<StorePath, number>> {
+  const cache = await loadWorkspaceCache(database, workspace.id);
+  const sizes = new Map<StorePath, number>();
+  for (const { storePath } of assignments) {
+    if (sizes.has(storePath)) continue;
+    const closure = await loadClosure(database, { cacheId: cache.id, hashPart: storePathHash(storePath) });
+    sizes.set(
+      storePath,
+      closure.reduce((sum, row) => sum + row.nar_size_bytes, 0),
+    );
+  }
+  return sizes;
+}

@@ -1,0 +1,130 @@
+/**
+ * Writes a rollout with its deployments, inside a transaction: what each is for, whether it may be offered yet, and
+ * which earlier one it tries again. What waited for the same agents gives way. Checks nothing.
+ */
+import { drawId, parseDeploymentId, parseRolloutId, type RolloutId } from "../../names.ts";
+import type { Clock, Random } from "../../runtime.ts";
+import type { Bus } from "../bus.ts";
+import {
+  type DeploymentRow,
+  findQueued,
+  findRunning,
+  insertDeployment,
+  insertEvent,
+  insertRollout,
+  type RolloutRow,
+} from "../database/deployments.ts";
+import type { CoordinatorDatabase } from "../database/schema.ts";
+import type { Dispatcher } from "./dispatcher.ts";
+import { applyEvent, rolloutTopic } from "./transition.ts";
+
+/** What is asked of an agent; whoever tries a deployment again asks for the same. */
+export type Asked = Pick<
+  DeploymentRow,
+  "agent_id" | "store_path" | "mode" | "rollback_script" | "policy" | "health_checks" | "closure_size_bytes"
+>;
+
+export function askedOf(row: DeploymentRow): Asked {
+  const { agent_id, store_path, mode, rollback_script, policy, health_checks, closure_size_bytes } = row;
+  return { agent_id, store_path, mode, rollback_script, policy, health_checks, closure_size_bytes };
+}
+
+/** How a deployment came about. */
+export type Attempt = Pick<DeploymentRow, "retry_of" | "attempt" | "not_before_ms" | "lifts_quarantine">;
+
+export const FIRST_ATTEMPT: Attempt = { retry_of: null, attempt: 1, not_before_ms: null, lifts_quarantine: 0 };
+
+export type NewRollout = Pick<RolloutRow, "workspace_id" | "token_id" | "description" | "origin"> & {
+  readonly deployments: readonly (Asked & Attempt)[];
+};
+
+export type WrittenRollout = {
+  readonly rollout: RolloutRow;
+  /** Rollouts in which something changed, this one among them. */
+  readonly touched: ReadonlySet<RolloutId>;
+};
+
+export async function writeRollout(
+  transaction: CoordinatorDatabase,
+  made: { readonly wanted: NewRollout; readonly nowMs: number; readonly random: Random },
+): Promise<WrittenRollout> {
+  const { deployments, ...facts } = made.wanted;
+  const { nowMs, random } = made;
+  const rollout: RolloutRow = { id: parseRolloutId(drawId(random)), created_ms: nowMs, ...facts };
+  const touched = new Set([rollout.id]);
+  await insertRollout(transaction, rollout);
+  for (const deployment of deployments) {
+    for (const row of await makeRoom(transaction, deployment, nowMs)) touched.add(row.rollout_id);
+    await insertQueued(transaction, { rollout, deployment, random });
+  }
+  return { rollout, touched };
+}
+
+/** The same in a transaction of its own; followers and agents are told after it. */
+export async function startRollout(
+  deps: {
+    readonly database: CoordinatorDatabase;
+    readonly dispatcher: Dispatcher;
+    readonly bus: Bus;
+    readonly clock: Clock;
+    readonly random: Random;
+  },
+  wanted: NewRollout,
+): Promise<RolloutRow> {
+  const { random } = deps;
+  const nowMs = deps.clock.nowMs();
+  const { rollout, touched } = await deps.database
+    .transaction()
+    .execute(async (transaction) => await writeRollout(transaction, { wanted, nowMs, random }));
+  for (const rolloutId of touched) deps.bus.publish(rolloutTopic(rolloutId));
+  for (const deployment of wanted.deployments) await deps.dispatcher.dispatch(deployment.agent_id);
+  return rollout;
+}
+
+/** The one that waited gives way; an offer that nobody has accepted yet is asked back. */
+async function makeRoom(
+  transaction: CoordinatorDatabase,
+  { agent_id }: Asked,
+  nowMs: number,
+): Promise<readonly DeploymentRow[]> {
+  const queued = await findQueued(transaction, agent_id);
+  const running = await findRunning(transaction, agent_id);
+  const older = [queued, running?.state === "offered" ? running : null].filter((row) => row !== null);
+  for (const row of older) await applyEvent(transaction, row, { event: { type: "supersede" }, atMs: nowMs });
+  return older;
+}
+
+async function insertQueued(
+  transaction: CoordinatorDatabase,
+  made: { readonly rollout: RolloutRow; readonly deployment: Asked & Attempt; readonly random: Random },
+): Promise<void> {
+  const { rollout, deployment } = made;
+  const id = parseDeploymentId(drawId(made.random));
+  await insertDeployment(transaction, {
+    ...deployment,
+    id,
+    rollout_id: rollout.id,
+    workspace_id: rollout.workspace_id,
+    state: "queued",
+    stop_requested: null,
+    reason: null,
+    previous_path: null,
+    created_ms: rollout.created_ms,
+    started_ms: null,
+    finished_ms: null,
+    fetched_bytes: null,
+    exit_code: null,
+    phase_ms: "{}",
+    unit_changes: null,
+    journal_through: 0,
+    started_on_device: 0,
+    fault: null,
+  });
+  await insertEvent(transaction, {
+    deployment_id: id,
+    rollout_id: rollout.id,
+    at_ms: rollout.created_ms,
+    state: "queued",
+    reason: null,
+  });
+}

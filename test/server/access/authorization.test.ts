@@ -1,0 +1,216 @@
+/** Who may do what: every route of the API with every kind of credential. A new route must be given a line here. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { createdTokenSchema } from "../../../src/api.ts";
+import { drawId, parseCacheName, parseWorkspaceName } from "../../../src/names.ts";
+import { formatHashNix32 } from "../../../src/nix/hash.ts";
+import { formatSecretKey, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
+import { systemRandom } from "../../../src/runtime.ts";
+import { mayDo, type Right } from "../../../src/server/access/authorization.ts";
+import { createApp } from "../../../src/server/app.ts";
+import { insertCache, insertWorkspace } from "../../../src/server/database/workspaces.ts";
+import { TOKEN_KINDS } from "../../../src/token.ts";
+import { createTestCoordinator, type RequestOptions, type TestCoordinator } from "../../support/coordinator.ts";
+import { createTinyPath } from "../../support/tiny-path.ts";
+
+type Rule = {
+  readonly right: Right;
+  /** A list shows what its caller may see; another workspace sees an empty one. */
+  readonly isList?: true;
+  readonly path: (known: Known) => string | Promise<string>;
+  readonly options?: RequestOptions;
+};
+type Known = {
+  readonly server: TestCoordinator;
+  readonly rollout: string;
+  readonly deployment: string;
+};
+
+const PATH = createTinyPath("one");
+const UPLOAD = `upload=0123456789abcdfg&offset=0&narSize=${PATH.nar.length}&fileHash=${formatHashNix32(PATH.fileHash)}`;
+
+const RULES: Readonly<Record<string, Rule>> = {
+  "POST /tokens": {
+    right: "administrate",
+    path: () => "tokens",
+    options: { json: { kind: "read", workspace: "default" } },
+  },
+  "GET /tokens": { right: "administrate", isList: true, path: () => "tokens" },
+  "DELETE /tokens/:id": {
+    right: "administrate",
+    path: async ({ server }) => `tokens/${(await server.createToken("read")).id}`,
+    options: { method: "DELETE" },
+  },
+  "GET /caches/:cache": { right: "read-cache", path: () => "caches/default" },
+  "PATCH /caches/:cache": {
+    right: "administrate",
+    path: () => "caches/default",
+    options: { method: "PATCH", json: { public: false } },
+  },
+  "POST /caches/:cache/missing": {
+    right: "read-cache",
+    path: () => "caches/default/missing",
+    options: { json: { hashParts: [] } },
+  },
+  "POST /caches/:cache/plan": {
+    right: "read-cache",
+    path: () => "caches/default/plan",
+    options: { json: { storePath: PATH.storePath } },
+  },
+  "POST /caches/:cache/paths": {
+    right: "push",
+    path: () => "caches/default/paths",
+    options: { json: { paths: [PATH.published] } },
+  },
+  "PUT /caches/:cache/nars/:narHash": {
+    right: "push",
+    path: () => `caches/default/nars/${formatHashNix32(PATH.narHash)}?${UPLOAD}`,
+    options: { method: "PUT", body: PATH.file },
+  },
+  "GET /agents": { right: "watch", isList: true, path: () => "agents" },
+  "GET /status": { right: "watch", isList: true, path: () => "status" },
+  "POST /rollouts": {
+    right: "activate",
+    path: () => "rollouts",
+    options: { json: { workspace: "default", agents: { nuc: PATH.storePath }, mode: "switch" } },
+  },
+  "POST /retries": {
+    right: "activate",
+    path: async ({ server }) => {
+      await server.activate(PATH, "off");
+      await server.fetch("cancellations", { json: { of: ["off"] } });
+      return "retries";
+    },
+    options: { json: { of: ["off"], workspace: "default" } },
+  },
+  "POST /cancellations": {
+    right: "activate",
+    path: async ({ server }) => {
+      await server.activate(PATH, "off");
+      return "cancellations";
+    },
+    options: { json: { of: ["off"], workspace: "default" } },
+  },
+  "GET /rollouts/:id": { right: "watch", path: ({ rollout }) => `rollouts/${rollout}` },
+  "GET /rollouts/:id/follow": { right: "watch", path: ({ rollout }) => `rollouts/${rollout}/follow` },
+  "GET /deployments": { right: "watch", isList: true, path: () => "deployments" },
+  "GET /deployments/:id": { right: "watch", path: ({ deployment }) => `deployments/${deployment}` },
+  "GET /deployments/:id/log": { right: "watch", path: ({ deployment }) => `deployments/${deployment}/log` },
+  "GET /deployments/:id/follow": { right: "watch", path: ({ deployment }) => `deployments/${deployment}/follow` },
+};
+
+/** By the words of DESIGN and README, not by the code's own table. */
+const HOLDERS: Readonly<Record<Right, readonly string[]>> = {
+  administrate: ["admin"],
+  activate: ["admin", "activate"],
+  watch: ["admin", "activate", "read"],
+  push: ["admin", "push"],
+  "read-cache": ["admin", "activate", "push", "read", "an agent's own"],
+};
+const CREDENTIALS = [...TOKEN_KINDS, "an agent's own"];
+const OPEN_ROUTES = ["GET /healthz", "GET /"];
+
+let known: Known;
+const tokens = new Map<string, string>();
+
+async function addOtherWorkspace(server: TestCoordinator): Promise<void> {
+  const { database } = server.coordinator.services;
+  const workspaceId = drawId(systemRandom);
+  await insertWorkspace(database, { id: workspaceId, name: parseWorkspaceName("other"), created_ms: 0 });
+  await insertCache(database, {
+    id: drawId(systemRandom),
+    workspace_id: workspaceId,
+    name: parseCacheName("other"),
+    is_public: 0,
+    secret_key: formatSecretKey(secretKeyFromSeed("other-1", new Uint8Array(32))),
+    created_ms: 0,
+  });
+}
+
+beforeAll(async () => {
+  const server = await createTestCoordinator();
+  await server.push(PATH);
+  const agent = await server.connectAgent("nuc");
+  await (await server.connectAgent("off")).disconnect();
+  await addOtherWorkspace(server);
+  for (const kind of TOKEN_KINDS) {
+    for (const workspace of ["default", "other"]) {
+      const answer = await server.fetch("tokens", { json: { kind, workspace } });
+      tokens.set(`${workspace} ${kind}`, createdTokenSchema.parse(await answer.json()).token);
+    }
+  }
+  tokens.set("default an agent's own", agent.framesOf("welcome")[0]?.readCredential ?? "");
+  const rollout = await server.activate(PATH, "nuc");
+  known = { server, rollout: rollout.id, deployment: rollout.deployments[0]?.id ?? "" };
+});
+afterAll(async () => await known.server[Symbol.asyncDispose]());
+
+async function statusOf(rule: Rule, token: string | null): Promise<number> {
+  const hangUp = new AbortController();
+  const options = { ...rule.options, token, signal: hangUp.signal };
+  const answer = await known.server.fetch(await rule.path(known), options);
+  hangUp.abort();
+  await answer.body?.cancel();
+  return answer.status;
+}
+
+test("every route has its rule, and every rule its route", () => {
+  const routes = createApp(known.server.coordinator.services)
+    .routes.filter(({ method }) => method !== "ALL")
+    .map(({ method, path }) => `${method} ${path.replace(/^\/api\/v1/, "")}`);
+  expect(new Set(routes)).toEqual(new Set([...Object.keys(RULES), ...OPEN_ROUTES]));
+});
+
+for (const [route, rule] of Object.entries(RULES)) {
+  describe(route, () => {
+    for (const credential of CREDENTIALS) {
+      const isAllowed = HOLDERS[rule.right].includes(credential);
+      test(`${isAllowed ? "serves" : "does not exist for"} ${credential}`, async () => {
+        const status = await statusOf(rule, tokens.get(`default ${credential}`) ?? "");
+        if (isAllowed) expect([200, 201, 204]).toContain(status);
+        else expect(status).toBe(404);
+      });
+    }
+
+    test("wants a credential", async () => {
+      expect(await statusOf(rule, null)).toBe(401);
+      expect(await statusOf(rule, "nd_admin_0123456789abcdfg_")).toBe(401);
+    });
+
+    if (rule.isList !== true) {
+      test("does not exist for another workspace", async () => {
+        for (const kind of TOKEN_KINDS) {
+          expect([kind, await statusOf(rule, tokens.get(`other ${kind}`) ?? "")]).toEqual([kind, 404]);
+        }
+      });
+    }
+  });
+}
+
+describe("lists show another workspace nothing of this one", () => {
+  for (const path of ["tokens", "agents", "deployments", "deployments?agent=nuc", "status"]) {
+    test(path, async () => {
+      const token = tokens.get("other admin") ?? "";
+      const text = await (await known.server.fetch(path, { token })).text();
+      expect(text).not.toContain("nuc");
+      expect(text).not.toContain("default");
+      if (path === "status") expect(JSON.parse(text)).toMatchObject({ deploymentsRunning: 0, deploymentsQueued: 0 });
+    });
+  }
+});
+
+describe("beside the routes", () => {
+  test("a path that leads nowhere tells a stranger nothing", async () => {
+    expect((await known.server.fetch("nothing", { token: null })).status).toBe(401);
+    expect((await known.server.fetch("nothing")).status).toBe(404);
+  });
+
+  for (const route of ["/healthz", "/"]) {
+    test(`${route} is open`, async () => {
+      expect((await known.server.fetch(route, { token: null })).status).toBe(200);
+    });
+  }
+
+  test("the control socket may do everything", () => {
+    for (const right of Object.keys(HOLDERS) as Right[]) expect(mayDo({ kind: "control" }, right, "any")).toBe(true);
+  });
+});
