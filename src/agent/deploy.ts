@@ -4,7 +4,6 @@
  *
  * Whatever goes wrong becomes an outcome; only the end of the agent itself leaves the journal without one.
  */
-
 import type { Phase } from "../deployment.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { Logger } from "../log.ts";

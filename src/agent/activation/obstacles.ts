@@ -2,28 +2,29 @@
  * What would make an activation fail half-way, looked for while nothing is touched. The new version's own script is not
  * looked at here: it is run, for its check.
  */
-import { access, constants, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { parseOwnHealthChecks, storePathOf } from "../../health-check.ts";
-import { hasCode, isMissing } from "../machine/system-error.ts";
+import { isExecutableFile, mayWrite } from "../machine/look.ts";
 import type { ActivationRecord } from "./record.ts";
 
 /** @returns why it would fail, a sentence without its full stop, or null */
 export async function findObstacle(record: ActivationRecord): Promise<string | null> {
   const { mode, rollbackScript } = record;
-  if (rollbackScript !== null && mode !== "dry-activate" && !(await isProgram(rollbackScript))) {
+  if (rollbackScript !== null && mode !== "dry-activate" && !(await isExecutableFile(rollbackScript))) {
     return `the rollback script ${rollbackScript} is not an executable file`;
   }
   if (mode === "switch" || mode === "test") {
     for (const { name, program } of programsOfChecks(record)) {
-      if (!(await isProgram(program))) {
+      if (!(await isExecutableFile(program))) {
         return `the program ${program} of the health check ${name} is not an executable file`;
       }
     }
   }
   const directory = dirname(record.profilePath);
   const setsProfile = mode === "switch" || mode === "boot";
-  if (setsProfile && !(await mayWrite(directory))) return `the profile directory ${directory} is not writable`;
+  // One that is not there yet is made when it is needed.
+  const isBlocked = setsProfile && !(await mayWrite(directory, { whenMissing: true }));
+  if (isBlocked) return `the profile directory ${directory} is not writable`;
   return null;
 }
 
@@ -36,26 +37,4 @@ function programsOfChecks({ healthChecks }: ActivationRecord): { readonly name: 
       ? [{ name: check.name, program: check.command[0] ?? "" }]
       : [],
   );
-}
-
-async function isProgram(path: string): Promise<boolean> {
-  try {
-    await access(path, constants.X_OK);
-    return (await stat(path)).isFile();
-  } catch (error) {
-    if (hasCode(error, "EACCES") || isMissing(error)) return false;
-    throw error;
-  }
-}
-
-/** A directory that is not there yet is made when it is needed. */
-async function mayWrite(directory: string): Promise<boolean> {
-  try {
-    await access(directory, constants.W_OK);
-    return true;
-  } catch (error) {
-    if (isMissing(error)) return true;
-    if (hasCode(error, "EACCES") || hasCode(error, "EROFS")) return false;
-    throw error;
-  }
 }

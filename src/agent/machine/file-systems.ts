@@ -11,6 +11,7 @@ import { existsSync } from "node:fs";
 import { NixdeployError } from "../../errors.ts";
 import type { Clock } from "../../runtime.ts";
 import type { RunProgram } from "./process.ts";
+import { describeExit, isSuccess } from "./program-exit.ts";
 
 export type SyncOptions = {
   /** Paths in the file systems; those that do not exist are left out. */
@@ -41,24 +42,11 @@ export async function syncFileSystems({ places, run, environment, clock }: SyncO
       output ||= `: ${text}`;
     },
   });
-  if (exit.kind === "exited" && exit.code === 0) return;
+  if (isSuccess(exit)) return;
   const what = `cannot write to the disk what was written to ${found.join(", ")}`;
   if (exit.kind === "not-started") {
     const hint = "Put the program sync (of coreutils) on the PATH of the agent.";
-    throw new NixdeployError("host", `${what}: sync could not be started (${exit.reason})`, { hint });
+    throw new NixdeployError("host", `${what}: sync ${describeExit(exit)}`, { hint });
   }
-  throw new NixdeployError("host", `${what}: sync ${describeEnd(exit)}${output}`);
-}
-
-function describeEnd(exit: Exclude<Awaited<ReturnType<RunProgram>>, { readonly kind: "not-started" }>): string {
-  switch (exit.kind) {
-    case "exited":
-      return `ended with code ${exit.code}`;
-    case "killed":
-      return `was ended by ${exit.signal}`;
-    case "timed-out":
-      return `did not end within ${Math.round(exit.afterMs / 1_000)} s`;
-    default:
-      return exit satisfies never;
-  }
+  throw new NixdeployError("host", `${what}: sync ${describeExit(exit)}${output}`);
 }

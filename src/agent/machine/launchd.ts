@@ -8,13 +8,12 @@
  * Made from launchctl(1), launchd.plist(5), nix-darwin `modules/launchd` and home-manager `modules/launchd`; it never met a
  * real Mac.
  */
-import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { NixdeployError } from "../../errors.ts";
 import type { SystemType } from "./detect.ts";
+import { exists } from "./look.ts";
 import type { ProgramExit } from "./process.ts";
 import { describeExit, isSuccess } from "./program-exit.ts";
-import { isMissing } from "./system-error.ts";
 import type { ServiceManager, ServiceManagerDeps } from "./systemd.ts";
 
 /** Where versions of a type keep their jobs. */
@@ -102,14 +101,4 @@ function describeFailure(label: string, runs: readonly Run[]): NixdeployError {
   const [kicked, loaded, started] = runs.map(({ exit, lines }) => `${describeExit(exit)} ${lines.join(" ")}`.trim());
   const why = `launchctl kickstart -k ${kicked}; bootstrap ${loaded}; kickstart ${started}`;
   return new NixdeployError("host", `cannot start ${label}: ${why}`);
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (isMissing(error)) return false;
-    throw error;
-  }
 }

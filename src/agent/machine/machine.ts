@@ -1,5 +1,4 @@
 /** What the coordinator is told about this machine: who it is, and what really runs on it. Reads, changes nothing. */
-import { readdir, readFile, statfs } from "node:fs/promises";
 import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 import type { DeploymentId } from "../../names.ts";
@@ -10,9 +9,9 @@ import type { MachineState } from "../../protocol.ts";
 import { detectSystemType, type SystemType } from "./detect.ts";
 import { type Environment, readCurrentHome } from "./home.ts";
 import { listBootDifferences } from "./kernel.ts";
+import { listNames, readFreeBytes, readTextOrNull } from "./look.ts";
 import { readProfile, readStoreLink } from "./profile-link.ts";
 import { findSpecialisation, type RunningSpecialisation } from "./specialisation.ts";
-import { hasCode, isMissing } from "./system-error.ts";
 
 export type Machine = {
   /** Nix's name of the platform, such as `x86_64-linux`. */
@@ -62,7 +61,7 @@ export function createMachine(config: MachineConfig): Machine {
     hostName: hostname(),
     readCurrentSystem: () => readStoreLink(CURRENT_SYSTEM),
     findSpecialisation: find,
-    readStoreFreeBytes,
+    readStoreFreeBytes: () => readFreeBytes(STORE_DIR),
     async readState(inFlight) {
       const profile = await readProfile(profilePath);
       const currentPath = await readCurrent(config, profile.storePath);
@@ -74,7 +73,7 @@ export function createMachine(config: MachineConfig): Machine {
         currentBasePath: currentPath === null ? null : ((await find(currentPath))?.base ?? null),
         bootedPath,
         rebootNeeded: system === null || bootedPath === null ? null : await compare(system, bootedPath),
-        storeFreeBytes: await readStoreFreeBytes(),
+        storeFreeBytes: await readFreeBytes(STORE_DIR),
         inFlight,
       };
     },
@@ -88,34 +87,14 @@ async function readCurrent(config: MachineConfig, profile: StorePath | null): Pr
   return type === "home-manager" ? await readCurrentHome(config.environment) : await readStoreLink(CURRENT_SYSTEM);
 }
 
-async function readStoreFreeBytes(): Promise<number | null> {
-  try {
-    const { bavail, bsize } = await statfs(STORE_DIR);
-    return bavail * bsize;
-  } catch (error) {
-    if (isMissing(error)) return null;
-    throw error;
-  }
-}
-
 /** The names at the top of a folder; none when it is a file, or gone. */
 export async function readTopNames(path: string): Promise<ReadonlySet<string>> {
-  try {
-    return new Set(await readdir(path));
-  } catch (error) {
-    if (isMissing(error) || hasCode(error, "ENOTDIR")) return new Set();
-    throw error;
-  }
+  return new Set(await listNames(path));
 }
 
 /** The platform that a system is for; null when it does not say. */
 export async function readPlatform(system: StorePath): Promise<string | null> {
-  try {
-    return (await readFile(join(system, "system"), "utf8")).trim() || null;
-  } catch (error) {
-    if (isMissing(error)) return null;
-    throw error;
-  }
+  return (await readTextOrNull(join(system, "system")))?.trim() || null;
 }
 
 /** Compares once for each pair of systems: they never change. */

@@ -1,8 +1,9 @@
 /** What a Nix profile names at this moment, read from its links. Setting profiles is left to `nix-env`. */
-import { readdir, readlink } from "node:fs/promises";
+import { readlink } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import { parseGenerationLink } from "../../nix/profile.ts";
 import { type StorePath, storePathContaining } from "../../nix/store-path.ts";
+import { listNames } from "./look.ts";
 import { hasCode, isMissing } from "./system-error.ts";
 
 export type ProfileState = {
@@ -49,20 +50,11 @@ export type Generation = { readonly number: number; readonly storePath: StorePat
 /** The generations of a profile that are still there, oldest first. @param path absolute, of the profile's link */
 export async function listGenerations(path: string): Promise<readonly Generation[]> {
   const generations: Generation[] = [];
-  for (const name of await readNames(dirname(path))) {
+  for (const name of await listNames(dirname(path))) {
     const link = parseGenerationLink(name);
     if (link?.profile !== basename(path)) continue;
     const storePath = await readStoreLink(resolve(dirname(path), name));
     if (storePath !== null) generations.push({ number: link.generation, storePath });
   }
   return generations.sort((a, b) => a.number - b.number);
-}
-
-async function readNames(directory: string): Promise<readonly string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (isMissing(error)) return [];
-    throw error;
-  }
 }

@@ -12,6 +12,7 @@ import { NixdeployError } from "../../errors.ts";
 import type { AgentName } from "../../names.ts";
 import type { Clock } from "../../runtime.ts";
 import type { SystemType } from "./detect.ts";
+import { exists } from "./look.ts";
 import type { RunProgram } from "./process.ts";
 import { describeExit, isSuccess } from "./program-exit.ts";
 import { hasCode, isMissing } from "./system-error.ts";
@@ -236,14 +237,4 @@ export function parseOwnService(groups: string): { readonly unit: string; readon
     if (unit.endsWith(".service") && !path.includes("/user@")) return { unit, scope: "system" };
   }
   return null;
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (isMissing(error)) return false;
-    throw error;
-  }
 }

@@ -39,7 +39,7 @@ const failures: readonly (readonly [exit: ProgramExit, output: string[], message
   ],
   [{ kind: "exited", code: 1 }, [], "sync ended with code 1"],
   [{ kind: "killed", signal: "SIGKILL" }, [], "sync was ended by SIGKILL"],
-  [{ kind: "timed-out", afterMs: 600_000 }, [], "sync did not end within 600 s"],
+  [{ kind: "timed-out", afterMs: 600_000 }, [], "sync did not end within 600 s and was stopped"],
   [{ kind: "not-started", reason: "ENOENT" }, [], "sync could not be started (ENOENT)"],
 ];
 for (const [exit, output, message] of failures) {

@@ -1,9 +1,9 @@
 /** Room for a new kernel and initrd on the boot partition, looked at before anything is touched. */
-import { realpath, stat, statfs } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { StorePath } from "../../../nix/store-path.ts";
 import { formatBytes } from "../../../quantity.ts";
-import { isMissing } from "../../machine/system-error.ts";
+import { readFreeBytes, resolveOrNull } from "../../machine/look.ts";
 
 /** Where boot loader installers of NixOS copy to, the first that exists. */
 export const BOOT_DIRECTORIES = ["/boot", "/boot/efi", "/efi"] as const;
@@ -20,30 +20,11 @@ export async function describeBootSpace(system: StorePath, current: StorePath | 
   }
   if (neededBytes === 0) return null;
   for (const directory of BOOT_DIRECTORIES) {
-    const freeBytes = await freeSpace(directory);
+    const freeBytes = await readFreeBytes(directory);
     if (freeBytes === null) continue;
     const wantedBytes = Math.ceil(neededBytes * SPACE_FACTOR);
     if (freeBytes >= wantedBytes) return null;
     return `${directory} is too full: its kernel and initrd need ${formatBytes(wantedBytes)}, there are ${formatBytes(freeBytes)} free`;
   }
   return null;
-}
-
-async function freeSpace(directory: string): Promise<number | null> {
-  try {
-    const { bavail, bsize } = await statfs(directory);
-    return bavail * bsize;
-  } catch (error) {
-    if (isMissing(error)) return null;
-    throw error;
-  }
-}
-
-async function resolveOrNull(path: string): Promise<string | null> {
-  try {
-    return await realpath(path);
-  } catch (error) {
-    if (isMissing(error)) return null;
-    throw error;
-  }
 }

@@ -1,10 +1,9 @@
 /** Which boot loader this machine has, and the programs by which it is asked and told. */
-import { readFile } from "node:fs/promises";
 import { NixdeployError } from "../../../errors.ts";
 import type { Clock } from "../../../runtime.ts";
+import { readTextOrNull } from "../../machine/look.ts";
 import type { RunProgram } from "../../machine/process.ts";
 import { describeExit, isSuccess } from "../../machine/program-exit.ts";
-import { isMissing } from "../../machine/system-error.ts";
 import type { BootLoader, RunLoaderTool } from "./boot-loader.ts";
 import { createGrub, GRUB_CONFIG, parseGrubConfig } from "./grub.ts";
 import { createSystemdBoot, isSystemdBoot } from "./systemd-boot.ts";
@@ -19,7 +18,7 @@ export async function findBootLoader(deps: {
 }): Promise<BootLoader | string> {
   const tool = createTool(deps);
   if (await isSystemdBoot()) return createSystemdBoot(tool);
-  const config = await readOrNull(GRUB_CONFIG);
+  const config = await readTextOrNull(GRUB_CONFIG);
   if (config === null) return "this machine's boot loader is neither systemd-boot nor GRUB";
   if (parseGrubConfig(config).isDefaultSaved) return createGrub(tool);
   return 'its GRUB does not fall back by itself, which takes `boot.loader.grub.default = "saved"`';
@@ -38,13 +37,4 @@ function createTool(deps: Parameters<typeof findBootLoader>[0]): RunLoaderTool {
     const line = [command, ...args.map((arg) => (arg === "" ? '""' : arg))].join(" ");
     throw new NixdeployError("host", `${line} ${describeExit(exit)} ${errors.join(" ")}`.trim());
   };
-}
-
-async function readOrNull(path: string): Promise<string | null> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (isMissing(error)) return null;
-    throw error;
-  }
 }

@@ -14,11 +14,10 @@
  * Sources: nix-darwin `modules/system/{activation-scripts,default,etc,launchd,checks}.nix`,
  * `modules/services/activate-system`, `pkgs/nix-tools/darwin-rebuild.sh`.
  */
-import { readFile } from "node:fs/promises";
 import type { StorePath } from "../../../nix/store-path.ts";
+import { readTextOrNull } from "../../machine/look.ts";
 import type { ProgramExit } from "../../machine/process.ts";
 import { codeOf, describeExit, isSuccess } from "../../machine/program-exit.ts";
-import { isMissing } from "../../machine/system-error.ts";
 import { findObstacle } from "../obstacles.ts";
 import {
   type Driver,
@@ -88,7 +87,7 @@ async function runScripts(system: StorePath, deps: DriverDeps): Promise<ProgramE
   const { record } = deps;
   const deadlineMs = record.stage === "undoing" ? timeForUndo(record) : record.policy.activationTimeoutMs;
   const forUser = `${system}/activate-user`;
-  const text = await readOrNull(forUser);
+  const text = await readTextOrNull(forUser);
   if (text !== null && !DEPRECATED.test(text)) {
     // As darwin-rebuild: as the person who asked for it, where sudo says who that is.
     const person = record.environment["SUDO_USER"];
@@ -98,13 +97,4 @@ async function runScripts(system: StorePath, deps: DriverDeps): Promise<ProgramE
     if (!isSuccess(exit)) return exit;
   }
   return await runLogged({ command: `${system}/activate`, args: [], deadlineMs }, deps);
-}
-
-async function readOrNull(path: string): Promise<string | null> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (isMissing(error)) return null;
-    throw error;
-  }
 }

@@ -4,8 +4,7 @@
  *
  * Every call may be made again: whoever was killed in the middle of one begins it anew.
  */
-
-import { readdir, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { describeError } from "../../../errors.ts";
 import { parseGenerationLink } from "../../../nix/profile.ts";
@@ -13,9 +12,9 @@ import type { StorePath } from "../../../nix/store-path.ts";
 import type { Clock } from "../../../runtime.ts";
 import type { UnitChanges } from "../../../unit-changes.ts";
 import { STORE_PLACES, syncFileSystems } from "../../machine/file-systems.ts";
+import { listNames } from "../../machine/look.ts";
 import type { ProgramExit, RunProgram } from "../../machine/process.ts";
 import { codeOf, describeExit, isSuccess } from "../../machine/program-exit.ts";
-import { isMissing } from "../../machine/system-error.ts";
 import type { BootLoader } from "../boot/boot-loader.ts";
 import { BOOT_DIRECTORIES } from "../boot/boot-space.ts";
 import type { ActivationRecord, Cause, Trial } from "../record.ts";
@@ -166,18 +165,9 @@ export async function removeProfile(deps: DriverDeps): Promise<StageEnd> {
   const { profilePath } = deps.record;
   await rm(profilePath, { force: true });
   const directory = dirname(profilePath);
-  for (const name of await readNames(directory)) {
+  for (const name of await listNames(directory)) {
     if (parseGenerationLink(name)?.profile === basename(profilePath)) await rm(join(directory, name), { force: true });
   }
   if ((await deps.readProfilePath()) === null) return { kind: "good", exitCode: null };
   return { kind: "bad", reason: `the profile ${profilePath} could not be removed`, exitCode: null };
-}
-
-async function readNames(directory: string): Promise<readonly string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (isMissing(error)) return [];
-    throw error;
-  }
 }

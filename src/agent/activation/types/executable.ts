@@ -4,8 +4,9 @@
  *
  * Formats: ELF header (elf(5): e_machine), Mach-O header (mach-o/loader.h: magic), "#!" (execve(2)).
  */
-import { access, constants, open, stat } from "node:fs/promises";
-import { hasCode, isMissing } from "../../machine/system-error.ts";
+import { open } from "node:fs/promises";
+import { exists, isExecutableFile } from "../../machine/look.ts";
+import { hasCode } from "../../machine/system-error.ts";
 
 export type Platform = { readonly os: string; readonly architecture: string };
 
@@ -34,8 +35,8 @@ export async function describeProgramFault(path: string, here: Platform = HERE):
 }
 
 async function describeFault(path: string, here: Platform, interpretersLeft: number): Promise<string | null> {
-  if (!(await isThere(path))) return "is missing";
-  if (!(await isExecutable(path))) return "is not an executable file";
+  if (!(await exists(path))) return "is missing";
+  if (!(await isExecutableFile(path))) return "is not an executable file";
   const head = await readHead(path);
   if (head === null) return null;
   const foreign = describeForeign(head, here);
@@ -64,26 +65,6 @@ export function describeForeign(head: Uint8Array, here: Platform): string | null
 export function parseInterpreter(head: Uint8Array): string | null {
   const [line = ""] = Buffer.from(head).toString("latin1").split("\n");
   return /^#![ \t]*(\/[^ \t\r]+)/.exec(line)?.[1] ?? null;
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (isMissing(error)) return false;
-    throw error;
-  }
-}
-
-async function isExecutable(path: string): Promise<boolean> {
-  try {
-    await access(path, constants.X_OK);
-    return (await stat(path)).isFile();
-  } catch (error) {
-    if (hasCode(error, "EACCES") || isMissing(error)) return false;
-    throw error;
-  }
 }
 
 /** Null for a program that may be run but not read. */

@@ -5,9 +5,10 @@
  *
  * Sources: home-manager `modules/files.nix` (linkGeneration: link, cleanup).
  */
-import { readdir, readlink, realpath, rm, rmdir } from "node:fs/promises";
+import { readdir, readlink, rm, rmdir } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import type { StorePath } from "../../../nix/store-path.ts";
+import { resolveOrNull } from "../../machine/look.ts";
 import { hasCode, isMissing } from "../../machine/system-error.ts";
 
 /** The files of a generation, by path below the home. */
@@ -81,13 +82,4 @@ async function removeEmpty(directory: string, home: string): Promise<void> {
     throw error;
   }
   await removeEmpty(dirname(directory), home);
-}
-
-async function resolveOrNull(path: string): Promise<string | null> {
-  try {
-    return await realpath(path);
-  } catch (error) {
-    if (isMissing(error)) return null;
-    throw error;
-  }
 }

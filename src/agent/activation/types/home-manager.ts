@@ -16,13 +16,13 @@
  * Sources: home-manager `modules/home-environment.nix`, `modules/files.nix`, `modules/lib-bash/activation-init.sh`,
  * `home-manager/home-manager` (doSwitch), docs/manual/internals/activation.md.
  */
-import { access, constants, rm, stat } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { StorePath } from "../../../nix/store-path.ts";
 import { findHomePlaces, type HomePlaces } from "../../machine/home.ts";
+import { exists, mayWrite } from "../../machine/look.ts";
 import { readStoreLink } from "../../machine/profile-link.ts";
 import { codeOf, describeExit, isSuccess } from "../../machine/program-exit.ts";
-import { hasCode, isMissing } from "../../machine/system-error.ts";
 import { findObstacle } from "../obstacles.ts";
 import {
   type Driver,
@@ -72,7 +72,8 @@ async function findFault({ record, places }: Home): Promise<string | null> {
   const script = `${storePath}/activate`;
   const fault = await describeProgramFault(script);
   if (fault !== null) return `the new generation's script ${script} ${fault}`;
-  if (!(await mayWrite(places.home))) return `the home directory ${places.home} is not writable`;
+  if (!(await mayWrite(places.home, { whenMissing: false })))
+    return `the home directory ${places.home} is not writable`;
   if (places.profileToMove !== null) {
     return `Home Manager's profile is still ${places.profileToMove}, which its script would move; run \`home-manager switch\` once, or remove that profile`;
   }
@@ -204,24 +205,4 @@ async function photograph(home: Home): Promise<string> {
 
 async function takesDriver(generation: StorePath): Promise<boolean> {
   return await exists(join(generation, "gen-version"));
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (isMissing(error)) return false;
-    throw error;
-  }
-}
-
-async function mayWrite(directory: string): Promise<boolean> {
-  try {
-    await access(directory, constants.W_OK);
-    return true;
-  } catch (error) {
-    if (isMissing(error) || hasCode(error, "EACCES") || hasCode(error, "EROFS")) return false;
-    throw error;
-  }
 }
