@@ -76,7 +76,7 @@ const SETTLE_MS = 5_000;
 async function awaitUnits({ record, clock, signal, driverDeps, stateDirectory }: ProofDeps): Promise<StageEnd | null> {
   const overAtMs = clock.monotonicMs() + Math.min(SETTLE_MS, record.policy.confirmWindowMs);
   for (;;) {
-    if (await isCancelRequested(stateDirectory, record.deploymentId)) return bad("a cancel asked to go back");
+    if (await isCancelRequested(stateDirectory, record.deploymentId)) return bad(CANCELLED_TOUCHED, "elsewhere");
     const leftMs = overAtMs - clock.monotonicMs();
     // Where no service manager tells, waiting tells nothing.
     if (leftMs <= 0 || (await driverDeps.readFailedUnits()) === null) return null;

@@ -165,6 +165,15 @@ test("a cancel ends the wait", async () => {
   expect(clock.monotonicMs()).toBeLessThan(WINDOW_MS);
 });
 
+for (const prover of [{ kind: "supervisor" }, AGENT, { kind: "none", unit: null }] as const) {
+  test(`a cancel is no fault of the version, where the prover is ${prover.kind}`, async () => {
+    login = async () => false;
+    await requestCancel(directory.path, recordOf().deploymentId);
+    const reason = "a cancel asked to go back";
+    expect(await awaitProof(depsOf({ prover }))).toEqual({ kind: "bad", reason, exitCode: null, cause: "elsewhere" });
+  });
+}
+
 test("the end of the supervisor ends the wait, without a verdict", async () => {
   const stop = new AbortController();
   login = async () => {
