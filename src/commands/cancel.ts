@@ -1,9 +1,9 @@
 /** `nixdeploy cancel`: what waits is gone at once, what runs is asked to stop or to go back. Waits for nobody. */
 import { describeCancelled } from "../client/follow-text.ts";
-import { parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { printResult } from "./output.ts";
+import { readTargets, TARGET_ARGS, TARGET_POSITIONALS } from "./target-args.ts";
 
 export const command = defineNixdeployCommand({
   name: "cancel",
@@ -13,21 +13,12 @@ export const command = defineNixdeployCommand({
     "`nixdeploy logs ID --follow` shows how it ends. What the coordinator would try again by itself is not.",
   examples: [{ comment: "Whatever one device has to do", command: "nixdeploy cancel nuc" }],
   args: {
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Where the agents are (default: wherever the token may)",
-    },
+    ...TARGET_ARGS,
   },
-  positionals: {
-    what: { label: "ID|AGENT", description: "Rollout, deployment or agent", required: true, repeatable: true },
-  },
+  positionals: TARGET_POSITIONALS,
   async run({ args, context }) {
     await using coordinator = await openCoordinator(context, "activate");
-    const { workspace } = args;
-    const request = { of: [...args.what], ...(workspace === undefined ? {} : { workspace }) };
-    const deployments = await coordinator.cancel(request, context.signal);
+    const deployments = await coordinator.cancel(readTargets(args), context.signal);
     const text = deployments.map(describeCancelled).join("\n");
     await printResult(context, { json: { deployments }, text });
   },

@@ -1,10 +1,10 @@
 /** `nixdeploy retry`: a new rollout of what did not succeed, followed like that of `activate`. */
 import { readOrigin } from "../client/origin.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
-import { parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { FOLLOW_ARGS, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
+import { readTargets, TARGET_ARGS, TARGET_POSITIONALS } from "./target-args.ts";
 
 export const command = defineNixdeployCommand({
   name: "retry",
@@ -19,25 +19,13 @@ export const command = defineNixdeployCommand({
   ],
   args: {
     ...FOLLOW_ARGS,
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Where the agents are (default: wherever the token may)",
-    },
+    ...TARGET_ARGS,
   },
-  positionals: {
-    what: { label: "ID|AGENT", description: "Rollout, deployment or agent", required: true, repeatable: true },
-  },
+  positionals: TARGET_POSITIONALS,
   async run({ args, context }) {
     await using coordinator = await openCoordinator(context, "activate");
-    const { workspace } = args;
     const origin = readOrigin(context.env);
-    const request = {
-      of: [...args.what],
-      ...(workspace === undefined ? {} : { workspace }),
-      ...(origin === undefined ? {} : { origin }),
-    };
+    const request = { ...readTargets(args), ...(origin === undefined ? {} : { origin }) };
     const rollout = await coordinator.retry(request, context.signal);
     await followStartedRollout(context, {
       ...{ coordinator, rollout, async: args.async, timeoutMs: args.timeoutMs },

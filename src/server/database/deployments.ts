@@ -1,4 +1,4 @@
-/** Rollouts, deployments and the log of their changes. What may change into what is decided in `lifecycle.ts`. */
+/** Rollouts and deployments. What may change into what is decided in `lifecycle.ts`. */
 import type { Insertable, Selectable, Updateable } from "kysely";
 import { DEPLOYMENT_STATES, isTerminal } from "../../deployment.ts";
 import type { AgentId, DeploymentId, RolloutId } from "../../names.ts";
@@ -6,7 +6,6 @@ import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type RolloutRow = Selectable<Schema["rollouts"]>;
 export type DeploymentRow = Selectable<Schema["deployments"]>;
-export type DeploymentEventRow = Selectable<Schema["deployment_events"]>;
 
 /** Everything but queued and terminal: the agent has been told. */
 export const RUNNING_STATES = DEPLOYMENT_STATES.filter((state) => state !== "queued" && !isTerminal(state));
@@ -189,26 +188,4 @@ export async function countDeployments(
     .where("state", "in", query.states)
     .executeTakeFirstOrThrow();
   return row.count;
-}
-
-export async function insertEvent(
-  database: CoordinatorDatabase,
-  row: Insertable<Schema["deployment_events"]>,
-): Promise<void> {
-  await database.insertInto("deployment_events").values(row).execute();
-}
-
-/** Changes of a rollout after a cursor, oldest first. */
-export async function loadEvents(
-  database: CoordinatorDatabase,
-  query: { readonly rolloutId: RolloutId; readonly afterId: number; readonly limit: number },
-): Promise<readonly DeploymentEventRow[]> {
-  return await database
-    .selectFrom("deployment_events")
-    .selectAll()
-    .where("rollout_id", "=", query.rolloutId)
-    .where("id", ">", query.afterId)
-    .orderBy("id")
-    .limit(query.limit)
-    .execute();
 }

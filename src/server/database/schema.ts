@@ -132,13 +132,17 @@ export type Schema = {
     /** A person wants it, whatever it did on this device before. */
     lifts_quarantine: number;
   };
-  deployment_events: {
+  events: {
     id: Generated<number>;
-    deployment_id: DeploymentId;
-    rollout_id: RolloutId;
     at_ms: number;
-    state: DeploymentState;
-    reason: string | null;
+    workspace_id: string;
+    /** `deployment`, `rollout` …; a later version may have written others. */
+    kind: string;
+    rollout_id: RolloutId | null;
+    deployment_id: DeploymentId | null;
+    agent_id: AgentId | null;
+    /** What there is to say besides, JSON, by kind. */
+    data: string;
   };
   log_chunks: {
     id: Generated<number>;

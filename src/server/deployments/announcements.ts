@@ -18,12 +18,12 @@ import {
   findQueued,
   findRunning,
   insertDeployment,
-  insertEvent,
   insertRollout,
 } from "../database/deployments.ts";
+import { insertEvent } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { FIRST_ATTEMPT } from "./start-rollout.ts";
-import { applyEvent, rolloutTopic } from "./transition.ts";
+import { FIRST_ATTEMPT, NOTHING_HAPPENED, rolloutEvent } from "./start-rollout.ts";
+import { applyEvent, deploymentEvent, rolloutTopic } from "./transition.ts";
 
 export type AnnouncementDeps = {
   readonly database: CoordinatorDatabase;
@@ -40,7 +40,7 @@ export type AnnouncementResult =
 /** Of one agent within {@link WINDOW_MS}: more than people start, and less than fills a disk. */
 export const ANNOUNCED_MAX = 100;
 const WINDOW_MS = 24 * 3_600_000;
-const BEGUN: DeploymentState = "activating";
+const BEGUN = "activating" satisfies DeploymentState;
 
 export async function takeAnnouncement(
   deps: AnnouncementDeps,
@@ -96,18 +96,22 @@ async function insert(
   const { agent, announced, startedMs, nowMs } = made;
   const who = announced.startedBy === null ? "" : ` by ${announced.startedBy}`;
   const rolloutId = parseRolloutId(drawId(made.deps.random));
-  const common = { rollout_id: rolloutId, workspace_id: agent.workspace_id };
-  await insertRollout(transaction, {
+  const rollout = {
     id: rolloutId,
     workspace_id: agent.workspace_id,
     created_ms: nowMs,
     token_id: null,
     description: `started on the device${who}`,
     origin: JSON.stringify(announced.startedBy === null ? {} : { actor: announced.startedBy }),
-  });
-  await insertDeployment(transaction, {
-    ...common,
+  };
+  await insertRollout(transaction, rollout);
+  await insertEvent(transaction, rolloutEvent(rollout, 1));
+  const row = {
+    ...NOTHING_HAPPENED,
+    ...FIRST_ATTEMPT,
     id: announced.deploymentId,
+    rollout_id: rolloutId,
+    workspace_id: agent.workspace_id,
     agent_id: agent.id,
     store_path: announced.storePath,
     mode: announced.mode,
@@ -116,28 +120,12 @@ async function insert(
     health_checks: "[]",
     // Whatever it is by now, its journal says next.
     state: BEGUN,
-    stop_requested: null,
-    reason: null,
-    previous_path: null,
     created_ms: nowMs,
     started_ms: startedMs,
-    finished_ms: null,
     closure_size_bytes: 0,
-    fetched_bytes: null,
-    exit_code: null,
-    phase_ms: "{}",
-    unit_changes: null,
-    journal_through: 0,
     started_on_device: 1,
-    fault: null,
-    ...FIRST_ATTEMPT,
-  });
-  await insertEvent(transaction, {
-    deployment_id: announced.deploymentId,
-    rollout_id: rolloutId,
-    at_ms: nowMs,
-    state: BEGUN,
-    reason: `started on the device${who}`,
-  });
+  } as const;
+  await insertDeployment(transaction, row);
+  await insertEvent(transaction, deploymentEvent({ ...row, reason: `started on the device${who}` }, nowMs));
   return rolloutId;
 }

@@ -13,7 +13,8 @@ import { TOKENS_TOPIC } from "../access/authentication.ts";
 import type { Subscription } from "../bus.ts";
 import { deploymentToDto } from "../convert.ts";
 import { findAgent } from "../database/agents.ts";
-import { type DeploymentRow, findDeployment, loadEvents, loadRolloutDeployments } from "../database/deployments.ts";
+import { type DeploymentRow, findDeployment, loadRolloutDeployments } from "../database/deployments.ts";
+import { loadRolloutEvents } from "../database/events.ts";
 import { loadLogChunks } from "../database/logs.ts";
 import type { Services } from "../services.ts";
 import { rolloutTopic } from "./transition.ts";
@@ -102,9 +103,9 @@ async function takeEvents(
 ): Promise<ReadonlySet<DeploymentId>> {
   const changed = new Set<DeploymentId>();
   for (;;) {
-    const events = await loadEvents(services.database, { rolloutId, afterId: cursor.eventId, limit: BATCH });
+    const events = await loadRolloutEvents(services.database, { rolloutId, afterId: cursor.eventId, limit: BATCH });
     for (const event of events) {
-      changed.add(event.deployment_id);
+      if (event.deployment_id !== null) changed.add(event.deployment_id);
       cursor.eventId = event.id;
     }
     if (events.length < BATCH) return changed;

@@ -10,13 +10,13 @@ import {
   findQueued,
   findRunning,
   insertDeployment,
-  insertEvent,
   insertRollout,
   type RolloutRow,
 } from "../database/deployments.ts";
+import { insertEvent, type NewEvent } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { Dispatcher } from "./dispatcher.ts";
-import { applyEvent, rolloutTopic } from "./transition.ts";
+import { applyEvent, deploymentEvent, rolloutTopic } from "./transition.ts";
 
 /** What is asked of an agent; whoever tries a deployment again asks for the same. */
 export type Asked = Pick<
@@ -28,6 +28,20 @@ export function askedOf(row: DeploymentRow): Asked {
   const { agent_id, store_path, mode, rollback_script, policy, health_checks, closure_size_bytes } = row;
   return { agent_id, store_path, mode, rollback_script, policy, health_checks, closure_size_bytes };
 }
+
+/** What is known of a deployment before its agent has said anything. */
+export const NOTHING_HAPPENED = {
+  stop_requested: null,
+  reason: null,
+  previous_path: null,
+  finished_ms: null,
+  fetched_bytes: null,
+  exit_code: null,
+  phase_ms: "{}",
+  unit_changes: null,
+  journal_through: 0,
+  fault: null,
+} as const;
 
 /** How a deployment came about. */
 export type Attempt = Pick<DeploymentRow, "retry_of" | "attempt" | "not_before_ms" | "lifts_quarantine">;
@@ -53,11 +67,25 @@ export async function writeRollout(
   const rollout: RolloutRow = { id: parseRolloutId(drawId(random)), created_ms: nowMs, ...facts };
   const touched = new Set([rollout.id]);
   await insertRollout(transaction, rollout);
+  await insertEvent(transaction, rolloutEvent(rollout, deployments.length));
   for (const deployment of deployments) {
     for (const row of await makeRoom(transaction, deployment, nowMs)) touched.add(row.rollout_id);
     await insertQueued(transaction, { rollout, deployment, random });
   }
   return { rollout, touched };
+}
+
+/** That a rollout began, before anything of its deployments. */
+export function rolloutEvent(rollout: RolloutRow, deployments: number): NewEvent {
+  return {
+    at_ms: rollout.created_ms,
+    workspace_id: rollout.workspace_id,
+    kind: "rollout",
+    rollout_id: rollout.id,
+    deployment_id: null,
+    agent_id: null,
+    data: JSON.stringify({ deployments, description: rollout.description }),
+  };
 }
 
 /** The same in a transaction of its own; followers and agents are told after it. */
@@ -99,32 +127,17 @@ async function insertQueued(
   made: { readonly rollout: RolloutRow; readonly deployment: Asked & Attempt; readonly random: Random },
 ): Promise<void> {
   const { rollout, deployment } = made;
-  const id = parseDeploymentId(drawId(made.random));
-  await insertDeployment(transaction, {
+  const row = {
+    ...NOTHING_HAPPENED,
     ...deployment,
-    id,
+    id: parseDeploymentId(drawId(made.random)),
     rollout_id: rollout.id,
     workspace_id: rollout.workspace_id,
     state: "queued",
-    stop_requested: null,
-    reason: null,
-    previous_path: null,
     created_ms: rollout.created_ms,
     started_ms: null,
-    finished_ms: null,
-    fetched_bytes: null,
-    exit_code: null,
-    phase_ms: "{}",
-    unit_changes: null,
-    journal_through: 0,
     started_on_device: 0,
-    fault: null,
-  });
-  await insertEvent(transaction, {
-    deployment_id: id,
-    rollout_id: rollout.id,
-    at_ms: rollout.created_ms,
-    state: "queued",
-    reason: null,
-  });
+  } as const;
+  await insertDeployment(transaction, row);
+  await insertEvent(transaction, deploymentEvent(row, rollout.created_ms));
 }

@@ -4,7 +4,8 @@
  */
 import { isTerminal } from "../../deployment.ts";
 import type { RolloutId } from "../../names.ts";
-import { type DeploymentRow, insertEvent, updateDeployment } from "../database/deployments.ts";
+import { type DeploymentRow, updateDeployment } from "../database/deployments.ts";
+import { insertEvent, type NewEvent } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { type LifecycleEvent, step } from "./lifecycle.ts";
 
@@ -28,12 +29,22 @@ export async function applyEvent(
     finished_ms: isTerminal(change.state) ? atMs : null,
   };
   await updateDeployment(transaction, row.id, update);
-  await insertEvent(transaction, {
-    deployment_id: row.id,
-    rollout_id: row.rollout_id,
-    at_ms: atMs,
-    state: change.state,
-    reason: change.reason,
-  });
+  await insertEvent(transaction, deploymentEvent({ ...row, state: change.state, reason: change.reason }, atMs));
   return { ...row, ...update };
+}
+
+/** What happened to a deployment, for whoever follows it or all changes: its state since then, and why. */
+export function deploymentEvent(
+  row: Pick<DeploymentRow, "id" | "rollout_id" | "workspace_id" | "agent_id" | "state" | "reason">,
+  atMs: number,
+): NewEvent {
+  return {
+    at_ms: atMs,
+    workspace_id: row.workspace_id,
+    kind: "deployment",
+    rollout_id: row.rollout_id,
+    deployment_id: row.id,
+    agent_id: row.agent_id,
+    data: JSON.stringify({ state: row.state, reason: row.reason }),
+  };
 }

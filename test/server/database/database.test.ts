@@ -119,13 +119,15 @@ const COLUMNS: Columns = {
     not_before_ms: "integer?",
     lifts_quarantine: "integer",
   },
-  deployment_events: {
+  events: {
     id: "integer",
-    deployment_id: "text",
-    rollout_id: "text",
     at_ms: "integer",
-    state: "text",
-    reason: "text?",
+    workspace_id: "text",
+    kind: "text",
+    rollout_id: "text?",
+    deployment_id: "text?",
+    agent_id: "text?",
+    data: "text",
   },
   log_chunks: {
     id: "integer",

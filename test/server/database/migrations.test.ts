@@ -42,7 +42,10 @@ const ROWS: Readonly<Record<string, SampleRow>> = {
     ...{ previous_path: null, created_ms: 1, started_ms: null, finished_ms: null, closure_size_bytes: 1 },
     ...{ fetched_bytes: null, exit_code: null, phase_ms: "{}", unit_changes: null, journal_through: 0 },
   },
-  deployment_events: { deployment_id: "d", rollout_id: "r", at_ms: 1, state: "queued", reason: null },
+  events: {
+    ...{ at_ms: 1, workspace_id: "w", kind: "deployment", rollout_id: "r", deployment_id: "d", agent_id: "a" },
+    data: "{}",
+  },
   log_chunks: { deployment_id: "d", rollout_id: "r", first_n: 1, last_n: 1, body: new Uint8Array(1) },
 };
 

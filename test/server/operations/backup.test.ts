@@ -86,7 +86,7 @@ describe("a backup", () => {
       expect(rollouts).toBeGreaterThan(0);
       expect(rollouts).toBeLessThanOrEqual(started);
       expect(count("select count(*) from deployments")).toBe(rollouts);
-      expect(count("select count(distinct deployment_id) from deployment_events")).toBe(rollouts);
+      expect(count("select count(distinct deployment_id) from events where kind = 'deployment'")).toBe(rollouts);
       expect(statSync(file).mode & 0o777).toBe(0o600);
     }
   });
