@@ -23,7 +23,7 @@ import { isMissing } from "../machine/system-error.ts";
 import { CANCELLED_TOUCHED } from "./engine.ts";
 import { type ActivationRecord, type Cause, isCancelRequested, PROOF_FILE_NAME } from "./record.ts";
 import { LOGIN_RETRY, tryLogin } from "./timed-login.ts";
-import { type DriverDeps, runLogged, type StageEnd } from "./types/driver.ts";
+import { DONE, type DriverDeps, runLogged, type StageEnd } from "./types/driver.ts";
 
 export type ProofDeps = {
   readonly record: ActivationRecord;
@@ -185,7 +185,7 @@ async function readLeftMs({ record, bootClock }: ProofDeps): Promise<number> {
 
 async function judgeUnits({ record, driverDeps }: ProofDeps): Promise<StageEnd> {
   const fresh = await readFreshFailures(record, driverDeps);
-  if (fresh.length === 0) return { kind: "good", exitCode: null };
+  if (fresh.length === 0) return DONE;
   if (record.policy.onUnitFailure === "keep") return { kind: "good", exitCode: null, unitsFailed: true };
   return bad(`units fail that did not fail before: ${fresh.join(", ")}`);
 }

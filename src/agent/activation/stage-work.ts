@@ -15,7 +15,7 @@ import { type ActivationRecord, type Cause, isCancelRequested } from "./record.t
 import type { SuperviseDeps } from "./supervise.ts";
 import { canLogin } from "./timed-login.ts";
 import { createDarwinDriver } from "./types/darwin.ts";
-import { type Driver, type DriverDeps, makeDurable, runLogged, type StageEnd } from "./types/driver.ts";
+import { DONE, type Driver, type DriverDeps, makeDurable, runLogged, type StageEnd } from "./types/driver.ts";
 import { createHomeManagerDriver } from "./types/home-manager.ts";
 import { createNixosDriver } from "./types/nixos.ts";
 import { createPlainDriver } from "./types/plain.ts";
@@ -60,7 +60,7 @@ export async function runWork(work: Work): Promise<StageEnd | Cancelled> {
       case "undoing":
         return await undo(work);
       case "finished":
-        return { kind: "good", exitCode: null };
+        return DONE;
       default:
         return record.stage satisfies never;
     }

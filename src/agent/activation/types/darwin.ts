@@ -20,17 +20,17 @@ import type { ProgramExit } from "../../machine/process.ts";
 import { codeOf, describeExit, isSuccess } from "../../machine/program-exit.ts";
 import { findObstacle } from "../obstacles.ts";
 import {
+  DONE,
   type Driver,
   type DriverDeps,
   removeProfile,
   runLogged,
   type StageEnd,
   setProfile,
-  timeForUndo,
+  timeForScript,
 } from "./driver.ts";
 import { describeProgramFault } from "./executable.ts";
 
-const DONE: StageEnd = { kind: "good", exitCode: null };
 const CURRENT_SYSTEM = "/run/current-system";
 /** Of the script that nix-darwin leaves where users' scripts once were. */
 const DEPRECATED = /^# nix-darwin: deprecated$/m;
@@ -85,7 +85,7 @@ async function undo(deps: DriverDeps): Promise<StageEnd> {
 /** @returns how the first of them that failed ended, or the last one */
 async function runScripts(system: StorePath, deps: DriverDeps): Promise<ProgramExit> {
   const { record } = deps;
-  const deadlineMs = record.stage === "undoing" ? timeForUndo(record) : record.policy.activationTimeoutMs;
+  const deadlineMs = timeForScript(record);
   const forUser = `${system}/activate-user`;
   const text = await readTextOrNull(forUser);
   if (text !== null && !DEPRECATED.test(text)) {

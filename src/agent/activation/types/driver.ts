@@ -52,6 +52,9 @@ type Bad<Kind> = {
   readonly cause?: Cause;
 };
 
+/** All is well, and no program was run whose exit code would say more. */
+export const DONE = { kind: "good", exitCode: null } as const satisfies StageEnd;
+
 export type Driver = {
   /** May refuse while nothing is touched. In mode dry-activate: says what would be done. */
   check(): Promise<StageEnd>;
@@ -86,9 +89,12 @@ export type DriverDeps = {
 /** The way back gets this long, however short the new version's time was. */
 const UNDO_MIN_MS = 10 * 60_000;
 
-export function timeForUndo({ policy }: ActivationRecord): number {
-  return Math.max(UNDO_MIN_MS, policy.activationTimeoutMs);
+/** How long a version's own script may take, in ms: the new one's forwards, the previous one's on the way back. */
+export function timeForScript({ stage, policy }: ActivationRecord): number {
+  const { activationTimeoutMs } = policy;
+  return stage === "undoing" ? Math.max(UNDO_MIN_MS, activationTimeoutMs) : activationTimeoutMs;
 }
+
 /** What is asked about boots; of NixOS alone. */
 export type BootDeps = {
   /** /run/booted-system */
@@ -135,7 +141,7 @@ export async function runLogged(
 /** Makes the profile name this path, unless it does. */
 export async function setProfile(storePath: StorePath, deps: DriverDeps): Promise<StageEnd> {
   const { profilePath } = deps.record;
-  if ((await deps.readProfilePath()) === storePath) return { kind: "good", exitCode: null };
+  if ((await deps.readProfilePath()) === storePath) return DONE;
   const args = ["--profile", profilePath, "--set", storePath];
   const exit = await runLogged({ command: "nix-env", args, deadlineMs: SET_PROFILE_MAX_MS }, deps);
   if (isSuccess(exit) && (await deps.readProfilePath()) === storePath) return { kind: "good", exitCode: 0 };
@@ -168,6 +174,6 @@ export async function removeProfile(deps: DriverDeps): Promise<StageEnd> {
   for (const name of await listNames(directory)) {
     if (parseGenerationLink(name)?.profile === basename(profilePath)) await rm(join(directory, name), { force: true });
   }
-  if ((await deps.readProfilePath()) === null) return { kind: "good", exitCode: null };
+  if ((await deps.readProfilePath()) === null) return DONE;
   return { kind: "bad", reason: `the profile ${profilePath} could not be removed`, exitCode: null };
 }

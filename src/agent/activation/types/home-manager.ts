@@ -25,18 +25,18 @@ import { readStoreLink } from "../../machine/profile-link.ts";
 import { codeOf, describeExit, isSuccess } from "../../machine/program-exit.ts";
 import { findObstacle } from "../obstacles.ts";
 import {
+  DONE,
   type Driver,
   type DriverDeps,
   removeProfile,
   runLogged,
   type StageEnd,
   setProfile,
-  timeForUndo,
+  timeForScript,
 } from "./driver.ts";
 import { describeProgramFault } from "./executable.ts";
 import { type HomeFiles, photographHome, readHomeFiles, unlinkGeneration } from "./home-links.ts";
 
-const DONE: StageEnd = { kind: "good", exitCode: null };
 /** A link, and packages of one user. */
 const SMALL_MAX_MS = 2 * 60_000;
 /** The script names each of its steps; everything before this one only looks. */
@@ -191,7 +191,7 @@ async function removePackages(home: Home): Promise<string | null> {
 async function runScript(generation: StorePath, home: Home, onLine?: (text: string) => void) {
   const { record } = home;
   const args = (await takesDriver(generation)) ? ["--driver-version", "1"] : [];
-  const deadlineMs = record.stage === "undoing" ? timeForUndo(record) : record.policy.activationTimeoutMs;
+  const deadlineMs = timeForScript(record);
   return await runLogged({ command: `${generation}/activate`, args, deadlineMs }, home, onLine);
 }
 

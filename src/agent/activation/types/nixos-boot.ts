@@ -13,12 +13,10 @@ import { describeError } from "../../../errors.ts";
 import type { StorePath } from "../../../nix/store-path.ts";
 import { type BootLoader, findEntry } from "../boot/boot-loader.ts";
 import type { ActivationRecord, Trial } from "../record.ts";
-import { type DriverDeps, removeProfile, type StageEnd, setProfile } from "./driver.ts";
+import { DONE, type DriverDeps, removeProfile, type StageEnd, setProfile } from "./driver.ts";
 
 /** Runs `switch-to-configuration boot` of a system. */
 export type Install = (system: StorePath) => Promise<StageEnd>;
-
-const GOOD = { kind: "good", exitCode: null } as const satisfies StageEnd;
 
 /** Asks, and changes nothing. */
 export async function planTrial(deps: DriverDeps): Promise<Trial> {
@@ -73,7 +71,7 @@ export async function makePermanent({ record, ...deps }: DriverDeps, install: In
 export async function settle(deps: DriverDeps): Promise<StageEnd> {
   const { trial, replacedTrial } = deps.record;
   const known = trial?.kind === "one-shot" ? trial : replacedTrial?.trial;
-  if (known?.kind !== "one-shot") return GOOD;
+  if (known?.kind !== "one-shot") return DONE;
   return await guarded(async () => {
     const loader = await openLoader(deps, known);
     await forgetOneShot(deps, loader);
@@ -95,7 +93,7 @@ export async function restore(deps: DriverDeps, install: Install): Promise<Stage
   if (profile.kind !== "good") return profile;
   const system = previous.profile ?? previous.current;
   // As long as the configuration names the new system, the old one stays pinned.
-  const installed = system === null ? GOOD : await install(system);
+  const installed = system === null ? DONE : await install(system);
   if (installed.kind !== "good" || cleared.kind !== "good") return installed.kind === "good" ? cleared : installed;
   if (replacedTrial !== undefined) return await rearm(deps, replacedTrial);
   return await settle(deps);
@@ -103,7 +101,7 @@ export async function restore(deps: DriverDeps, install: Install): Promise<Stage
 
 async function clearOneShot(deps: DriverDeps): Promise<StageEnd> {
   const { trial } = deps.record;
-  if (trial?.kind !== "one-shot") return GOOD;
+  if (trial?.kind !== "one-shot") return DONE;
   return await guarded(async () => {
     await forgetOneShot(deps, await openLoader(deps, trial));
     return null;
@@ -123,7 +121,7 @@ async function forgetOneShot({ record }: DriverDeps, loader: BootLoader): Promis
 async function rearm(deps: DriverDeps, waiting: Pick<ActivationRecord, "trial" | "storePath">): Promise<StageEnd> {
   const { trial, storePath } = waiting;
   const booted = await deps.boot.readBootedSystem();
-  if (trial?.kind !== "one-shot" || booted === storePath || booted === deps.record.storePath) return GOOD;
+  if (trial?.kind !== "one-shot" || booted === storePath || booted === deps.record.storePath) return DONE;
   return await guarded(async () => {
     const loader = await openLoader(deps, trial);
     await loader.pin(trial.fallback.entry);
@@ -147,6 +145,6 @@ async function guarded(work: () => Promise<string | null>): Promise<StageEnd> {
   } catch (error) {
     why = describeError(error);
   }
-  if (why === null) return GOOD;
+  if (why === null) return DONE;
   return { kind: "bad", reason: `the boot loader cannot be told: ${why}`, exitCode: null };
 }

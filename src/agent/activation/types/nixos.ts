@@ -23,7 +23,7 @@ import { specialisationDirectory } from "../../machine/specialisation.ts";
 import { describeBootSpace } from "../boot/boot-space.ts";
 import { findObstacle } from "../obstacles.ts";
 import type { ActivationRecord } from "../record.ts";
-import { type Driver, type DriverDeps, makeDurable, runLogged, type StageEnd, timeForUndo } from "./driver.ts";
+import { DONE, type Driver, type DriverDeps, makeDurable, runLogged, type StageEnd, timeForScript } from "./driver.ts";
 import { EXIT_LOCK_HELD, judgeTest, judgeUndo } from "./judge.ts";
 import { arm, type Install, makePermanent, planTrial, restore, settle } from "./nixos-boot.ts";
 
@@ -71,7 +71,7 @@ export function createNixosDriver(deps: DriverDeps): Driver {
     commit: () => commit(deps, install),
     giveUpTrial: async () => {
       // Somebody else's choice, too.
-      const durable = await makeDurable({ kind: "good", exitCode: null }, deps);
+      const durable = await makeDurable(DONE, deps);
       return durable.kind === "good" ? await settle(deps) : durable;
     },
     undo,
@@ -102,7 +102,7 @@ async function planWay(deps: DriverDeps, inhibitors: readonly string[]): Promise
     const reason = `it changes what must not change while the system runs (${inhibitors.join(", ")}); \`--inhibitors reboot\` reboots into it`;
     return { kind: "refused", reason, exitCode: null };
   }
-  if (mode === "test") return { kind: "good", exitCode: null };
+  if (mode === "test") return DONE;
   const trial = await planTrial(deps);
   if (byReboot && trial.kind === "none" && policy.allowUnprovenBoot !== true) {
     const reason = `nothing would fall back if it failed to boot: ${trial.why}; \`--allow-unproven-boot\` reboots all the same`;
@@ -116,7 +116,7 @@ async function runCheck(deps: DriverDeps): Promise<StageEnd> {
   const exit = await runAction(liveDirectoryOf(deps.record), "check", deps, (line) => {
     isUnknown ||= USAGE.test(line);
   });
-  if (isSuccess(exit) || (isUnknown && exit.kind === "exited")) return { kind: "good", exitCode: null };
+  if (isSuccess(exit) || (isUnknown && exit.kind === "exited")) return DONE;
   if (codeOf(exit) === EXIT_LOCK_HELD) {
     const reason = "another activation is running on this machine (its check ended with code 11)";
     return { kind: "refused", reason, exitCode: EXIT_LOCK_HELD };
@@ -164,7 +164,7 @@ function mayReboot({ mode, policy, trial }: ActivationRecord): boolean {
 /** The boot loader's default becomes this system, which the profile names already. */
 async function runBoot(system: StorePath, deps: DriverDeps): Promise<StageEnd> {
   const exit = await runAction(system, "boot", deps);
-  if (isSuccess(exit)) return { kind: "good", exitCode: null };
+  if (isSuccess(exit)) return DONE;
   const reason = `installing the boot loader entry of ${system} ${describeExit(exit)}`;
   return { kind: "bad", reason, exitCode: codeOf(exit) };
 }
@@ -252,9 +252,8 @@ async function runAction(
 }
 
 function timeFor(action: Action, record: ActivationRecord): number {
-  const { stage, policy } = record;
-  if (stage === "undoing") return timeForUndo(record);
-  return action === "check" ? Math.min(CHECK_MAX_MS, policy.activationTimeoutMs) : policy.activationTimeoutMs;
+  const timeMs = timeForScript(record);
+  return action === "check" ? Math.min(CHECK_MAX_MS, timeMs) : timeMs;
 }
 
 function isOurs({ record }: DriverDeps): boolean {

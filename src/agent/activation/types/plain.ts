@@ -19,17 +19,17 @@ import { codeOf, describeExit, isSuccess } from "../../machine/program-exit.ts";
 import { isMissing } from "../../machine/system-error.ts";
 import { findObstacle } from "../obstacles.ts";
 import {
+  DONE,
   type Driver,
   type DriverDeps,
   removeProfile,
   runLogged,
   type StageEnd,
   setProfile,
-  timeForUndo,
+  timeForScript,
 } from "./driver.ts";
 import { describeProgramFault } from "./executable.ts";
 
-const DONE: StageEnd = { kind: "good", exitCode: null };
 const HOOK = "share/nixdeploy/activate";
 
 export function createPlainDriver(deps: DriverDeps): Driver {
@@ -79,7 +79,7 @@ async function runHook(
     NIXDEPLOY_OLD_PATH: other ?? "",
     NIXDEPLOY_PROFILE: record.profilePath,
   };
-  const deadlineMs = record.stage === "undoing" ? timeForUndo(record) : record.policy.activationTimeoutMs;
+  const deadlineMs = timeForScript(record);
   const program = { command: join(path, HOOK), args: [], deadlineMs };
   const exit = await runLogged(program, { ...deps, record: { ...record, environment } });
   if (isSuccess(exit)) return { kind: "good", exitCode: 0 };
