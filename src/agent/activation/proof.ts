@@ -24,6 +24,7 @@ import { CANCELLED_TOUCHED } from "./engine.ts";
 import { type ActivationRecord, type Cause, isCancelRequested, PROOF_FILE_NAME } from "./record.ts";
 import { LOGIN_RETRY, tryLogin } from "./timed-login.ts";
 import { DONE, type DriverDeps, runLogged, type StageEnd } from "./types/driver.ts";
+import { listFreshFailures } from "./types/judge.ts";
 
 export type ProofDeps = {
   readonly record: ActivationRecord;
@@ -190,13 +191,11 @@ async function judgeUnits({ record, driverDeps }: ProofDeps): Promise<StageEnd> 
   return bad(`units fail that did not fail before: ${fresh.join(", ")}`);
 }
 
-/** Units that fail now and did not fail before. */
 async function readFreshFailures(
   { previous }: ActivationRecord,
   driverDeps: Pick<DriverDeps, "readFailedUnits">,
 ): Promise<readonly string[]> {
-  const failedNow = (await driverDeps.readFailedUnits()) ?? [];
-  return failedNow.filter((unit) => !(previous.failedUnits ?? []).includes(unit));
+  return listFreshFailures({ failedBefore: previous.failedUnits, failedNow: await driverDeps.readFailedUnits() });
 }
 
 function bad(reason: string, cause?: Cause): StageEnd {

@@ -28,17 +28,27 @@ const EXIT_REBOOT_NEEDED = 100;
 
 const ACTION = "switch-to-configuration test";
 
-export function judgeTest(end: {
-  readonly exit: ProgramExit;
-  readonly policy: {
-    readonly onUnitFailure: "rollback" | "keep";
-    /** Where a reboot is needed, it may be made. */
-    readonly mayReboot: boolean;
-  };
-  /** Null where no service manager tells. */
+/** Names of units; null where no service manager tells. */
+type FailedUnits = {
   readonly failedBefore: readonly string[] | null;
   readonly failedNow: readonly string[] | null;
-}): StageEnd {
+};
+
+/** Units that fail now and did not fail before. */
+export function listFreshFailures({ failedBefore, failedNow }: FailedUnits): readonly string[] {
+  return (failedNow ?? []).filter((unit) => !(failedBefore ?? []).includes(unit));
+}
+
+export function judgeTest(
+  end: FailedUnits & {
+    readonly exit: ProgramExit;
+    readonly policy: {
+      readonly onUnitFailure: "rollback" | "keep";
+      /** Where a reboot is needed, it may be made. */
+      readonly mayReboot: boolean;
+    };
+  },
+): StageEnd {
   const { exit } = end;
   if (exit.kind !== "exited") return { kind: "bad", reason: `${ACTION} ${describeExit(exit)}`, exitCode: null };
   const { code } = exit;
@@ -66,7 +76,7 @@ export function judgeTest(end: {
 }
 
 function judgeFailedUnits({ policy, failedBefore, failedNow }: Parameters<typeof judgeTest>[0]): StageEnd {
-  const fresh = (failedNow ?? []).filter((unit) => !(failedBefore ?? []).includes(unit));
+  const fresh = listFreshFailures({ failedBefore, failedNow });
   // None at all: it failed and was started again, or nobody can tell.
   const failsAsBefore = failedNow !== null && failedNow.length > 0 && fresh.length === 0;
   if (failsAsBefore) {
@@ -78,16 +88,11 @@ function judgeFailedUnits({ policy, failedBefore, failedNow }: Parameters<typeof
   return { kind: "bad", reason, exitCode: EXIT_UNITS_FAILED };
 }
 
-export function judgeUndo(end: {
-  readonly exit: ProgramExit;
-  /** Null where no service manager tells. */
-  readonly failedBefore: readonly string[] | null;
-  readonly failedNow: readonly string[] | null;
-}): StageEnd {
+export function judgeUndo(end: FailedUnits & { readonly exit: ProgramExit }): StageEnd {
   const { exit, failedBefore, failedNow } = end;
   if (exit.kind === "exited" && exit.code === 0) return { kind: "good", exitCode: null };
   if (exit.kind === "exited" && exit.code === EXIT_UNITS_FAILED) {
-    const fresh = (failedNow ?? []).filter((unit) => !(failedBefore ?? []).includes(unit));
+    const fresh = listFreshFailures({ failedBefore, failedNow });
     if (fresh.length === 0) return { kind: "good", exitCode: null };
     return { kind: "bad", reason: `units that worked before fail now: ${fresh.join(", ")}`, exitCode: exit.code };
   }
