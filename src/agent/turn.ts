@@ -41,8 +41,8 @@ export async function tryTurn<Value>(stateDirectory: string, work: () => Promise
 
 /**
  * Takes the turn as soon as no other activation is on record that is not over.
- * @param onWait told at each look which one is in the way
- * @throws the signal's reason
+ * @param onWait told at each look which one is in the way; throws where nobody is to wait for it
+ * @throws the signal's reason · what `onWait` throws
  */
 export async function takeFreeTurn<Value>(
   options: TurnOptions & {

@@ -41,11 +41,9 @@ export type Activations = {
   refuse(offer: Offer): Promise<string | null>;
   /**
    * Does it as soon as no other activation is on record, while nobody else may begin one. Whatever it looks at that an
-   * activation changes, it must look at then. @throws the signal's reason
+   * activation changes, it must look at then. @throws the signal's reason · what `onWait` throws
    */
   inTurn<Value>(turn: Turn, work: () => Promise<Value>): Promise<Value>;
-  /** For whoever has the turn (`turn.ts`): the deployment whose activation is not over. Forgets one that is. */
-  inTheWay(): Promise<DeploymentId | null>;
   /**
    * Looks whether it may be activated and, if so, puts it on record: from then on `carry` must follow. For whoever has
    * the turn.
@@ -80,7 +78,7 @@ type Forget = (deploymentId: DeploymentId, atMs: number) => Promise<void>;
 export type Turn = {
   readonly deploymentId: DeploymentId;
   readonly signal: AbortSignal;
-  /** Told at each look which other deployment is in the way. */
+  /** Told at each look which other deployment is in the way; throws where nobody is to wait for it. */
   readonly onWait: (other: DeploymentId) => Promise<void>;
 };
 
@@ -144,7 +142,8 @@ export function createActivations(deps: ActivationsDeps): Activations {
   const isOver = async ({ deploymentId, stage }: ActivationRecord) =>
     (await readOutcome(stateDirectory, deploymentId)) !== null ||
     (stage === "finished" && !(await hasJournal(stateDirectory, deploymentId)));
-  const inTheWay = async (self: DeploymentId | null) => {
+  /** In turn: whose activation is not over. Forgets one that is. */
+  const findInTheWay = async (self: DeploymentId) => {
     const record = await readRecord(stateDirectory);
     if (record === null || record.deploymentId === self) return null;
     if (!(await isOver(record))) return record.deploymentId;
@@ -169,8 +168,10 @@ export function createActivations(deps: ActivationsDeps): Activations {
       return entry === null ? null : describeQuarantine(entry, deps.config.name);
     },
     inTurn: (turn, work) =>
-      takeFreeTurn({ ...turn, stateDirectory, clock: deps.clock, inTheWay: () => inTheWay(turn.deploymentId) }, work),
-    inTheWay: () => inTheWay(null),
+      takeFreeTurn(
+        { ...turn, stateDirectory, clock: deps.clock, inTheWay: () => findInTheWay(turn.deploymentId) },
+        work,
+      ),
     async begin(request) {
       const prepared = await prepare(request, deps);
       if (typeof prepared === "string") return prepared;

@@ -27,7 +27,7 @@ import { ensureDirectory } from "../machine/durable-file.ts";
 import { tryLockFile } from "../machine/flock.ts";
 import type { GcRoots } from "../machine/gc-roots.ts";
 import { isMissing } from "../machine/system-error.ts";
-import { endUnbegun, takeTurn } from "../turn.ts";
+import { endUnbegun } from "../turn.ts";
 import type { LocalTarget } from "./local-target.ts";
 
 export type LocalRequest = {
@@ -44,7 +44,7 @@ export type LocalRequest = {
 
 export type LocalActivationDeps = {
   readonly target: LocalTarget;
-  readonly activations: Pick<Activations, "begin" | "carry" | "ensureSupervised" | "inTheWay" | "settleTrial">;
+  readonly activations: Pick<Activations, "begin" | "carry" | "ensureSupervised" | "inTurn" | "settleTrial">;
   readonly gcRoots: GcRoots;
   readonly connectDaemon: (options: { readonly signal: AbortSignal }) => Promise<DaemonConnection>;
   readonly readProfilePath: () => Promise<StorePath | null>;
@@ -57,7 +57,6 @@ export type LocalActivationDeps = {
   readonly signal: AbortSignal;
 };
 
-const BUSY_LOOK_MS = 1_000;
 /** Before it says what it waits for. */
 const SILENT_MS = 1_000;
 /** Deployments of this kind that have ended, and that no coordinator has taken: the latest ones are kept. */
@@ -119,22 +118,17 @@ async function settleTrial({ activations, clock, logger, signal }: LocalActivati
 type BeginDeps = LocalActivationDeps & { readonly daemon: DaemonConnection };
 
 async function beginWhenFree(request: LocalRequest, deps: BeginDeps): Promise<OpenedJournal> {
-  const { clock, signal, logger, activations, target } = deps;
-  const { stateDirectory } = target;
-  for (let looks = 0; ; looks += 1) {
-    const begun = await takeTurn({ stateDirectory, clock, signal }, async () => {
-      const other = await activations.inTheWay();
-      return other === null
-        ? { kind: "begun" as const, opened: await begin(request, deps) }
-        : { kind: "busy" as const, other };
-    });
-    if (begun.kind === "begun") return begun.opened;
+  const { signal, logger, activations } = deps;
+  const { deploymentId, mayWait } = request;
+  const told = new Set<DeploymentId>();
+  const onWait = async (other: DeploymentId) => {
     // Its own beginner may be gone.
     await activations.ensureSupervised();
-    if (!request.mayWait) throw describeBusy(begun.other);
-    if (looks === 0) logger.info(`waiting for deployment ${begun.other}, which is being activated`);
-    await clock.sleep(BUSY_LOOK_MS, signal);
-  }
+    if (!mayWait) throw describeBusy(other);
+    if (!told.has(other)) logger.info(`waiting for deployment ${other}, which is being activated`);
+    told.add(other);
+  };
+  return await activations.inTurn({ deploymentId, signal, onWait }, () => begin(request, deps));
 }
 
 function describeBusy(other: DeploymentId): NixdeployError {

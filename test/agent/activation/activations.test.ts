@@ -8,6 +8,7 @@ import { openDeploymentJournal } from "../../../src/agent/journal/deployment-fol
 import { type DeploymentStore, openDeploymentStore } from "../../../src/agent/journal/deployment-store.ts";
 import type { Journal } from "../../../src/agent/journal/journal.ts";
 import { tryLockFile } from "../../../src/agent/machine/flock.ts";
+import { describeError } from "../../../src/errors.ts";
 import type { HealthCheck } from "../../../src/health-check.ts";
 import { silentLogger } from "../../../src/log.ts";
 import type { DeploymentId } from "../../../src/names.ts";
@@ -17,7 +18,7 @@ import { actAs, simulateDisk } from "../../support/simulated-files.ts";
 import { createTemporaryDirectory, type TemporaryDirectory } from "../../support/temporary-directory.ts";
 import { storePathFor } from "../../support/tiny-path.ts";
 import { createVirtualClock } from "../../support/virtual-clock.ts";
-import { offerOf } from "../offers.ts";
+import { deploymentIdOf, offerOf } from "../offers.ts";
 import { BOOT_ID, NEW, NEW_GAMING, OLD, OLD_GAMING, recordOf } from "./records.ts";
 
 const FACTS = { previousPath: OLD, fetchedBytes: 1, exitCode: 0, phaseMs: {} };
@@ -512,6 +513,16 @@ describe("in the way of others is", () => {
     await writeRecord(directory.path, recordOf({ stage }));
     if (isOver) await journal.finish(OUTCOME);
   };
+  /** Tells at the first look. */
+  const tryToBegin = async () => {
+    const onWait = async (id: DeploymentId) => {
+      throw new Error(`${id} is in the way`);
+    };
+    const turn = { deploymentId: deploymentIdOf("b"), signal: never(), onWait };
+    return await createSubject()
+      .inTurn(turn, async () => "free")
+      .catch(describeError);
+  };
   const cases = [
     ["one that goes on", "confirming", false, true],
     ["one whose outcome the disk has not taken yet", "finished", false, true],
@@ -521,14 +532,14 @@ describe("in the way of others is", () => {
   for (const [what, stage, isOver, isInTheWay] of cases) {
     test(what, async () => {
       await other(stage, isOver);
-      expect(await createSubject().inTheWay()).toBe(isInTheWay ? recordOf().deploymentId : null);
+      expect(await tryToBegin()).toBe(isInTheWay ? `${recordOf().deploymentId} is in the way` : "free");
       expect((await readRecord(directory.path)) !== null).toBe(isInTheWay);
     });
   }
 
   test("none whose journal the coordinator has", async () => {
     await writeRecord(directory.path, recordOf({ stage: "finished", outcome: "succeeded", reason: "It is live." }));
-    expect(await createSubject().inTheWay()).toBeNull();
+    expect(await tryToBegin()).toBe("free");
     expect(await readRecord(directory.path)).toBeNull();
   });
 });
