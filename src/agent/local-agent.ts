@@ -8,22 +8,13 @@ import type { Logger } from "../log.ts";
 import { createCoordinatorCache } from "../nix/cache/download/coordinator-cache.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
 import type { Clock, Random } from "../runtime.ts";
-import { createActivations } from "./activation/activations.ts";
-import { launchSupervisor } from "./activation/launch.ts";
-import { readRecord } from "./activation/record.ts";
 import { type AgentConfig, createAgent } from "./agent.ts";
 import { readOwnHealthChecks } from "./health/own-health-checks.ts";
 import { createWebSocketDialer } from "./link/websocket.ts";
-import { systemBootClock } from "./machine/boot-clock.ts";
-import { STORE_PLACES, syncFileSystems } from "./machine/file-systems.ts";
-import { createGcRoots } from "./machine/gc-roots.ts";
-import { readCurrentHome } from "./machine/home.ts";
-import { createMachine, readPlatform, readTopNames } from "./machine/machine.ts";
-import { runProgram } from "./machine/process.ts";
 import { cleanEnvironment } from "./machine/program-environment.ts";
 import { createServiceManager } from "./machine/service-manager.ts";
 import { runSmallProgram } from "./machine/small-program.ts";
-import { resolveSpecialisation } from "./machine/specialisation.ts";
+import { createThisMachine } from "./this-machine.ts";
 
 export type LocalAgentOptions = {
   readonly config: AgentConfig;
@@ -44,22 +35,13 @@ export type LocalAgentOptions = {
 /** @throws as `Agent.run`, and as `readOwnHealthChecks` */
 export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
   const { config, environment, clock, random, logger, healthChecksFile } = options;
-  const ownHealthChecks = async () => (healthChecksFile === null ? [] : await readOwnHealthChecks(healthChecksFile));
-  await ownHealthChecks();
+  // Its faults are told at the start; it is read again for each activation.
+  if (healthChecksFile !== null) await readOwnHealthChecks(healthChecksFile);
   const programs = cleanEnvironment(environment);
-  const gcRoots = createGcRoots({
-    agent: config.name,
-    isRoot: process.getuid?.() === 0,
-    stateDirectory: config.stateDirectory,
-    syncStore: () => syncFileSystems({ places: STORE_PLACES, run: runProgram, environment: programs, clock }),
-  });
-  const machine = createMachine({
-    profilePath: config.profilePath,
+  const { machine, gcRoots, activations } = createThisMachine({
+    ...{ config, healthChecksFile, clock, logger },
     environment: programs,
-    readType: async () => (await readRecord(config.stateDirectory))?.type ?? null,
-    readKept: gcRoots.list,
   });
-  const services = createServiceManager({ agentName: config.name, run: runProgram, clock, environment: programs });
   // Its programs end soon and say little.
   const quietServices = createServiceManager({
     agentName: config.name,
@@ -94,28 +76,7 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
         clock,
         random,
       }),
-    activations: createActivations({
-      ...{ config, clock, logger },
-      environment: programs,
-      launch: () =>
-        launchSupervisor({
-          ...{ stateDirectory: config.stateDirectory, agentName: config.name, services, logger },
-          environment: programs,
-        }),
-      agentUnit: services.agentUnit,
-      hasUnit: services.hasUnit,
-      readCurrentSystem: machine.readCurrentSystem,
-      readCurrentHome: () => readCurrentHome(programs),
-      isRoot: process.getuid?.() === 0,
-      readNames: readTopNames,
-      readFailedUnits: services.readFailedUnits,
-      platform: machine.system,
-      readPlatform,
-      findSpecialisation: machine.findSpecialisation,
-      resolveSpecialisation,
-      readOwnHealthChecks: ownHealthChecks,
-      bootClock: systemBootClock,
-    }),
+    activations,
     gcRoots,
   });
   options.signal.addEventListener("abort", options.onStopping, { once: true });
