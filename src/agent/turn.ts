@@ -63,6 +63,7 @@ export async function takeFreeTurn<Value>(
     await options.clock.sleep(BUSY_LOOK_MS, options.signal);
   }
 }
+
 /** For whoever has the turn: ends what somebody began here and was killed before it was on record. */
 export async function endUnbegun(
   options: Pick<TurnOptions, "stateDirectory" | "clock"> & { readonly deploymentId: DeploymentId },

@@ -42,6 +42,7 @@ async function build(version: string, more: Partial<FixtureOptions["system"]> = 
   const units = more.units ?? [{ name: APP, version }];
   return await fleet.builder.build("system", { name: "nuc", version, ...more, units });
 }
+
 async function bring(version: string, more: Partial<FixtureOptions["system"]> = {}): Promise<string> {
   const system = await build(version, more);
   await device.importFrom(fleet.builder, system);

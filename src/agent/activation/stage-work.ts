@@ -37,7 +37,9 @@ export type StageContext = {
   /** Durable on return. */
   readonly write: (record: ActivationRecord) => Promise<void>;
 };
+
 export type Work = StageContext & { readonly record: ActivationRecord; readonly driver: Driver };
+
 export async function runWork(work: Work): Promise<StageEnd | Cancelled> {
   const { deps, record, driver } = work;
   try {
@@ -208,9 +210,11 @@ async function restoreTrial(deps: SuperviseDeps, { commitBegun, replacedTrial }:
   const { bootId } = isBooted ? replacedTrial : await deps.bootClock.read();
   await writeBootTrial(stateDirectory, { ...replacedTrial, bootId });
 }
+
 async function isLate({ deadlineUptimeMs }: ActivationRecord, bootClock: BootClock): Promise<boolean> {
   return deadlineUptimeMs !== null && (await bootClock.read()).uptimeMs >= deadlineUptimeMs;
 }
+
 /** Of this record, whose log is this journal. */
 export function createDriverDeps(deps: SuperviseDeps, record: ActivationRecord, journal: StageJournal): DriverDeps {
   return {

@@ -1,6 +1,7 @@
 /** The download engine against a cache over real HTTP and a store in memory: whatever goes wrong, nothing false gets in. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
+import { brotliCompressSync, gzipSync } from "node:zlib";
 import { NixdeployError } from "../../../src/errors.ts";
 import { createHttpClient, type HttpClient } from "../../../src/http/client.ts";
 import { parseCacheName } from "../../../src/names.ts";
@@ -356,7 +357,6 @@ describe("the device", () => {
 });
 
 async function compress(compression: "none" | "xz" | "gzip" | "br", bytes: Uint8Array): Promise<Uint8Array> {
-  const { brotliCompressSync, gzipSync } = await import("node:zlib");
   switch (compression) {
     case "none":
       return bytes;

@@ -3,7 +3,7 @@
 import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, statSync } from "node:fs";
-import { copyFile, cp, mkdir, truncate, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdir, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { deploymentListSchema } from "../../../src/api.ts";
 import { parseStorePathHash, storePathHash } from "../../../src/nix/store-path.ts";
@@ -161,7 +161,6 @@ describe("a restore", () => {
     await server.activate(PROGRAM, "nuc");
     // What a lost disk leaves: nothing but the backup.
     await server.coordinator[Symbol.asyncDispose]();
-    const { rm } = await import("node:fs/promises");
     for (const part of ["", "-wal", "-shm"]) await rm(`${databaseOf(server.directory)}${part}`, { force: true });
     await rm(join(server.directory, "nars"), { recursive: true });
     await restoreBackup({ file, dataDirectory: server.directory, replace: false, clock });
