@@ -329,7 +329,7 @@ export type RetryRequest = z.input<typeof retrySchema>;
 export const cancellationSchema = z.object(targets);
 export type CancellationRequest = z.input<typeof cancellationSchema>;
 
-/** Answer of POST /api/v1/rollouts (201) and GET /api/v1/rollouts/ID */
+/** GET /api/v1/rollouts/ID */
 export const rolloutSchema = z.object({
   id: rolloutId,
   workspace: workspaceName,
@@ -339,6 +339,13 @@ export const rolloutSchema = z.object({
   deployments: z.array(deploymentSchema),
 });
 export type RolloutDto = z.output<typeof rolloutSchema>;
+
+/**
+ * Answer of POST /api/v1/rollouts and the like: 201, or 200 when the same request with the same `Idempotency-Key` has
+ * started it within the last 24 hours. The key with another request is 422.
+ */
+export const startedRolloutSchema = rolloutSchema.extend({ isRepeat: z.boolean().default(false) });
+export type StartedRolloutDto = z.output<typeof startedRolloutSchema>;
 
 /** GET /api/v1/deployments[?workspace=NAME&agent=NAME&limit=N], newest first */
 export const deploymentListSchema = z.object({ deployments: z.array(deploymentSchema) });

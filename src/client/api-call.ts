@@ -12,6 +12,8 @@ export type ApiCall<Answer> = {
   readonly query?: Readonly<Record<string, string | number | undefined>>;
   /** Sent as JSON. */
   readonly body?: unknown;
+  /** The coordinator does what is asked with this key once; makes any call idempotent. */
+  readonly idempotencyKey?: string;
   /** What a 2xx answer must look like; an empty body counts as null (`z.null()`). */
   readonly schema: z.ZodType<Answer>;
   /** May be sent again when the answer got lost. Default: for GET only. */

@@ -16,7 +16,9 @@ import {
   type RetryRequest,
   type RolloutDto,
   rolloutSchema,
+  type StartedRolloutDto,
   type StatusDto,
+  startedRolloutSchema,
   statusSchema,
   uploadAnswerSchema,
 } from "../api.ts";
@@ -24,7 +26,7 @@ import type { CacheName, DeploymentId, RolloutId, WorkspaceName } from "../names
 import type { UploadTarget } from "../nix/cache/upload/upload-target.ts";
 import { formatHashNix32 } from "../nix/hash.ts";
 import { type AdministrationClient, createAdministrationClient } from "./administration.ts";
-import { formatApiPath } from "./api-call.ts";
+import { type CallApi, formatApiPath } from "./api-call.ts";
 import type { CacheReader } from "./cache-file.ts";
 import type { OpenEvents } from "./follow.ts";
 import type { HttpTransport } from "./transport.ts";
@@ -36,12 +38,19 @@ export type DeploymentFilter = {
   readonly limit?: number;
 };
 
+/** What starts a rollout. It is sent again when its answer gets lost: the key sees to it that it is done once. */
+export type Start<Request> = {
+  readonly request: Request;
+  readonly idempotencyKey: string;
+  readonly signal: AbortSignal;
+};
+
 /** Every call @throws NixdeployError as `CallApi` does. */
 export type CoordinatorClient = AdministrationClient & {
   loadStatus(signal: AbortSignal): Promise<StatusDto>;
-  createRollout(request: CreateRollout, signal: AbortSignal): Promise<RolloutDto>;
+  createRollout(start: Start<CreateRollout>): Promise<StartedRolloutDto>;
   /** A new rollout of what did not succeed. */
-  retry(request: RetryRequest, signal: AbortSignal): Promise<RolloutDto>;
+  retry(start: Start<RetryRequest>): Promise<StartedRolloutDto>;
   /** @returns those that were cancelled, as they are now */
   cancel(request: CancellationRequest, signal: AbortSignal): Promise<readonly DeploymentDto[]>;
   loadRollout(id: RolloutId, signal: AbortSignal): Promise<RolloutDto>;
@@ -66,8 +75,8 @@ export function createCoordinatorClient(http: HttpTransport): CoordinatorClient 
   return {
     ...createAdministrationClient(call),
     loadStatus: (signal) => call({ method: "GET", path: "/status", schema: statusSchema, signal }),
-    createRollout: (body, signal) => call({ method: "POST", path: "/rollouts", body, schema: rolloutSchema, signal }),
-    retry: (body, signal) => call({ method: "POST", path: "/retries", body, schema: rolloutSchema, signal }),
+    createRollout: (start) => startRollout(call, "/rollouts", start),
+    retry: (start) => startRollout(call, "/retries", start),
     async cancel(body, signal) {
       const how = { isIdempotent: true, signal };
       return (await call({ method: "POST", path: "/cancellations", body, schema: deploymentListSchema, ...how }))
@@ -91,6 +100,11 @@ export function createCoordinatorClient(http: HttpTransport): CoordinatorClient 
       readFile: (path, options) => http.readFile({ path: `/cache/${cache}/${path}`, ...options }),
     }),
   };
+}
+
+async function startRollout<Request>(call: CallApi, path: string, start: Start<Request>): Promise<StartedRolloutDto> {
+  const { request: body, ...how } = start;
+  return await call({ method: "POST", path, body, schema: startedRolloutSchema, ...how });
 }
 
 function createUploadTarget(http: HttpTransport, cache: CacheName): UploadTarget {

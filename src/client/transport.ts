@@ -40,9 +40,10 @@ export function createHttpTransport(options: HttpTransportOptions): HttpTranspor
   const http = createHttpClient(options);
   const { url, token } = options;
   return {
-    async call({ path, query, schema, ...request }) {
+    async call({ path, query, schema, idempotencyKey, ...request }) {
+      const once = idempotencyKey === undefined ? {} : { isIdempotent: true, headers: keyHeader(idempotencyKey) };
       const target = `${url}${formatApiPath({ path, ...(query === undefined ? {} : { query }) })}`;
-      const { answer } = await http.requestJson({ ...request, url: target, token, schema });
+      const { answer } = await http.requestJson({ ...request, ...once, url: target, token, schema });
       return answer;
     },
     putBody: ({ path, ...request }) =>
@@ -58,16 +59,18 @@ export function createHttpTransport(options: HttpTransportOptions): HttpTranspor
   };
 }
 
+const keyHeader = (key: string) => ({ "idempotency-key": key });
 const CONFLICT = 409;
 const FILE_SILENCE_MAX_MS = 60_000;
 const NOT_FOUND = 404;
 
 /** The calls of a coordinator that takes requests in this process. */
 export function createFetchCallApi(answerRequest: (request: Request) => Promise<Response>): CallApi {
-  return async ({ method, path, query, body, schema, signal }) => {
+  return async ({ method, path, query, body, schema, idempotencyKey, signal }) => {
     const url = `http://localhost${formatApiPath({ path, ...(query === undefined ? {} : { query }) })}`;
     const content = body === undefined ? {} : { body: JSON.stringify(body) };
-    const headers = { "content-type": "application/json" };
+    const once = idempotencyKey === undefined ? {} : keyHeader(idempotencyKey);
+    const headers = { "content-type": "application/json", ...once };
     const response = await answerRequest(new Request(url, { method, headers, signal, ...content }));
     const contentType = response.headers.get("content-type") ?? "";
     const answer = { status: response.status, contentType, location: null, text: await response.text() };

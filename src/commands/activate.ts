@@ -8,9 +8,10 @@ import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { parseCacheName, parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { parseDescription } from "./description.ts";
-import { FOLLOW_ARGS, followStartedRollout } from "./follow-rollout.ts";
+import { followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { POLICY_ARGS, readPolicy } from "./policy-args.ts";
+import { chooseKey, START_ARGS } from "./start-args.ts";
 
 export const command = defineNixdeployCommand({
   name: "activate",
@@ -26,7 +27,7 @@ export const command = defineNixdeployCommand({
   ],
   args: {
     agent: { type: "string", repeatable: true, valueHint: "NAME", description: "Only this agent of the spec" },
-    ...FOLLOW_ARGS,
+    ...START_ARGS,
     ...POLICY_ARGS,
     requireOnline: { type: "boolean", description: "Refuse the whole rollout if an agent is offline" },
     retry: { type: "boolean", description: "Also versions that have failed on a device before" },
@@ -64,7 +65,10 @@ export const command = defineNixdeployCommand({
       retry,
       origin: readOrigin(context.env),
     });
-    const rollout = await coordinator.createRollout(request, signal);
+    const rollout = await coordinator.createRollout({
+      ...{ request, signal },
+      idempotencyKey: chooseKey(context, args.idempotencyKey),
+    });
     await followStartedRollout(context, {
       ...{ coordinator, rollout, async: args.async, timeoutMs: args.timeoutMs },
       extraPatienceMs: request.policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,

@@ -1,5 +1,5 @@
 /** What `activate` and `retry` do with the rollout that they have started: say so, follow it, end with the truth. */
-import type { RolloutDto } from "../api.ts";
+import type { RolloutDto, StartedRolloutDto } from "../api.ts";
 import type { CoordinatorClient } from "../client/coordinator.ts";
 import { type FollowResult, followDeployments } from "../client/follow.ts";
 import { hintToFollow, toFollowFailure } from "../client/follow-failure.ts";
@@ -28,7 +28,7 @@ export const FOLLOW_ARGS = {
 
 export type FollowRolloutOptions = {
   readonly coordinator: Pick<CoordinatorClient, "followRollout">;
-  readonly rollout: RolloutDto;
+  readonly rollout: StartedRolloutDto;
   /** Only say that it is recorded. */
   readonly async: boolean;
   readonly timeoutMs: number;
@@ -38,7 +38,8 @@ export type FollowRolloutOptions = {
 /** @throws NixdeployError whose kind is the exit code, unless every deployment succeeded or waits for an offline agent */
 export async function followStartedRollout(context: CommandContext, options: FollowRolloutOptions): Promise<void> {
   const { rollout } = options;
-  context.log.info(`rollout ${rollout.id}: ${rollout.url}`);
+  const again = rollout.isRepeat ? "was started with this idempotency key already, nothing is started again: " : "";
+  context.log.info(`rollout ${rollout.id}: ${again}${rollout.url}`);
   for (const deployment of rollout.deployments) context.log.info(formatDeploymentLine(deployment));
   if (options.async) return await printAsync(context, rollout);
   const line = createProgressLine(context);

@@ -2,8 +2,9 @@
 import { readOrigin } from "../client/origin.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { defineNixdeployCommand } from "./args.ts";
-import { FOLLOW_ARGS, followStartedRollout } from "./follow-rollout.ts";
+import { followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
+import { chooseKey, START_ARGS } from "./start-args.ts";
 import { readTargets, TARGET_ARGS, TARGET_POSITIONALS } from "./target-args.ts";
 
 export const command = defineNixdeployCommand({
@@ -18,7 +19,7 @@ export const command = defineNixdeployCommand({
     { comment: "The latest on one device", command: "nixdeploy retry nuc" },
   ],
   args: {
-    ...FOLLOW_ARGS,
+    ...START_ARGS,
     ...TARGET_ARGS,
   },
   positionals: TARGET_POSITIONALS,
@@ -26,7 +27,11 @@ export const command = defineNixdeployCommand({
     await using coordinator = await openCoordinator(context, "activate");
     const origin = readOrigin(context.env);
     const request = { ...readTargets(args), ...(origin === undefined ? {} : { origin }) };
-    const rollout = await coordinator.retry(request, context.signal);
+    const rollout = await coordinator.retry({
+      request,
+      idempotencyKey: chooseKey(context, args.idempotencyKey),
+      signal: context.signal,
+    });
     await followStartedRollout(context, {
       ...{ coordinator, rollout, async: args.async, timeoutMs: args.timeoutMs },
       extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,

@@ -73,6 +73,7 @@ export type JsonRequest<T> = Call<T> & {
   readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   /** Sent as JSON; undefined: no body. */
   readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
   /** May be sent again when the answer got lost. Default: for GET only. */
   readonly isIdempotent?: boolean;
 };
@@ -123,7 +124,7 @@ async function requestJson<T>(parts: Parts, request: JsonRequest<T>): Promise<Js
   const { clock, random, log = silentLogger } = parts.options;
   const outgoing = {
     ...request,
-    headers: body === undefined ? {} : { "content-type": "application/json" },
+    headers: { ...request.headers, ...(body === undefined ? {} : { "content-type": "application/json" }) },
     body: body === undefined ? null : JSON.stringify(body),
   };
   for (let attempt = 1; ; attempt += 1) {

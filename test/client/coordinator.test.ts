@@ -54,15 +54,34 @@ describe("calls", () => {
   test("fail with the coordinator's own words", async () => {
     await using fake = startFakeCoordinator();
     await using client = connect(fake);
-    const rollout = client.createRollout(
-      { agents: { nuc: "/nix/store/x", tv: "/nix/store/y" }, mode: "switch" },
-      signal,
-    );
+    const rollout = client.createRollout({
+      request: { agents: { nuc: "/nix/store/x", tv: "/nix/store/y" }, mode: "switch" },
+      ...{ idempotencyKey: "one", signal },
+    });
     const refused = await failureOf(rollout);
     expect(refused.kind).toBe("refused");
     expect(refused.details).toHaveLength(2);
     await using stranger = connect(fake, "wrong");
     expect((await failureOf(stranger.listTokens(signal))).kind).toBe("denied");
+  });
+});
+
+describe("a rollout whose answer gets lost", () => {
+  test("is asked for again with the same key, and started once", async () => {
+    await using fake = startFakeCoordinator();
+    await using client = connect(fake);
+    fake.addAgent("nuc");
+    let lost = 0;
+    fake.intercept = async (_request, next) => {
+      const answer = await next();
+      lost += 1;
+      return lost < 3 ? new Response("gone", { status: 502 }) : answer;
+    };
+    const request = { agents: { nuc: "/nix/store/00000000000000000000000000000000-a" }, mode: "switch" as const };
+    const rollout = await client.createRollout({ request, idempotencyKey: "run-7", signal });
+    expect(rollout).toMatchObject({ id: fake.rollouts[0]?.id, isRepeat: true });
+    expect(fake.rolloutRequests).toHaveLength(1);
+    expect(fake.requests.map(({ idempotencyKey }) => idempotencyKey)).toEqual(["run-7", "run-7", "run-7"]);
   });
 });
 
@@ -136,7 +155,7 @@ describe("following", () => {
   async function start(fake: FakeCoordinator, client: CoordinatorClient): Promise<Followed> {
     fake.addAgent("nuc");
     const request = { agents: { nuc: "/nix/store/00000000000000000000000000000000-a" }, mode: "switch" as const };
-    const rollout = await client.createRollout(request, signal);
+    const rollout = await client.createRollout({ request, idempotencyKey: "one", signal });
     const notes: FollowNote[] = [];
     const contacts: string[] = [];
     const options: FollowOptions = {

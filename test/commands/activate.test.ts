@@ -39,6 +39,21 @@ describe("a rollout", () => {
     expect(stderr.split("\n").slice(1, -1)).toEqual(lines);
   });
 
+  test("has a key of its own; one that is given starts it once", async () => {
+    await using fake = await startFleet("nuc");
+    const words = ["--async", `nuc=${SYSTEM}`];
+    for (let count = 0; count < 2; count += 1) expect((await activate(fake, words).result).exitCode).toBe(0);
+    const first = await activate(fake, [...words, "--idempotency-key", "release-7"]).result;
+    const second = await activate(fake, [...words, "--idempotency-key", "release-7"]).result;
+    expect(fake.rollouts).toHaveLength(3);
+    expect(second.stdout).toBe(first.stdout);
+    expect(second.stderr).toContain("nothing is started again");
+    const [a, b, c, d] = fake.requests.map(({ idempotencyKey }) => idempotencyKey);
+    expect([a === b, c, d]).toEqual([false, "release-7", "release-7"]);
+    expect(a).toMatch(/^once-/);
+    expect((await activate(fake, [...words, "--idempotency-key", "a b"]).result).exitCode).toBe(2);
+  });
+
   test("with --json the rollout is on stdout, with the states at the end", async () => {
     await using fake = await startFleet("nuc");
     const command = activate(fake, ["--json", `nuc=${SYSTEM}`]);

@@ -42,6 +42,7 @@ export type SeenRequest = {
   readonly path: string;
   readonly authorization: string | null;
   readonly lastEventId: string | null;
+  readonly idempotencyKey: string | null;
 };
 
 /** Answers instead of the coordinator, or lets it answer by `next`. */
@@ -101,6 +102,7 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
   const tokens: TokenDto[] = [];
   const rollouts: RolloutDto[] = [];
   const rolloutRequests: z.output<typeof createRolloutSchema>[] = [];
+  const startedBy = new Map<string, RolloutDto>();
   const logs = new Map<string, { n: number; at: string; stream: "out"; text: string }[]>();
   const events: { readonly about: readonly string[]; readonly event: FollowEvent }[] = [];
   const followers = new Map<Follower, string>();
@@ -229,10 +231,14 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
       return nar === undefined ? new Response("404", { status: 404 }) : new Response(nar.file.slice());
     }),
     route("POST", "/api/v1/rollouts", async (request) => {
+      const key = request.headers.get("idempotency-key");
+      const before = key === null ? undefined : startedBy.get(key);
+      if (before !== undefined) return Response.json({ ...before, isRepeat: true });
       const asked = createRolloutSchema.parse(await request.json());
       rolloutRequests.push(asked);
       const rollout = createRollout(asked);
       rollouts.push(rollout);
+      if (key !== null) startedBy.set(key, rollout);
       for (const data of rollout.deployments) emit([rollout.id, data.id], { event: "deployment", data });
       return Response.json(rollout, { status: 201 });
     }),
@@ -345,6 +351,7 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
       path: url.pathname + url.search,
       authorization: request.headers.get("authorization"),
       lastEventId: request.headers.get("last-event-id"),
+      idempotencyKey: request.headers.get("idempotency-key"),
     };
     requests.push(seen);
     const next = () => answer(request);

@@ -103,6 +103,15 @@ export const migrations: readonly Migration[] = [
         "description text",
         "origin text not null",
       ]),
+      strictTable("idempotency_keys", [
+        "owner text not null",
+        "key text not null",
+        "fingerprint text not null",
+        "rollout_id text not null references rollouts (id) on delete cascade",
+        "created_ms integer not null",
+        "primary key (owner, key)",
+      ]),
+      "create index idempotency_keys_by_age on idempotency_keys (created_ms)",
       strictTable("deployments", [
         "number integer not null primary key autoincrement",
         "id text not null unique",

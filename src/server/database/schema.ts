@@ -89,6 +89,15 @@ export type Schema = {
     /** CI facts, JSON. */
     origin: string;
   };
+  idempotency_keys: {
+    /** The id of the token that it came with; `control` for the control socket. */
+    owner: string;
+    key: string;
+    /** SHA-256 of what was asked for, hexadecimal. */
+    fingerprint: string;
+    rollout_id: RolloutId;
+    created_ms: number;
+  };
   deployments: {
     /** Counts up in the order of creation; clocks may stand still or go back. */
     number: Generated<number>;

@@ -18,6 +18,7 @@ import type { StorePath } from "../../nix/store-path.ts";
 import { findAgent } from "../database/agents.ts";
 import { type DeploymentRow, findRollout, listDeployments, type RolloutRow } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import type { Once } from "./once.ts";
 import { waitMsOf } from "./requeue.ts";
 import { describeAbsentPaths, type RolloutDeps } from "./rollouts.ts";
 import { askedOf, startRollout } from "./start-rollout.ts";
@@ -31,6 +32,7 @@ export type RetryRequest = {
   readonly tokenId: TokenId | null;
   /** CI facts, JSON; null takes those of the rollout that is tried again. */
   readonly origin: string | null;
+  readonly once: Once | null;
   readonly nowMs: number;
 };
 
@@ -64,6 +66,7 @@ export async function startRetry(deps: RolloutDeps, request: RetryRequest): Prom
   }
   const before = await findRollout(deps.database, first.rollout_id);
   return await startRollout(deps, {
+    once: request.once,
     workspace_id: first.workspace_id,
     token_id: request.tokenId,
     description: `tried again: ${request.words.join(", ")}`.slice(0, 1_000),

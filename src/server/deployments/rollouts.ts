@@ -18,6 +18,7 @@ import { findMissingPaths, loadClosure } from "../database/paths.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { loadWorkspaceCache, type WorkspaceRow } from "../database/workspaces.ts";
 import type { Dispatcher } from "./dispatcher.ts";
+import type { Once } from "./once.ts";
 import { FIRST_ATTEMPT, startRollout } from "./start-rollout.ts";
 
 export type RolloutDeps = {
@@ -42,7 +43,12 @@ type CheckedRequest = { readonly assignments: readonly Assignment[]; readonly fa
 /** @throws NixdeployError `refused` with every fault in its details; nothing has been started then */
 export async function createRollout(
   deps: RolloutDeps,
-  asked: { readonly request: RolloutRequest; readonly workspace: WorkspaceRow; readonly tokenId: TokenId | null },
+  asked: {
+    readonly request: RolloutRequest;
+    readonly workspace: WorkspaceRow;
+    readonly tokenId: TokenId | null;
+    readonly once: Once | null;
+  },
 ): Promise<RolloutRow> {
   const { request, workspace } = asked;
   const { assignments, faults } = await checkRequest(deps, request, workspace);
@@ -54,6 +60,7 @@ export async function createRollout(
   }
   const sizes = await closureSizes(deps.database, assignments, workspace);
   return await startRollout(deps, {
+    once: asked.once,
     workspace_id: workspace.id,
     token_id: asked.tokenId,
     description: request.description ?? null,

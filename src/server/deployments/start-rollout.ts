@@ -16,6 +16,7 @@ import {
 import { insertEvent, type NewEvent } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { Dispatcher } from "./dispatcher.ts";
+import { claimKey, type Once } from "./once.ts";
 import { applyEvent, deploymentEvent, rolloutTopic } from "./transition.ts";
 
 /** What is asked of an agent; whoever tries a deployment again asks for the same. */
@@ -97,13 +98,15 @@ export async function startRollout(
     readonly clock: Clock;
     readonly random: Random;
   },
-  wanted: NewRollout,
+  { once, ...wanted }: NewRollout & { readonly once: Once | null },
 ): Promise<RolloutRow> {
   const { random } = deps;
   const nowMs = deps.clock.nowMs();
-  const { rollout, touched } = await deps.database
-    .transaction()
-    .execute(async (transaction) => await writeRollout(transaction, { wanted, nowMs, random }));
+  const { rollout, touched } = await deps.database.transaction().execute(async (transaction) => {
+    const written = await writeRollout(transaction, { wanted, nowMs, random });
+    await claimKey(transaction, { once, rolloutId: written.rollout.id });
+    return written;
+  });
   for (const rolloutId of touched) deps.bus.publish(rolloutTopic(rolloutId));
   for (const deployment of wanted.deployments) await deps.dispatcher.dispatch(deployment.agent_id);
   return rollout;

@@ -1,8 +1,21 @@
 /** /api/v1/rollouts and /api/v1/deployments: start, try again, cancel, look at, follow, read the log. */
 
-import { cancellationSchema, createRolloutSchema, type DeploymentDto, retrySchema } from "../../api.ts";
+import {
+  cancellationSchema,
+  createRolloutSchema,
+  type DeploymentDto,
+  retrySchema,
+  type StartedRolloutDto,
+} from "../../api.ts";
 import { NixdeployError } from "../../errors.ts";
-import { type AgentId, parseAgentName, parseDeploymentId, parseRolloutId, type WorkspaceName } from "../../names.ts";
+import {
+  type AgentId,
+  parseAgentName,
+  parseDeploymentId,
+  parseRolloutId,
+  type TokenId,
+  type WorkspaceName,
+} from "../../names.ts";
 import { mayDo, type Right } from "../access/authorization.ts";
 import { deploymentToDto, rolloutToDto } from "../convert.ts";
 import { findAgentByName } from "../database/agents.ts";
@@ -16,6 +29,7 @@ import {
 import { loadLogLines } from "../database/logs.ts";
 import { cancelDeployments } from "../deployments/cancellations.ts";
 import { followRollout } from "../deployments/follow.ts";
+import { fingerprintOf, IDEMPOTENCY_KEY, type Once, type StartedRollout, startOnce } from "../deployments/once.ts";
 import { startRetry } from "../deployments/retries.ts";
 import { createRollout } from "../deployments/rollouts.ts";
 import { notFound } from "../problem.ts";
@@ -37,11 +51,11 @@ export function createDeploymentRoutes(services: Services) {
   routes.post("/rollouts", async (context) => {
     const request = await readBody(context, createRolloutSchema);
     const workspace = await findTargetWorkspace(services, context, { name: request.workspace, right: "activate" });
-    const principal = context.get("principal");
-    const tokenId = principal.kind === "token" ? principal.tokenId : null;
-    const rollout = await createRollout(services, { request, workspace, tokenId });
-    services.log.info("rollout started", { id: rollout.id, agents: Object.keys(request.agents).length });
-    return context.json(await rolloutToDto(services, rollout), 201);
+    const once = readOnce(services, context, { action: "rollout", request });
+    const started = await startOnce(services.database, once, () =>
+      createRollout(services, { request, workspace, tokenId: tokenIdOf(context), once }),
+    );
+    return await answerStarted(services, context, started);
   });
   routes.get("/rollouts/:id", async (context) => {
     return context.json(await rolloutToDto(services, await findTargetRollout(services, context, "watch")));
@@ -52,16 +66,20 @@ export function createDeploymentRoutes(services: Services) {
   });
   routes.post("/retries", async (context) => {
     const request = await readBody(context, retrySchema);
-    const principal = context.get("principal");
-    const rollout = await startRetry(services, {
+    const once = readOnce(services, context, { action: "retry", request });
+    const asked = {
       words: request.of,
       workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
-      tokenId: principal.kind === "token" ? principal.tokenId : null,
+      tokenId: tokenIdOf(context),
       origin: request.origin === undefined ? null : JSON.stringify(request.origin),
+      once,
       nowMs: services.clock.nowMs(),
-    });
-    services.log.info("rollout started", { id: rollout.id, retryOf: request.of.join(" ").slice(0, 200) });
-    return context.json(await rolloutToDto(services, rollout), 201);
+    };
+    return await answerStarted(
+      services,
+      context,
+      await startOnce(services.database, once, () => startRetry(services, asked)),
+    );
   });
   routes.post("/cancellations", async (context) => {
     const request = await readBody(context, cancellationSchema);
@@ -105,6 +123,37 @@ export function createDeploymentRoutes(services: Services) {
     return followRollout(services, { rolloutId: row.rollout_id, only: row.id, request: context.req.raw });
   });
   return routes;
+}
+
+function tokenIdOf(context: RouteContext): TokenId | null {
+  const principal = context.get("principal");
+  return principal.kind === "token" ? principal.tokenId : null;
+}
+
+/** @throws NixdeployError `usage` for a key that is none. @returns null without one */
+function readOnce(
+  services: Services,
+  context: RouteContext,
+  { action, request }: { readonly action: string; readonly request: Readonly<Record<string, unknown>> },
+): Once | null {
+  const key = context.req.header("idempotency-key");
+  if (key === undefined) return null;
+  if (!IDEMPOTENCY_KEY.test(key)) {
+    throw new NixdeployError("usage", "cannot read the header Idempotency-Key: it must be 1 to 255 visible characters");
+  }
+  const owner = tokenIdOf(context) ?? "control";
+  return { owner, key, fingerprint: fingerprintOf(action, request), nowMs: services.clock.nowMs() };
+}
+
+/** 201 for a new rollout, 200 for one that the same request has started before. */
+async function answerStarted(services: Services, context: RouteContext, { rollout, isRepeat }: StartedRollout) {
+  const dto = await rolloutToDto(services, rollout);
+  services.log.info(isRepeat ? "rollout asked for again" : "rollout started", {
+    id: rollout.id,
+    agents: dto.deployments.length,
+  });
+  const started: StartedRolloutDto = { ...dto, isRepeat };
+  return context.json(started, isRepeat ? 200 : 201);
 }
 
 async function toDtos(services: Services, rows: readonly DeploymentRow[]): Promise<DeploymentDto[]> {

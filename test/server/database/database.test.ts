@@ -119,6 +119,7 @@ const COLUMNS: Columns = {
     not_before_ms: "integer?",
     lifts_quarantine: "integer",
   },
+  idempotency_keys: { owner: "text", key: "text", fingerprint: "text", rollout_id: "text", created_ms: "integer" },
   events: {
     id: "integer",
     at_ms: "integer",

@@ -29,6 +29,7 @@ const ROWS: Readonly<Record<string, SampleRow>> = {
     ...{ file_hash: "f", reference_names: "", deriver: null, signatures: "", content_address: null, created_ms: 1 },
   },
   rollouts: { id: "r", workspace_id: "w", created_ms: 1, token_id: "t", description: null, origin: "{}" },
+  idempotency_keys: { owner: "t", key: "k", fingerprint: "f", rollout_id: "r", created_ms: 1 },
   deployments: {
     ...{ id: "d", rollout_id: "r", workspace_id: "w", agent_id: "a", store_path: "/nix/store/h-x", mode: "switch" },
     ...{
