@@ -29,17 +29,22 @@ const deploymentId = parsedWith(parseDeploymentId);
 const rolloutId = parsedWith(parseRolloutId);
 const tokenId = parsedWith(parseTokenId);
 
+/** The `after` of the page that follows; null at the end. */
+const cursor = z.string().nullable().default(null);
+
 /** Every error answer. */
-export const problemSchema = z.object({
-  type: z.string().optional(),
-  /** The sentence for the person who asked. */
-  title: z.string(),
-  status: z.number().int(),
-  detail: z.string().optional(),
-  hint: z.string().optional(),
-  /** Several faults found at once, one sentence each. */
-  errors: z.array(z.string()).optional(),
-});
+export const problemSchema = z
+  .object({
+    type: z.string().optional(),
+    /** The sentence for the person who asked. */
+    title: z.string(),
+    status: z.number().int(),
+    detail: z.string().optional(),
+    hint: z.string().optional(),
+    /** Several faults found at once, one sentence each. */
+    errors: z.array(z.string()).optional(),
+  })
+  .meta({ id: "Problem" });
 export type Problem = z.output<typeof problemSchema>;
 
 // Tokens -----------------------------------------------------------------------------------------------------------
@@ -47,40 +52,46 @@ export type Problem = z.output<typeof problemSchema>;
 export const TOKEN_DESCRIPTION_LENGTH_MAX = 200;
 
 /** POST /api/v1/tokens */
-export const createTokenSchema = z.object({
-  kind: z.enum(TOKEN_KINDS),
-  workspace: workspaceName.optional(),
-  /** One line, since lists show it. */
-  description: z
-    .string()
-    .max(TOKEN_DESCRIPTION_LENGTH_MAX)
-    .regex(/^\P{Cc}*$/u, "it has a line break or another control character")
-    .optional(),
-  /** Milliseconds from now; never when absent. */
-  expiresInMs: z.number().int().positive().optional(),
-});
+export const createTokenSchema = z
+  .object({
+    kind: z.enum(TOKEN_KINDS),
+    workspace: workspaceName.optional(),
+    /** One line, since lists show it. */
+    description: z
+      .string()
+      .max(TOKEN_DESCRIPTION_LENGTH_MAX)
+      .regex(/^\P{Cc}*$/u, "it has a line break or another control character")
+      .optional(),
+    /** Milliseconds from now; never when absent. */
+    expiresInMs: z.number().int().positive().optional(),
+  })
+  .meta({ id: "CreateToken" });
 
-export const createdTokenSchema = z.object({
-  id: tokenId,
-  /** Shown this once. */
-  token: z.string(),
-  kind: z.enum(TOKEN_KINDS),
-  /** Null for an admin token that is good for every workspace. */
-  workspace: workspaceName.nullable(),
-  expiresAt: time.nullable(),
-});
+export const createdTokenSchema = z
+  .object({
+    id: tokenId,
+    /** Shown this once. */
+    token: z.string(),
+    kind: z.enum(TOKEN_KINDS),
+    /** Null for an admin token that is good for every workspace. */
+    workspace: workspaceName.nullable(),
+    expiresAt: time.nullable(),
+  })
+  .meta({ id: "CreatedToken" });
 export type CreatedToken = z.output<typeof createdTokenSchema>;
 
-export const tokenSchema = z.object({
-  id: tokenId,
-  kind: z.enum(TOKEN_KINDS),
-  workspace: workspaceName.nullable(),
-  description: z.string(),
-  createdAt: time,
-  expiresAt: time.nullable(),
-  lastUsedAt: time.nullable(),
-  revokedAt: time.nullable(),
-});
+export const tokenSchema = z
+  .object({
+    id: tokenId,
+    kind: z.enum(TOKEN_KINDS),
+    workspace: workspaceName.nullable(),
+    description: z.string(),
+    createdAt: time,
+    expiresAt: time.nullable(),
+    lastUsedAt: time.nullable(),
+    revokedAt: time.nullable(),
+  })
+  .meta({ id: "Token" });
 export type TokenDto = z.output<typeof tokenSchema>;
 
 /** GET /api/v1/tokens. Revoking is DELETE /api/v1/tokens/ID → 204. */
@@ -89,12 +100,14 @@ export const tokenListSchema = z.object({ tokens: z.array(tokenSchema) });
 // Caches -----------------------------------------------------------------------------------------------------------
 
 /** GET /api/v1/caches/NAME, and the answer of PATCH */
-export const cacheSchema = z.object({
-  name: cacheName,
-  url: z.string(),
-  publicKeys: z.array(z.string()),
-  public: z.boolean(),
-});
+export const cacheSchema = z
+  .object({
+    name: cacheName,
+    url: z.string(),
+    publicKeys: z.array(z.string()),
+    public: z.boolean(),
+  })
+  .meta({ id: "Cache" });
 export type CacheDto = z.output<typeof cacheSchema>;
 
 /** PATCH /api/v1/caches/NAME */
@@ -155,56 +168,58 @@ export const planAnswerSchema = z.object({
 
 // Agents -----------------------------------------------------------------------------------------------------------
 
-export const agentSchema = z.object({
-  name: agentName,
-  workspace: workspaceName,
-  /** `unknown`: silent, but for less than 90 s (counted from the coordinator's start too). */
-  contact: z.enum(["online", "offline", "unknown"]),
-  lastSeenAt: time.nullable(),
-  registeredAt: time,
-  agentVersion: z.string(),
-  nixVersion: z.string().nullable(),
-  system: z.string(),
-  hostName: z.string(),
-  profile: z.string(),
-  /** SHA-256 of the agent's public key, `SHA256:base64`, as the agent prints it too. */
-  keyFingerprint: z.string(),
-  profilePath: storePathSchema.nullable(),
-  generation: count.nullable(),
-  currentPath: storePathSchema.nullable(),
-  bootedPath: storePathSchema.nullable(),
-  storeFreeBytes: count.nullable(),
-  /** The system whose specialisation runs; null when none does. */
-  currentBasePath: storePathSchema.nullable().default(null),
-  /** What differs between the running and the booted system, such as "kernel"; null where it cannot be told. */
-  rebootNeeded: z.array(z.string()).nullable().default(null),
-  /** The first by name, and how many there are; null where no service manager tells. */
-  failedUnits: z.array(z.string()).nullable().default(null),
-  failedUnitCount: count.nullable().default(null),
-  /** The machine has something else than was deployed; see `server/agents/drift.ts`. Null: it has not, or nothing was. */
-  drift: z
-    .object({
-      /** What the profile should name. */
-      expected: storePathSchema,
-      profile: storePathSchema.nullable(),
-      /** The running system; null where the profile is none of a system. */
-      current: storePathSchema.nullable(),
-    })
-    .nullable()
-    .default(null),
-  /** The latest deployment. */
-  deployment: z
-    .object({
-      id: deploymentId,
-      state: z.enum(DEPLOYMENT_STATES),
-      storePath: storePathSchema,
-      startedOnDevice: z.boolean().default(false),
-      /** See the same of a deployment. */
-      attempt: z.number().int().positive().default(1),
-      notBefore: time.nullable().default(null),
-    })
-    .nullable(),
-});
+export const agentSchema = z
+  .object({
+    name: agentName,
+    workspace: workspaceName,
+    /** `unknown`: silent, but for less than 90 s (counted from the coordinator's start too). */
+    contact: z.enum(["online", "offline", "unknown"]),
+    lastSeenAt: time.nullable(),
+    registeredAt: time,
+    agentVersion: z.string(),
+    nixVersion: z.string().nullable(),
+    system: z.string(),
+    hostName: z.string(),
+    profile: z.string(),
+    /** SHA-256 of the agent's public key, `SHA256:base64`, as the agent prints it too. */
+    keyFingerprint: z.string(),
+    profilePath: storePathSchema.nullable(),
+    generation: count.nullable(),
+    currentPath: storePathSchema.nullable(),
+    bootedPath: storePathSchema.nullable(),
+    storeFreeBytes: count.nullable(),
+    /** The system whose specialisation runs; null when none does. */
+    currentBasePath: storePathSchema.nullable().default(null),
+    /** What differs between the running and the booted system, such as "kernel"; null where it cannot be told. */
+    rebootNeeded: z.array(z.string()).nullable().default(null),
+    /** The first by name, and how many there are; null where no service manager tells. */
+    failedUnits: z.array(z.string()).nullable().default(null),
+    failedUnitCount: count.nullable().default(null),
+    /** The machine has something else than was deployed; see `server/agents/drift.ts`. Null: it has not, or nothing was. */
+    drift: z
+      .object({
+        /** What the profile should name. */
+        expected: storePathSchema,
+        profile: storePathSchema.nullable(),
+        /** The running system; null where the profile is none of a system. */
+        current: storePathSchema.nullable(),
+      })
+      .nullable()
+      .default(null),
+    /** The latest deployment. */
+    deployment: z
+      .object({
+        id: deploymentId,
+        state: z.enum(DEPLOYMENT_STATES),
+        storePath: storePathSchema,
+        startedOnDevice: z.boolean().default(false),
+        /** See the same of a deployment. */
+        attempt: z.number().int().positive().default(1),
+        notBefore: time.nullable().default(null),
+      })
+      .nullable(),
+  })
+  .meta({ id: "Agent" });
 export type AgentDto = z.output<typeof agentSchema>;
 
 /** GET /api/v1/agents[?workspace=NAME] */
@@ -213,13 +228,15 @@ export const agentListSchema = z.object({ agents: z.array(agentSchema) });
 // Rollouts and deployments ------------------------------------------------------------------------------------------
 
 /** Facts that CI knows about itself; recorded with every deployment of a rollout. */
-export const originSchema = z.object({
-  repository: z.string().max(300).optional(),
-  commit: z.string().max(100).optional(),
-  ref: z.string().max(300).optional(),
-  runUrl: z.string().max(1_000).optional(),
-  actor: z.string().max(200).optional(),
-});
+export const originSchema = z
+  .object({
+    repository: z.string().max(300).optional(),
+    commit: z.string().max(100).optional(),
+    ref: z.string().max(300).optional(),
+    runUrl: z.string().max(1_000).optional(),
+    actor: z.string().max(200).optional(),
+  })
+  .meta({ id: "Origin" });
 
 export const ROLLOUT_DESCRIPTION_LENGTH_MAX = 1_000;
 
@@ -238,6 +255,7 @@ function textRecord(limits: {
       (value) => isObjectWithFew(value, entriesMax),
       `expected an object with at most ${entriesMax} entries`,
     )
+    .meta({ type: "object", additionalProperties: { type: "string" }, maxProperties: entriesMax })
     .pipe(z.record(z.string().max(keyLengthMax), z.string().max(valueLengthMax)));
 }
 
@@ -250,66 +268,71 @@ const agentHealthChecksSchema = z
     (value) => isObjectWithFew(value, AGENTS_PER_ROLLOUT_MAX),
     `expected an object with at most ${AGENTS_PER_ROLLOUT_MAX} entries`,
   )
+  .meta({ type: "object", maxProperties: AGENTS_PER_ROLLOUT_MAX })
   .pipe(z.record(z.string().max(200), specHealthCheckListSchema));
 
 /** POST /api/v1/rollouts */
-export const createRolloutSchema = z.object({
-  workspace: workspaceName.optional(),
-  agents: textRecord({ entriesMax: AGENTS_PER_ROLLOUT_MAX, keyLengthMax: 200, valueLengthMax: 400 }),
-  /** Nix system → store path of a script. */
-  rollbackScript: textRecord({ entriesMax: SYSTEMS_MAX, keyLengthMax: 64, valueLengthMax: 400 }).optional(),
-  /** For every agent, and besides for some. */
-  healthChecks: specHealthCheckListSchema.optional(),
-  agentHealthChecks: agentHealthChecksSchema.optional(),
-  mode: z.enum(MODES),
-  policy: activationPolicySchema.optional(),
-  description: z.string().max(ROLLOUT_DESCRIPTION_LENGTH_MAX).optional(),
-  origin: originSchema.optional(),
-  requireOnline: z.boolean().optional(),
-  /** Devices take versions that have failed there before. */
-  retry: z.boolean().optional(),
-});
+export const createRolloutSchema = z
+  .object({
+    workspace: workspaceName.optional(),
+    agents: textRecord({ entriesMax: AGENTS_PER_ROLLOUT_MAX, keyLengthMax: 200, valueLengthMax: 400 }),
+    /** Nix system → store path of a script. */
+    rollbackScript: textRecord({ entriesMax: SYSTEMS_MAX, keyLengthMax: 64, valueLengthMax: 400 }).optional(),
+    /** For every agent, and besides for some. */
+    healthChecks: specHealthCheckListSchema.optional(),
+    agentHealthChecks: agentHealthChecksSchema.optional(),
+    mode: z.enum(MODES),
+    policy: activationPolicySchema.optional(),
+    description: z.string().max(ROLLOUT_DESCRIPTION_LENGTH_MAX).optional(),
+    origin: originSchema.optional(),
+    requireOnline: z.boolean().optional(),
+    /** Devices take versions that have failed there before. */
+    retry: z.boolean().optional(),
+  })
+  .meta({ id: "CreateRollout" });
 export type CreateRollout = z.input<typeof createRolloutSchema>;
 
-export const deploymentSchema = z.object({
-  id: deploymentId,
-  rollout: rolloutId,
-  agent: agentName,
-  workspace: workspaceName,
-  storePath: storePathSchema,
-  previousPath: storePathSchema.nullable(),
-  mode: z.enum(MODES),
-  state: z.enum(DEPLOYMENT_STATES),
-  /** One sentence, once there is something to say. */
-  reason: z.string().nullable(),
-  /** The agent's contact at this moment; a queued deployment of an offline agent waits for its return. */
-  contact: z.enum(["online", "offline", "unknown"]),
-  createdAt: time,
-  startedAt: time.nullable(),
-  finishedAt: time.nullable(),
-  closureSizeBytes: count,
-  fetchedBytes: count.nullable(),
-  exitCode: z.number().int().nullable(),
-  phaseMs: z.partialRecord(z.enum(PHASES), count),
-  /** Whose fault it was that it was undone; null where that is not said. */
-  fault: z.enum(FAULTS).nullable().default(null),
-  /** Asked to stop, and has not answered. */
-  stopRequested: z.enum(["cancelled", "superseded"]).nullable().default(null),
-  /** Counts from 1 up where the coordinator tries again by itself; it is not offered before `notBefore`. */
-  attempt: z.number().int().positive().default(1),
-  notBefore: time.nullable().default(null),
-  /** The deployment that this one tries again, and the latest one that tries this one again. */
-  retryOf: deploymentId.nullable().default(null),
-  retriedBy: z
-    .object({ id: deploymentId, rollout: rolloutId, state: z.enum(DEPLOYMENT_STATES), notBefore: time.nullable() })
-    .nullable()
-    .default(null),
-  /** What a dry activation said it would do; null for everything else. */
-  unitChanges: unitChangesSchema.nullable().default(null),
-  /** By somebody at the machine (`nixdeploy local`), not through the coordinator. */
-  startedOnDevice: z.boolean().default(false),
-  url: z.string(),
-});
+export const deploymentSchema = z
+  .object({
+    id: deploymentId,
+    rollout: rolloutId,
+    agent: agentName,
+    workspace: workspaceName,
+    storePath: storePathSchema,
+    previousPath: storePathSchema.nullable(),
+    mode: z.enum(MODES),
+    state: z.enum(DEPLOYMENT_STATES),
+    /** One sentence, once there is something to say. */
+    reason: z.string().nullable(),
+    /** The agent's contact at this moment; a queued deployment of an offline agent waits for its return. */
+    contact: z.enum(["online", "offline", "unknown"]),
+    createdAt: time,
+    startedAt: time.nullable(),
+    finishedAt: time.nullable(),
+    closureSizeBytes: count,
+    fetchedBytes: count.nullable(),
+    exitCode: z.number().int().nullable(),
+    phaseMs: z.partialRecord(z.enum(PHASES), count),
+    /** Whose fault it was that it was undone; null where that is not said. */
+    fault: z.enum(FAULTS).nullable().default(null),
+    /** Asked to stop, and has not answered. */
+    stopRequested: z.enum(["cancelled", "superseded"]).nullable().default(null),
+    /** Counts from 1 up where the coordinator tries again by itself; it is not offered before `notBefore`. */
+    attempt: z.number().int().positive().default(1),
+    notBefore: time.nullable().default(null),
+    /** The deployment that this one tries again, and the latest one that tries this one again. */
+    retryOf: deploymentId.nullable().default(null),
+    retriedBy: z
+      .object({ id: deploymentId, rollout: rolloutId, state: z.enum(DEPLOYMENT_STATES), notBefore: time.nullable() })
+      .nullable()
+      .default(null),
+    /** What a dry activation said it would do; null for everything else. */
+    unitChanges: unitChangesSchema.nullable().default(null),
+    /** By somebody at the machine (`nixdeploy local`), not through the coordinator. */
+    startedOnDevice: z.boolean().default(false),
+    url: z.string(),
+  })
+  .meta({ id: "Deployment" });
 export type DeploymentDto = z.output<typeof deploymentSchema>;
 
 /** Ids and names in one call. */
@@ -325,37 +348,46 @@ const targets = {
 export const retrySchema = z.object({ ...targets, origin: originSchema.optional() });
 export type RetryRequest = z.input<typeof retrySchema>;
 
-/** POST /api/v1/cancellations. The answer is that of GET /api/v1/deployments: those that were cancelled, as they are now. */
+/** POST /api/v1/cancellations. The answer has those that were cancelled, as they are now. */
 export const cancellationSchema = z.object(targets);
 export type CancellationRequest = z.input<typeof cancellationSchema>;
 
 /** GET /api/v1/rollouts/ID */
-export const rolloutSchema = z.object({
-  id: rolloutId,
-  workspace: workspaceName,
-  createdAt: time,
-  description: z.string().nullable(),
-  url: z.string(),
-  deployments: z.array(deploymentSchema),
-});
+export const rolloutSchema = z
+  .object({
+    id: rolloutId,
+    workspace: workspaceName,
+    createdAt: time,
+    description: z.string().nullable(),
+    url: z.string(),
+    deployments: z.array(deploymentSchema),
+  })
+  .meta({ id: "Rollout" });
 export type RolloutDto = z.output<typeof rolloutSchema>;
 
 /**
  * Answer of POST /api/v1/rollouts and the like: 201, or 200 when the same request with the same `Idempotency-Key` has
  * started it within the last 24 hours. The key with another request is 422.
  */
-export const startedRolloutSchema = rolloutSchema.extend({ isRepeat: z.boolean().default(false) });
+export const startedRolloutSchema = rolloutSchema
+  .extend({ isRepeat: z.boolean().default(false) })
+  .meta({ id: "StartedRollout" });
 export type StartedRolloutDto = z.output<typeof startedRolloutSchema>;
 
-/** GET /api/v1/deployments[?workspace=NAME&agent=NAME&limit=N], newest first */
-export const deploymentListSchema = z.object({ deployments: z.array(deploymentSchema) });
+/** Answer of POST /api/v1/cancellations */
+export const cancelledSchema = z.object({ deployments: z.array(deploymentSchema) });
 
-export const logLineSchema = z.object({
-  n: z.number().int().positive(),
-  at: time,
-  stream: z.enum(["agent", "out", "err"]),
-  text: z.string(),
-});
+/** GET /api/v1/deployments[?workspace=NAME&agent=NAME&limit=N&after=CURSOR], newest first */
+export const deploymentListSchema = z.object({ deployments: z.array(deploymentSchema), next: cursor });
+
+export const logLineSchema = z
+  .object({
+    n: z.number().int().positive(),
+    at: time,
+    stream: z.enum(["agent", "out", "err"]),
+    text: z.string(),
+  })
+  .meta({ id: "LogLine" });
 export type LogLine = z.output<typeof logLineSchema>;
 
 /** GET /api/v1/deployments/ID/log[?after=N&limit=N]; `next` is the `after` of the following page, null at the end. */
@@ -387,13 +419,15 @@ export const followEventSchema = z.discriminatedUnion("event", [
 export type FollowEvent = z.output<typeof followEventSchema>;
 
 /** GET /api/v1/status */
-export const statusSchema = z.object({
-  version: z.string(),
-  url: z.string(),
-  startedAt: time,
-  workspaces: z.array(workspaceName),
-  agents: z.object({ online: count, offline: count, unknown: count }),
-  deploymentsRunning: count,
-  deploymentsQueued: count,
-});
+export const statusSchema = z
+  .object({
+    version: z.string(),
+    url: z.string(),
+    startedAt: time,
+    workspaces: z.array(workspaceName),
+    agents: z.object({ online: count, offline: count, unknown: count }),
+    deploymentsRunning: count,
+    deploymentsQueued: count,
+  })
+  .meta({ id: "Status" });
 export type StatusDto = z.output<typeof statusSchema>;

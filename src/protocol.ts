@@ -68,6 +68,7 @@ export function parsedWith<Value>(parse: (text: string) => Value) {
 export function parsedListWith<Value>(parse: (text: string) => Value, lengthMax: number) {
   return z
     .custom<string[]>((value) => isShortTextList(value, lengthMax), `expected at most ${lengthMax} texts`)
+    .meta({ type: "array", items: { type: "string" }, maxItems: lengthMax })
     .transform((texts, context): Value[] => {
       const values: Value[] = [];
       for (const [index, text] of texts.entries()) {

@@ -6,6 +6,7 @@ import { z } from "zod";
 import {
   type CancellationRequest,
   type CreateRollout,
+  cancelledSchema,
   type DeploymentDto,
   deploymentListSchema,
   deploymentSchema,
@@ -79,7 +80,7 @@ export function createCoordinatorClient(http: HttpTransport): CoordinatorClient 
     retry: (start) => startRollout(call, "/retries", start),
     async cancel(body, signal) {
       const how = { isIdempotent: true, signal };
-      return (await call({ method: "POST", path: "/cancellations", body, schema: deploymentListSchema, ...how }))
+      return (await call({ method: "POST", path: "/cancellations", body, schema: cancelledSchema, ...how }))
         .deployments;
     },
     loadRollout: (id, signal) => call({ method: "GET", path: `/rollouts/${id}`, schema: rolloutSchema, signal }),

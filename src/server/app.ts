@@ -1,18 +1,31 @@
 /** The REST API as one Hono app. Opens no port: requests come from the listener, the control socket or a test. */
 import { NixdeployError } from "../errors.ts";
 import type { Principal } from "./access/authentication.ts";
+import { createOpenApi } from "./openapi.ts";
 import { formatProblem, problemResponse, unauthorized } from "./problem.ts";
 import { createAgentRoutes } from "./routes/agents.ts";
 import { createCacheRoutes } from "./routes/caches.ts";
 import { createRouter } from "./routes/context.ts";
 import { createDeploymentRoutes } from "./routes/deployments.ts";
+import { mountRoutes, type Route } from "./routes/route.ts";
 import { createTokenRoutes } from "./routes/tokens.ts";
 import type { Services } from "./services.ts";
 
 const CONTROL: Principal = { kind: "control" };
 
+/** Everything below `/api/v1`. */
+export function createApiRoutes(services: Services): readonly Route[] {
+  return [
+    ...createTokenRoutes(services),
+    ...createCacheRoutes(services),
+    ...createAgentRoutes(services),
+    ...createDeploymentRoutes(services),
+  ];
+}
+
 export function createApp(services: Services) {
   const app = createRouter();
+  const routes = createApiRoutes(services);
   app.onError((error, context) => {
     // Nobody reads this answer. What was thrown is how the body broke off, and no fault of ours.
     if (context.req.raw.signal.aborted) return formatProblem({ title: "The client hung up", status: 400 });
@@ -22,6 +35,9 @@ export function createApp(services: Services) {
     formatProblem({ title: `There is nothing at ${new URL(context.req.url).pathname}`, status: 404 }),
   );
   app.get("/healthz", (context) => context.text("ok\n"));
+  app.get("/openapi.json", (context) =>
+    context.json(createOpenApi(routes, { version: services.version, url: services.publicUrl() })),
+  );
   app.get("/", (context) =>
     context.text(
       `nixdeploy ${services.version} coordinator\n\nAgents, pushes and deployments are served here: see \`nixdeploy --help\`.\n`,
@@ -42,10 +58,7 @@ export function createApp(services: Services) {
     context.set("principal", principal);
     return await next();
   });
-  api.route("/", createTokenRoutes(services));
-  api.route("/", createCacheRoutes(services));
-  api.route("/", createAgentRoutes(services));
-  api.route("/", createDeploymentRoutes(services));
+  api.route("/", mountRoutes(routes));
   api.all("*", (context) => {
     throw new NixdeployError("not-found", `cannot find ${new URL(context.req.url).pathname}: there is no such route`);
   });

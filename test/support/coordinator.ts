@@ -16,6 +16,7 @@ import { openDatabase } from "../../src/server/database/dialect.ts";
 import { insertNar } from "../../src/server/database/paths.ts";
 import { findCache } from "../../src/server/database/workspaces.ts";
 import type { TokenKind } from "../../src/token.ts";
+import { createAnswerCheck } from "./api-conformance.ts";
 import { createManualClock, type ManualClock } from "./manual-clock.ts";
 import { type AgentIdentity, createAgentIdentity, openScriptedAgent, type ScriptedAgent } from "./scripted-agent.ts";
 import { createTemporaryDirectory } from "./temporary-directory.ts";
@@ -91,8 +92,13 @@ export async function createTestCoordinator(options: TestCoordinatorOptions = {}
       adminToken = token;
     });
   let current = await start();
-  const request = async (path: string, how: RequestOptions = {}) =>
-    await current.fetch(toRequest(path, { token: adminToken, ...how }), { control: false });
+  const checkAnswer = createAnswerCheck(current.services);
+  const request = async (path: string, how: RequestOptions = {}) => {
+    const sent = toRequest(path, { token: adminToken, ...how });
+    const answer = await current.fetch(sent, { control: false });
+    await checkAnswer(sent, answer);
+    return answer;
+  };
   return {
     clock,
     logged,

@@ -125,14 +125,17 @@ export async function listNotBegun(database: CoordinatorDatabase): Promise<reado
   return await database.selectFrom("deployments").selectAll().where("state", "in", waiting).orderBy("number").execute();
 }
 
-/** Newest first, of some agents or of all agents of some workspaces. */
+/** Newest first, of some agents or of all agents of some workspaces. `beforeNumber`: older than that one. */
 export async function listDeployments(
   database: CoordinatorDatabase,
   query: ({ readonly agentIds: readonly AgentId[] } | { readonly workspaceIds: readonly string[] }) & {
+    readonly beforeNumber?: number | null;
     readonly limit: number;
   },
 ): Promise<readonly DeploymentRow[]> {
-  const all = database.selectFrom("deployments").selectAll();
+  const everything = database.selectFrom("deployments").selectAll();
+  const before = query.beforeNumber ?? null;
+  const all = before === null ? everything : everything.where("number", "<", before);
   const rows =
     "agentIds" in query
       ? all.where("agent_id", "in", query.agentIds)

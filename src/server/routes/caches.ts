@@ -1,11 +1,17 @@
 /** /api/v1/caches: settings of a cache, and what push and agents need beyond what vanilla Nix asks (see api.ts). */
 
+import { z } from "zod";
 import {
+  cacheSchema,
+  missingAnswerSchema,
   missingRequestSchema,
+  planAnswerSchema,
   planRequestSchema,
+  publishAnswerSchema,
   publishRequestSchema,
   UPLOAD_PART_BYTES_MAX,
   updateCacheSchema,
+  uploadAnswerSchema,
 } from "../../api.ts";
 import { NixdeployError } from "../../errors.ts";
 import { parseCacheName } from "../../names.ts";
@@ -19,67 +25,120 @@ import { findMissingPaths, insertNar } from "../database/paths.ts";
 import { type CacheRow, findCache, setCachePublic } from "../database/workspaces.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
-import { createRouter, hintForRight, type RouteContext, readBody, readCount } from "./context.ts";
+import { hintForRight, type RouteContext } from "./context.ts";
+import { BYTES, countParam, defineRoute, type Route } from "./route.ts";
 
 const NAR_SIZE_BYTES_MAX = Number.MAX_SAFE_INTEGER;
 
-export function createCacheRoutes(services: Services) {
-  const routes = createRouter();
-  routes.get("/caches/:cache", async (context) => {
-    return context.json(cacheToDto(await findTargetCache(services, context, "read-cache"), services));
-  });
-  routes.patch("/caches/:cache", async (context) => {
-    const cache = await findTargetCache(services, context, "administrate");
-    const change = await readBody(context, updateCacheSchema);
-    await setCachePublic(services.database, { cacheId: cache.id, isPublic: change.public });
-    services.log.info("cache changed", { cache: cache.name, public: change.public });
-    return context.json(cacheToDto({ ...cache, is_public: change.public ? 1 : 0 }, services));
-  });
-  routes.post("/caches/:cache/missing", async (context) => {
-    const cache = await findTargetCache(services, context, "read-cache");
-    const { hashParts } = await readBody(context, missingRequestSchema);
-    return context.json({ missing: await findMissingPaths(services.database, { cacheId: cache.id, hashParts }) });
-  });
-  routes.post("/caches/:cache/plan", async (context) => {
-    const cache = await findTargetCache(services, context, "read-cache");
-    const { storePath } = await readBody(context, planRequestSchema);
-    const closure = await services.narInfos.closure({ cacheId: cache.id, hashPart: storePathHash(storePath) });
-    if (!closure.some((info) => info.storePath === storePath)) throw notFound(`${storePath} in cache ${cache.name}`);
-    return context.json({ narInfos: closure.map(formatNarInfo) });
-  });
-  routes.post("/caches/:cache/paths", async (context) => {
-    const cache = await findTargetCache(services, context, "push");
-    const { paths } = await readBody(context, publishRequestSchema);
-    const published = await publishPaths(services, { cache, paths });
-    services.log.info("paths published", { cache: cache.name, published });
-    return context.json({ published }, 201);
-  });
-  routes.put("/caches/:cache/nars/:narHash", async (context) => {
-    const cache = await findTargetCache(services, context, "push");
-    return await takeUploadPart(services, context, cache);
-  });
-  return routes;
+export function createCacheRoutes(services: Services): readonly Route[] {
+  return [...createSettingsRoutes(services), ...createReaderRoutes(services), ...createPushRoutes(services)];
 }
 
-async function takeUploadPart(services: Services, context: RouteContext, cache: CacheRow): Promise<Response> {
-  const upload = context.req.query("upload") ?? "";
-  if (!/^[0-9a-z]{16}$/.test(upload))
-    throw new NixdeployError("usage", "cannot take the part: `upload` is no upload id");
+function createSettingsRoutes(services: Services): readonly Route[] {
+  const show = defineRoute({
+    ...{ method: "GET", path: "/caches/:cache", right: "read-cache" },
+    summary: "Say where a cache is, and which keys it signs with",
+    answers: { 200: cacheSchema },
+    async handle(context) {
+      return context.json(cacheToDto(await findTargetCache(services, context, "read-cache"), services));
+    },
+  });
+  const change = defineRoute({
+    ...{ method: "PATCH", path: "/caches/:cache", right: "administrate" },
+    summary: "Change the settings of a cache",
+    body: updateCacheSchema,
+    answers: { 200: cacheSchema },
+    async handle(context, { readBody }) {
+      const cache = await findTargetCache(services, context, "administrate");
+      const wanted = await readBody();
+      await setCachePublic(services.database, { cacheId: cache.id, isPublic: wanted.public });
+      services.log.info("cache changed", { cache: cache.name, public: wanted.public });
+      return context.json(cacheToDto({ ...cache, is_public: wanted.public ? 1 : 0 }, services));
+    },
+  });
+  return [show, change];
+}
+
+function createReaderRoutes(services: Services): readonly Route[] {
+  const missing = defineRoute({
+    ...{ method: "POST", path: "/caches/:cache/missing", right: "read-cache" },
+    summary: "Say which of these paths have no narinfo here",
+    body: missingRequestSchema,
+    answers: { 200: missingAnswerSchema },
+    async handle(context, { readBody }) {
+      const cache = await findTargetCache(services, context, "read-cache");
+      const { hashParts } = await readBody();
+      return context.json({ missing: await findMissingPaths(services.database, { cacheId: cache.id, hashParts }) });
+    },
+  });
+  const plan = defineRoute({
+    ...{ method: "POST", path: "/caches/:cache/plan", right: "read-cache" },
+    summary: "Give the narinfos of a whole closure at once, references first",
+    body: planRequestSchema,
+    answers: { 200: planAnswerSchema },
+    async handle(context, { readBody }) {
+      const cache = await findTargetCache(services, context, "read-cache");
+      const { storePath } = await readBody();
+      const closure = await services.narInfos.closure({ cacheId: cache.id, hashPart: storePathHash(storePath) });
+      if (!closure.some((info) => info.storePath === storePath)) throw notFound(`${storePath} in cache ${cache.name}`);
+      return context.json({ narInfos: closure.map(formatNarInfo) });
+    },
+  });
+  return [missing, plan];
+}
+
+function createPushRoutes(services: Services): readonly Route[] {
+  const publish = defineRoute({
+    ...{ method: "POST", path: "/caches/:cache/paths", right: "push" },
+    summary: "Publish narinfos of uploaded NARs; each reference is here already or in the same call",
+    body: publishRequestSchema,
+    answers: { 201: publishAnswerSchema },
+    async handle(context, { readBody }) {
+      const cache = await findTargetCache(services, context, "push");
+      const { paths } = await readBody();
+      const published = await publishPaths(services, { cache, paths });
+      services.log.info("paths published", { cache: cache.name, published });
+      return context.json({ published }, 201);
+    },
+  });
+  const upload = defineRoute({
+    ...{ method: "PUT", path: "/caches/:cache/nars/:narHash", right: "push" },
+    summary: "Upload the next part of a zstd-compressed NAR; the part with `fileHash` is the last",
+    query: z.object({
+      upload: z.string("it is missing").regex(/^[0-9a-z]{16}$/, "it is no upload id"),
+      offset: countParam({ fallback: 0, max: NAR_SIZE_BYTES_MAX }),
+      narSize: countParam({ fallback: 0, max: NAR_SIZE_BYTES_MAX }),
+      fileHash: z.string().optional(),
+    }),
+    body: BYTES,
+    answers: { 200: uploadAnswerSchema, 409: uploadAnswerSchema },
+    async handle(context, { query }) {
+      const cache = await findTargetCache(services, context, "push");
+      return await takeUploadPart(services, context, { ...query, cache });
+    },
+  });
+  return [publish, upload];
+}
+
+type Part = {
+  readonly cache: CacheRow;
+  readonly upload: string;
+  readonly offset: number;
+  readonly narSize: number;
+  readonly fileHash?: string | undefined;
+};
+
+async function takeUploadPart(services: Services, context: RouteContext, part: Part): Promise<Response> {
+  const { cache, upload, offset, narSize: narSizeBytes } = part;
   const narHash = readHash(() => parseNarHash(`sha256:${context.req.param("narHash") ?? ""}`), "NarHash");
-  const fileHashText = context.req.query("fileHash");
   const fileHash =
-    fileHashText === undefined ? null : readHash(() => parseFileHash(`sha256:${fileHashText}`), "fileHash");
-  const narSizeBytes = readCount(context, { name: "narSize", fallback: 0, max: NAR_SIZE_BYTES_MAX });
+    part.fileHash === undefined ? null : readHash(() => parseFileHash(`sha256:${part.fileHash}`), "fileHash");
   if (narSizeBytes === 0) throw new NixdeployError("usage", "cannot take the part: `narSize` is missing");
   if (Number(context.req.header("content-length") ?? 0) > UPLOAD_PART_BYTES_MAX) {
     throw new NixdeployError("usage", `cannot take the part: it is larger than ${UPLOAD_PART_BYTES_MAX} bytes`);
   }
   const answer = await services.uploads.put({
-    key: `${cache.id}/${upload}`,
-    offset: readCount(context, { name: "offset", fallback: 0, max: NAR_SIZE_BYTES_MAX }),
-    narHash,
-    narSizeBytes,
-    fileHash,
+    ...{ key: `${cache.id}/${upload}`, offset, narHash, narSizeBytes, fileHash },
     body: limited(context.req.raw.body ?? new Blob([]).stream()),
   });
   switch (answer.kind) {

@@ -1,6 +1,6 @@
 /** What every route of the REST API needs: who is asking, for which workspace, with what body. */
 import { type Context, Hono } from "hono";
-import { z } from "zod";
+import type { z } from "zod";
 import { NixdeployError } from "../../errors.ts";
 import { parseWorkspaceName, type WorkspaceName } from "../../names.ts";
 import type { Principal } from "../access/authentication.ts";
@@ -111,21 +111,4 @@ export async function visibleWorkspaces(
   return new Map(
     visible.filter(({ name }) => wanted === undefined || wanted === name).map(({ id, name }) => [id, name]),
   );
-}
-
-/** A whole number of the query string. @throws NixdeployError `usage` */
-export function readCount(
-  context: RouteContext,
-  wanted: { readonly name: string; readonly fallback: number; readonly max: number },
-): number {
-  const text = context.req.query(wanted.name);
-  if (text === undefined) return wanted.fallback;
-  const parsed = z.coerce
-    .number()
-    .int()
-    .nonnegative()
-    .max(wanted.max)
-    .safeParse(text === "" ? Number.NaN : text);
-  if (parsed.success) return parsed.data;
-  throw new NixdeployError("usage", `cannot read ${wanted.name}: it must be a whole number up to ${wanted.max}`);
 }

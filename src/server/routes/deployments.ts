@@ -1,11 +1,18 @@
 /** /api/v1/rollouts and /api/v1/deployments: start, try again, cancel, look at, follow, read the log. */
 
+import { z } from "zod";
 import {
   cancellationSchema,
+  cancelledSchema,
   createRolloutSchema,
   type DeploymentDto,
+  deploymentListSchema,
+  deploymentSchema,
+  logPageSchema,
   retrySchema,
+  rolloutSchema,
   type StartedRolloutDto,
+  startedRolloutSchema,
 } from "../../api.ts";
 import { NixdeployError } from "../../errors.ts";
 import {
@@ -34,95 +41,151 @@ import { startRetry } from "../deployments/retries.ts";
 import { createRollout } from "../deployments/rollouts.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
-import {
-  createRouter,
-  findTargetWorkspace,
-  type RouteContext,
-  readBody,
-  readCount,
-  visibleWorkspaces,
-} from "./context.ts";
+import { findTargetWorkspace, type RouteContext, visibleWorkspaces } from "./context.ts";
+import { pageParams, parseCursor, toPage } from "./pages.ts";
+import { countParam, defineRoute, EVENT_STREAM, type Route } from "./route.ts";
 
 const LIST_LIMIT_MAX = 1_000;
 const LOG_LIMIT_MAX = 10_000;
+/** Characters of a list of ids in a line of the coordinator's own log. */
+const LOGGED_MAX = 200;
 
-export function createDeploymentRoutes(services: Services) {
-  const routes = createRouter();
-  routes.post("/rollouts", async (context) => {
-    const request = await readBody(context, createRolloutSchema);
-    const workspace = await findTargetWorkspace(services, context, { name: request.workspace, right: "activate" });
-    const once = readOnce(services, context, { action: "rollout", request });
-    const started = await startOnce(services.database, once, () =>
-      createRollout(services, { request, workspace, tokenId: tokenIdOf(context), once }),
-    );
-    return await answerStarted(services, context, started);
+export function createDeploymentRoutes(services: Services): readonly Route[] {
+  return [...createRolloutRoutes(services), ...createRepairRoutes(services), ...createReadingRoutes(services)];
+}
+
+function createRolloutRoutes(services: Services): readonly Route[] {
+  const start = defineRoute({
+    ...{ method: "POST", path: "/rollouts", right: "activate" },
+    summary: "Start deployments, all of them or none",
+    body: createRolloutSchema,
+    answers: { 200: startedRolloutSchema, 201: startedRolloutSchema },
+    async handle(context, { readBody }) {
+      const request = await readBody();
+      const workspace = await findTargetWorkspace(services, context, { name: request.workspace, right: "activate" });
+      const once = readOnce(services, context, { action: "rollout", request });
+      const started = await startOnce(services.database, once, () =>
+        createRollout(services, { request, workspace, tokenId: tokenIdOf(context), once }),
+      );
+      return await answerStarted(services, context, started);
+    },
   });
-  routes.get("/rollouts/:id", async (context) => {
-    return context.json(await rolloutToDto(services, await findTargetRollout(services, context, "watch")));
+  const show = defineRoute({
+    ...{ method: "GET", path: "/rollouts/:id", right: "watch" },
+    summary: "Show a rollout and its deployments as they are now",
+    answers: { 200: rolloutSchema },
+    async handle(context) {
+      return context.json(await rolloutToDto(services, await findTargetRollout(services, context, "watch")));
+    },
   });
-  routes.get("/rollouts/:id/follow", async (context) => {
-    const rollout = await findTargetRollout(services, context, "watch");
-    return followRollout(services, { rolloutId: rollout.id, only: null, request: context.req.raw });
+  const follow = defineRoute({
+    ...{ method: "GET", path: "/rollouts/:id/follow", right: "watch" },
+    summary: "Follow a rollout to its end, log lines included; resumable by Last-Event-ID",
+    answers: { 200: EVENT_STREAM },
+    async handle(context) {
+      const rollout = await findTargetRollout(services, context, "watch");
+      return followRollout(services, { rolloutId: rollout.id, only: null, request: context.req.raw });
+    },
   });
-  routes.post("/retries", async (context) => {
-    const request = await readBody(context, retrySchema);
-    const once = readOnce(services, context, { action: "retry", request });
-    const asked = {
-      words: request.of,
-      workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
-      tokenId: tokenIdOf(context),
-      origin: request.origin === undefined ? null : JSON.stringify(request.origin),
-      once,
-      nowMs: services.clock.nowMs(),
-    };
-    return await answerStarted(
-      services,
-      context,
-      await startOnce(services.database, once, () => startRetry(services, asked)),
-    );
+  return [start, show, follow];
+}
+
+function createRepairRoutes(services: Services): readonly Route[] {
+  const retry = defineRoute({
+    ...{ method: "POST", path: "/retries", right: "activate" },
+    summary: "Start a rollout of what did not succeed of these",
+    body: retrySchema,
+    answers: { 200: startedRolloutSchema, 201: startedRolloutSchema },
+    async handle(context, { readBody }) {
+      const request = await readBody();
+      const once = readOnce(services, context, { action: "retry", request });
+      const asked = {
+        words: request.of,
+        workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
+        tokenId: tokenIdOf(context),
+        origin: request.origin === undefined ? null : JSON.stringify(request.origin),
+        once,
+        nowMs: services.clock.nowMs(),
+      };
+      const started = await startOnce(services.database, once, () => startRetry(services, asked));
+      return await answerStarted(services, context, started);
+    },
   });
-  routes.post("/cancellations", async (context) => {
-    const request = await readBody(context, cancellationSchema);
-    const rows = await cancelDeployments(services, {
-      words: request.of,
-      workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
-    });
-    services.log.info("cancelled", {
-      deployments: rows
-        .map((row) => row.id)
-        .join(" ")
-        .slice(0, 200),
-    });
-    return context.json({ deployments: await toDtos(services, rows) });
+  const cancel = defineRoute({
+    ...{ method: "POST", path: "/cancellations", right: "activate" },
+    summary: "Cancel what waits of these, and ask what runs to stop",
+    body: cancellationSchema,
+    answers: { 200: cancelledSchema },
+    async handle(context, { readBody }) {
+      const request = await readBody();
+      const rows = await cancelDeployments(services, {
+        words: request.of,
+        workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
+      });
+      const ids = rows.map((row) => row.id).join(" ");
+      services.log.info("cancelled", { deployments: ids.slice(0, LOGGED_MAX) });
+      return context.json({ deployments: await toDtos(services, rows) });
+    },
   });
-  routes.get("/deployments", async (context) => {
-    const workspaces = await visibleWorkspaces(services, context, "watch");
-    const limit = readCount(context, { name: "limit", fallback: 50, max: LIST_LIMIT_MAX });
-    const agentName = context.req.query("agent");
-    const workspaceIds = [...workspaces.keys()];
-    const rows = await listDeployments(services.database, {
-      ...(agentName === undefined
-        ? { workspaceIds }
-        : { agentIds: await findAgentIds(services, { workspaceIds, agentName }) }),
-      limit,
-    });
-    return context.json({ deployments: await toDtos(services, rows) });
+  return [retry, cancel];
+}
+
+function createReadingRoutes(services: Services): readonly Route[] {
+  const list = defineRoute({
+    ...{ method: "GET", path: "/deployments", right: "watch" },
+    summary: "List deployments, newest first",
+    query: z.object({
+      workspace: z.string().optional(),
+      agent: z.string().optional(),
+      ...pageParams({ fallback: 50, max: LIST_LIMIT_MAX }),
+    }),
+    answers: { 200: deploymentListSchema },
+    async handle(context, { query }) {
+      const workspaceIds = [...(await visibleWorkspaces(services, context, "watch")).keys()];
+      const { agent: agentName, limit } = query;
+      const rows = await listDeployments(services.database, {
+        ...(agentName === undefined
+          ? { workspaceIds }
+          : { agentIds: await findAgentIds(services, { workspaceIds, agentName }) }),
+        beforeNumber: parseCursor(query.after, z.tuple([z.number().int()]))?.[0] ?? null,
+        limit: limit + 1,
+      });
+      const { page, next } = toPage(rows, { limit, cursorOf: ({ number }) => [number] });
+      return context.json({ deployments: await toDtos(services, page), next });
+    },
   });
-  routes.get("/deployments/:id", async (context) => {
-    return context.json(await deploymentToDto(services, await findTargetDeployment(services, context, "watch")));
+  const show = defineRoute({
+    ...{ method: "GET", path: "/deployments/:id", right: "watch" },
+    summary: "Show a deployment as it is now",
+    answers: { 200: deploymentSchema },
+    async handle(context) {
+      return context.json(await deploymentToDto(services, await findTargetDeployment(services, context, "watch")));
+    },
   });
-  routes.get("/deployments/:id/log", async (context) => {
-    const row = await findTargetDeployment(services, context, "watch");
-    const limit = readCount(context, { name: "limit", fallback: 1_000, max: LOG_LIMIT_MAX });
-    const afterN = readCount(context, { name: "after", fallback: 0, max: Number.MAX_SAFE_INTEGER });
-    const lines = await loadLogLines(services.database, { deploymentId: row.id, afterN, limit });
-    return context.json({ lines, next: lines.length < limit ? null : (lines.at(-1)?.n ?? null) });
+  const log = defineRoute({
+    ...{ method: "GET", path: "/deployments/:id/log", right: "watch" },
+    summary: "Read the log of a deployment in pages, from line `after` on",
+    query: z.object({
+      limit: countParam({ fallback: 1_000, max: LOG_LIMIT_MAX }),
+      after: countParam({ fallback: 0, max: Number.MAX_SAFE_INTEGER }),
+    }),
+    answers: { 200: logPageSchema },
+    async handle(context, { query: { limit, after } }) {
+      const row = await findTargetDeployment(services, context, "watch");
+      const lines = await loadLogLines(services.database, { deploymentId: row.id, afterN: after, limit });
+      return context.json({ lines, next: lines.length < limit ? null : (lines.at(-1)?.n ?? null) });
+    },
   });
-  routes.get("/deployments/:id/follow", async (context) => {
-    const row = await findTargetDeployment(services, context, "watch");
-    return followRollout(services, { rolloutId: row.rollout_id, only: row.id, request: context.req.raw });
+  const follow = defineRoute({
+    ...{ method: "GET", path: "/deployments/:id/follow", right: "watch" },
+    summary: "Follow a deployment to its end, log lines included; resumable by Last-Event-ID",
+    answers: { 200: EVENT_STREAM },
+    async handle(context) {
+      const row = await findTargetDeployment(services, context, "watch");
+      return followRollout(services, { rolloutId: row.rollout_id, only: row.id, request: context.req.raw });
+    },
   });
-  return routes;
+  return [list, show, log, follow];
 }
 
 function tokenIdOf(context: RouteContext): TokenId | null {

@@ -1,6 +1,7 @@
 /** /api/v1/tokens: make, list, revoke. For admins. */
 
-import { type CreatedToken, createTokenSchema } from "../../api.ts";
+import { z } from "zod";
+import { type CreatedToken, createdTokenSchema, createTokenSchema, tokenListSchema } from "../../api.ts";
 import { NixdeployError } from "../../errors.ts";
 import { drawId, parseTokenId } from "../../names.ts";
 import type { Clock, Random } from "../../runtime.ts";
@@ -11,58 +12,88 @@ import { tokenToDto } from "../convert.ts";
 import { findToken, insertToken, listTokens, revokeToken, type TokenRow } from "../database/tokens.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
-import { createRouter, findTargetWorkspace, readBody, visibleWorkspaces } from "./context.ts";
+import { findTargetWorkspace, visibleWorkspaces } from "./context.ts";
+import { defineRoute, NOTHING, type Route } from "./route.ts";
 
 const SECRET_BYTES = 32;
 /** 100 years: later moments have no four-digit year. */
 const LIFETIME_MS_MAX = 100 * 365 * 24 * 60 * 60 * 1000;
 
-export function createTokenRoutes(services: Services) {
-  const routes = createRouter();
-  routes.post("/tokens", async (context) => {
-    const request = await readBody(context, createTokenSchema);
-    const workspace = await findTargetWorkspace(services, context, { name: request.workspace, right: "administrate" });
-    if ((request.expiresInMs ?? 0) > LIFETIME_MS_MAX) {
-      throw new NixdeployError("usage", "cannot make the token: it would expire after more than 100 years", {
-        hint: "Leave the expiry out for a token that does not expire.",
+export function createTokenRoutes(services: Services): readonly Route[] {
+  return [createOne(services), listAll(services), revokeOne(services)];
+}
+
+function createOne(services: Services): Route {
+  return defineRoute({
+    ...{ method: "POST", path: "/tokens", right: "administrate" },
+    summary: "Make a token; its secret is in this answer only",
+    body: createTokenSchema,
+    answers: { 201: createdTokenSchema },
+    async handle(context, { readBody }) {
+      const request = await readBody();
+      const workspace = await findTargetWorkspace(services, context, {
+        name: request.workspace,
+        right: "administrate",
       });
-    }
-    const { row, token } = makeToken(services, {
-      kind: request.kind,
-      workspaceId: workspace.id,
-      description: request.description ?? "",
-      expiresInMs: request.expiresInMs ?? null,
-    });
-    await insertToken(services.database, row);
-    const created: CreatedToken = {
-      id: row.id,
-      token,
-      kind: row.kind,
-      workspace: workspace.name,
-      expiresAt: tokenToDto(row, new Map()).expiresAt,
-    };
-    return context.json(created, 201);
+      if ((request.expiresInMs ?? 0) > LIFETIME_MS_MAX) {
+        throw new NixdeployError("usage", "cannot make the token: it would expire after more than 100 years", {
+          hint: "Leave the expiry out for a token that does not expire.",
+        });
+      }
+      const { row, token } = makeToken(services, {
+        kind: request.kind,
+        workspaceId: workspace.id,
+        description: request.description ?? "",
+        expiresInMs: request.expiresInMs ?? null,
+      });
+      await insertToken(services.database, row);
+      const created: CreatedToken = {
+        id: row.id,
+        token,
+        kind: row.kind,
+        workspace: workspace.name,
+        expiresAt: tokenToDto(row, new Map()).expiresAt,
+      };
+      return context.json(created, 201);
+    },
   });
-  routes.get("/tokens", async (context) => {
-    const visible = await visibleWorkspaces(services, context, "administrate");
-    const rows = await listTokens(services.database, null);
-    const principal = context.get("principal");
-    const mine = rows.filter((row) =>
-      row.workspace_id === null ? mayDo(principal, "administrate", "") : visible.has(row.workspace_id),
-    );
-    return context.json({ tokens: mine.map((row) => tokenToDto(row, visible)) });
+}
+
+function listAll(services: Services): Route {
+  return defineRoute({
+    ...{ method: "GET", path: "/tokens", right: "administrate" },
+    summary: "List the tokens, newest first",
+    query: z.object({ workspace: z.string().optional() }),
+    answers: { 200: tokenListSchema },
+    async handle(context) {
+      const visible = await visibleWorkspaces(services, context, "administrate");
+      const rows = await listTokens(services.database, null);
+      const principal = context.get("principal");
+      const mine = rows.filter((row) =>
+        row.workspace_id === null ? mayDo(principal, "administrate", "") : visible.has(row.workspace_id),
+      );
+      return context.json({ tokens: mine.map((row) => tokenToDto(row, visible)) });
+    },
   });
-  routes.delete("/tokens/:id", async (context) => {
-    const row = await findToken(services.database, readTokenId(context.req.param("id")));
-    if (row === null || !mayDo(context.get("principal"), "administrate", row.workspace_id ?? "")) {
-      throw notFound(`the token ${context.req.param("id")}`);
-    }
-    await revokeToken(services.database, { id: row.id, atMs: services.clock.nowMs() });
-    services.bus.publish(TOKENS_TOPIC);
-    services.log.info("token revoked", { id: row.id, kind: row.kind });
-    return context.body(null, 204);
+}
+
+function revokeOne(services: Services): Route {
+  return defineRoute({
+    ...{ method: "DELETE", path: "/tokens/:id", right: "administrate" },
+    summary: "Revoke a token, with immediate effect",
+    answers: { 204: NOTHING },
+    async handle(context) {
+      const id = context.req.param("id") ?? "";
+      const row = await findToken(services.database, readTokenId(id));
+      if (row === null || !mayDo(context.get("principal"), "administrate", row.workspace_id ?? "")) {
+        throw notFound(`the token ${id}`);
+      }
+      await revokeToken(services.database, { id: row.id, atMs: services.clock.nowMs() });
+      services.bus.publish(TOKENS_TOPIC);
+      services.log.info("token revoked", { id: row.id, kind: row.kind });
+      return context.body(null, 204);
+    },
   });
-  return routes;
 }
 
 /** A new token and the row that remembers its hash. */

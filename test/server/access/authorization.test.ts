@@ -6,7 +6,7 @@ import { formatHashNix32 } from "../../../src/nix/hash.ts";
 import { formatSecretKey, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
 import { systemRandom } from "../../../src/runtime.ts";
 import { mayDo, type Right } from "../../../src/server/access/authorization.ts";
-import { createApp } from "../../../src/server/app.ts";
+import { createApiRoutes, createApp } from "../../../src/server/app.ts";
 import { insertCache, insertWorkspace } from "../../../src/server/database/workspaces.ts";
 import { TOKEN_KINDS } from "../../../src/token.ts";
 import { createTestCoordinator, type RequestOptions, type TestCoordinator } from "../../support/coordinator.ts";
@@ -107,7 +107,7 @@ const HOLDERS: Readonly<Record<Right, readonly string[]>> = {
   "read-cache": ["admin", "activate", "push", "read", "an agent's own"],
 };
 const CREDENTIALS = [...TOKEN_KINDS, "an agent's own"];
-const OPEN_ROUTES = ["GET /healthz", "GET /"];
+const OPEN_ROUTES = ["GET /healthz", "GET /", "GET /openapi.json"];
 
 let known: Known;
 const tokens = new Map<string, string>();
@@ -160,6 +160,14 @@ test("every route has its rule, and every rule its route", () => {
   expect(new Set(routes)).toEqual(new Set([...Object.keys(RULES), ...OPEN_ROUTES]));
 });
 
+test("every route declares the right that its rule names", () => {
+  const declared = createApiRoutes(known.server.coordinator.services);
+  for (const { method, path, right } of declared) {
+    const route = `${method} ${path}`;
+    expect([route, RULES[route]?.right]).toEqual([route, right]);
+  }
+});
+
 for (const [route, rule] of Object.entries(RULES)) {
   describe(route, () => {
     for (const credential of CREDENTIALS) {
@@ -204,7 +212,7 @@ describe("beside the routes", () => {
     expect((await known.server.fetch("nothing")).status).toBe(404);
   });
 
-  for (const route of ["/healthz", "/"]) {
+  for (const route of ["/healthz", "/", "/openapi.json"]) {
     test(`${route} is open`, async () => {
       expect((await known.server.fetch(route, { token: null })).status).toBe(200);
     });
