@@ -2,17 +2,15 @@
  * The calls for tokens, caches and agents: those that also work on the coordinator's own host without a token.
  */
 import { z } from "zod";
+import { type AgentDto, agentListSchema } from "../api/agents.ts";
+import { type CacheDto, cacheSchema } from "../api/caches.ts";
 import {
-  type AgentDto,
-  agentListSchema,
-  type CacheDto,
   type CreatedToken,
-  cacheSchema,
   createdTokenSchema,
   type createTokenSchema,
   type TokenDto,
   tokenListSchema,
-} from "../api.ts";
+} from "../api/tokens.ts";
 import type { CacheName, TokenId, WorkspaceName } from "../names.ts";
 import type { CallApi } from "./api-call.ts";
 

@@ -1,28 +1,27 @@
 /**
- * The coordinator's REST API as functions, one for each call of `api.ts`. Knows paths and schemas, decides nothing:
+ * The coordinator's REST API as functions, one for each call of `src/api/`. Knows paths and schemas, decides nothing:
  * what is sent again when it fails is for the callers to say.
  */
 import { z } from "zod";
+import { missingAnswerSchema, publishAnswerSchema, uploadAnswerSchema } from "../api/caches.ts";
 import {
-  type CancellationRequest,
-  type CreateRollout,
-  cancelledSchema,
   type DeploymentDto,
   deploymentListSchema,
   deploymentSchema,
   type LogLine,
   logPageSchema,
-  missingAnswerSchema,
-  publishAnswerSchema,
+} from "../api/deployments.ts";
+import {
+  type CancellationRequest,
+  type CreateRollout,
+  cancelledSchema,
   type RetryRequest,
   type RolloutDto,
   rolloutSchema,
   type StartedRolloutDto,
-  type StatusDto,
   startedRolloutSchema,
-  statusSchema,
-  uploadAnswerSchema,
-} from "../api.ts";
+} from "../api/rollouts.ts";
+import { type StatusDto, statusSchema } from "../api/status.ts";
 import type { CacheName, DeploymentId, RolloutId, WorkspaceName } from "../names.ts";
 import type { UploadTarget } from "../nix/cache/upload/upload-target.ts";
 import { formatHashNix32 } from "../nix/hash.ts";

@@ -6,7 +6,7 @@
  *     the time was up, or no coordinator       unreachable (75): the deployments go on
  *     interrupted                              interrupted (130): the deployments go on
  */
-import type { DeploymentDto } from "../api.ts";
+import type { DeploymentDto } from "../api/deployments.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { RolloutId } from "../names.ts";
 import { formatCount } from "../quantity.ts";

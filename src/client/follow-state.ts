@@ -13,7 +13,7 @@
  * Over when nothing runs. Exit code 1 when anything is bad, else 0; when following was cut short: 1 when anything is
  * bad already, else 75.
  */
-import type { DeploymentDto, FollowEvent, LogLine } from "../api.ts";
+import type { DeploymentDto, FollowEvent, LogLine } from "../api/deployments.ts";
 import type { DeploymentState } from "../deployment.ts";
 import type { DeploymentId } from "../names.ts";
 

@@ -1,7 +1,7 @@
 /**
  * What people read while a rollout is followed, and the summary at its end. Pure.
  */
-import type { DeploymentDto, FollowEvent, LogLine } from "../api.ts";
+import type { DeploymentDto, FollowEvent, LogLine } from "../api/deployments.ts";
 import { type DeploymentState, isTerminal } from "../deployment.ts";
 import { formatBytes } from "../quantity.ts";
 import { UNIT_ACTIONS, type UnitAction } from "../unit-changes.ts";

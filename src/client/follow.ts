@@ -7,7 +7,7 @@
  * which it may be the coordinator's own host that has to go back), or the caller's time is up. That changes nothing for
  * the deployments: they go on.
  */
-import type { DeploymentDto, FollowEvent } from "../api.ts";
+import type { DeploymentDto, FollowEvent } from "../api/deployments.ts";
 import { type BackoffLimits, fullJitterMs } from "../backoff.ts";
 import { NixdeployError } from "../errors.ts";
 import type { Clock, Random } from "../runtime.ts";

@@ -1,5 +1,5 @@
 /** What `logs` is given: the id of a deployment, the id of a rollout, or the name of an agent. */
-import type { DeploymentDto } from "../api.ts";
+import type { DeploymentDto } from "../api/deployments.ts";
 import { NixdeployError } from "../errors.ts";
 import { parseAgentName, parseDeploymentId, parseRolloutId, type RolloutId } from "../names.ts";
 import { quoteExcerpt } from "../nix/parse-error.ts";

@@ -3,7 +3,7 @@
  * (docs.github.com, "Default environment variables"), which Forgejo and Gitea set as well.
  */
 import type { z } from "zod";
-import type { originSchema } from "../api.ts";
+import type { originSchema } from "../api/rollouts.ts";
 
 export type Origin = z.input<typeof originSchema>;
 

@@ -1,5 +1,5 @@
 /** From a spec and the flags of `activate` to the request that starts a rollout. Pure. */
-import type { CreateRollout } from "../api.ts";
+import type { CreateRollout } from "../api/rollouts.ts";
 import type { ActivationPolicy, Mode } from "../deployment.ts";
 import type { HealthCheck } from "../health-check.ts";
 import type { WorkspaceName } from "../names.ts";

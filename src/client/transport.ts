@@ -4,7 +4,7 @@
  */
 import { connect } from "node:net";
 import { z } from "zod";
-import { followEventSchema } from "../api.ts";
+import { followEventSchema } from "../api/deployments.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import { parseAnswer, readAnswerText } from "../http/answer.ts";
 import { createHttpClient, type HttpClient, type HttpClientOptions, type PutRequest } from "../http/client.ts";

@@ -1,5 +1,5 @@
 /** `nixdeploy activate`: starts a rollout, follows it, and ends with the truth about it. */
-import { ROLLOUT_DESCRIPTION_LENGTH_MAX } from "../api.ts";
+import { ROLLOUT_DESCRIPTION_LENGTH_MAX } from "../api/rollouts.ts";
 import { readOrigin } from "../client/origin.ts";
 import { planRolloutRequest } from "../client/rollout-request.ts";
 import { selectAgents } from "../client/spec.ts";

@@ -1,5 +1,5 @@
 /** `nixdeploy agents`: the registered agents and what runs on them. */
-import type { AgentDto } from "../api.ts";
+import type { AgentDto } from "../api/agents.ts";
 import { describePutOff } from "../client/follow-text.ts";
 import type { DeploymentState } from "../deployment.ts";
 import { parseWorkspaceName } from "../names.ts";

@@ -1,5 +1,5 @@
 /** `nixdeploy cache`: address and keys of a binary cache, and who may read it. */
-import type { CacheDto } from "../api.ts";
+import type { CacheDto } from "../api/caches.ts";
 import { NixdeployError } from "../errors.ts";
 import { parseCacheName } from "../names.ts";
 import { defineNixdeployCommand, defineNixdeployGroup, type PositionalDeclaration } from "./args.ts";

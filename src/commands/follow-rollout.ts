@@ -1,5 +1,5 @@
 /** What `activate` and `retry` do with the rollout that they have started: say so, follow it, end with the truth. */
-import type { RolloutDto, StartedRolloutDto } from "../api.ts";
+import type { RolloutDto, StartedRolloutDto } from "../api/rollouts.ts";
 import type { CoordinatorClient } from "../client/coordinator.ts";
 import { type FollowResult, followDeployments } from "../client/follow.ts";
 import { hintToFollow, toFollowFailure } from "../client/follow-failure.ts";

@@ -1,5 +1,5 @@
 /** `nixdeploy logs`: what was said during a deployment, line by line. */
-import type { DeploymentDto, LogLine } from "../api.ts";
+import type { DeploymentDto, LogLine } from "../api/deployments.ts";
 import type { CoordinatorClient } from "../client/coordinator.ts";
 import { followDeployments } from "../client/follow.ts";
 import { toFollowFailure } from "../client/follow-failure.ts";

@@ -1,5 +1,5 @@
 /** `nixdeploy status`: the coordinator and its agents at one glance. */
-import type { StatusDto } from "../api.ts";
+import type { StatusDto } from "../api/status.ts";
 import { formatAgents } from "./agents.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { openCoordinator } from "./open-coordinator.ts";

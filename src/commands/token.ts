@@ -1,5 +1,5 @@
 /** `nixdeploy token`: credentials of the coordinator. */
-import { TOKEN_DESCRIPTION_LENGTH_MAX, type TokenDto } from "../api.ts";
+import { TOKEN_DESCRIPTION_LENGTH_MAX, type TokenDto } from "../api/tokens.ts";
 import { parseTokenId, parseWorkspaceName } from "../names.ts";
 import { TOKEN_KINDS } from "../token.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";

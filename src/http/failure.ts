@@ -4,7 +4,7 @@
  *   status   400 → usage · 401, 403 → denied · 404 → not-found · 409 → conflict · 422 → refused
  *            408, 425, 429, 502, 503, 504 → unreachable, worth another try · everything else → remote
  */
-import { type Problem, problemSchema } from "../api.ts";
+import { type Problem, problemSchema } from "../api/problem.ts";
 import { type ErrorKind, NixdeployError, type NixdeployErrorOptions } from "../errors.ts";
 
 type HttpFailureOptions = NixdeployErrorOptions & { readonly isTransient: boolean; readonly isForeign?: boolean };

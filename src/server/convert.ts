@@ -1,6 +1,10 @@
 /** Rows of the database as the API shows them. One converter per kind, named `…ToDto`. */
 import { createHash } from "node:crypto";
-import type { AgentDto, CacheDto, DeploymentDto, RolloutDto, TokenDto } from "../api.ts";
+import type { AgentDto } from "../api/agents.ts";
+import type { CacheDto } from "../api/caches.ts";
+import type { DeploymentDto } from "../api/deployments.ts";
+import type { RolloutDto } from "../api/rollouts.ts";
+import type { TokenDto } from "../api/tokens.ts";
 import { isTerminal, parsePhaseDurations } from "../deployment.ts";
 import type { WorkspaceName } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";

@@ -5,7 +5,7 @@
  * Format: OpenAPI 3.1 (JSON Schema 2020-12).
  */
 import { z } from "zod";
-import { problemSchema } from "../api.ts";
+import { problemSchema } from "../api/problem.ts";
 import type { Right } from "./access/authorization.ts";
 import { PROBLEM_TYPE } from "./problem.ts";
 import { type Answer, BYTES, EVENT_STREAM, NOTHING, type Route } from "./routes/route.ts";

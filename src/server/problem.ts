@@ -1,5 +1,5 @@
 /** Errors as problem+json (RFC 9457). Details of our own bugs stay in the log; the client gets a number to quote. */
-import type { Problem } from "../api.ts";
+import type { Problem } from "../api/problem.ts";
 import { NixdeployError, toHttpStatus } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { explainDatabaseTrouble } from "./database/database-error.ts";

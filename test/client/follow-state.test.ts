@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { FollowEvent } from "../../src/api.ts";
+import type { FollowEvent } from "../../src/api/deployments.ts";
 import {
   applyFollowEvent,
   type Contact,

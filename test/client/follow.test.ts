@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { DeploymentDto, FollowEvent } from "../../src/api.ts";
+import type { DeploymentDto, FollowEvent } from "../../src/api/deployments.ts";
 import {
   type FollowMessage,
   type FollowOptions,

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { originSchema } from "../../src/api.ts";
+import { originSchema } from "../../src/api/rollouts.ts";
 import { readOrigin } from "../../src/client/origin.ts";
 
 test("facts of a GitHub Actions job", () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { createRolloutSchema } from "../../src/api.ts";
+import { createRolloutSchema } from "../../src/api/rollouts.ts";
 import { planRolloutRequest } from "../../src/client/rollout-request.ts";
 import { parseSpec, selectAgents, splitAssignment } from "../../src/client/spec.ts";
 import { NixdeployError } from "../../src/errors.ts";

@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { z } from "zod";
-import { agentListSchema } from "../../src/api.ts";
+import { agentListSchema } from "../../src/api/agents.ts";
 import { type ActivationProbe, createActivationProbe } from "../support/activation-probe.ts";
 import type { FixtureOptions } from "../support/builder.ts";
 import type { Device } from "../support/device.ts";

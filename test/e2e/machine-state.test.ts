@@ -1,6 +1,6 @@
 /** What somebody does to a machine by hand is seen from the coordinator: drift, and that it wants a reboot. */
 import { expect, test } from "bun:test";
-import { agentListSchema } from "../../src/api.ts";
+import { agentListSchema } from "../../src/api/agents.ts";
 import { type Device, SYSTEM_PROFILE } from "../support/device.ts";
 import { createFleet, type Fleet } from "../support/fleet.ts";
 import { waitFor } from "../support/wait-for.ts";

@@ -5,7 +5,8 @@
 import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { join } from "node:path";
-import { type AgentDto, agentSchema, type DeploymentDto, deploymentSchema } from "../../src/api.ts";
+import { type AgentDto, agentSchema } from "../../src/api/agents.ts";
+import { type DeploymentDto, deploymentSchema } from "../../src/api/deployments.ts";
 import { type ActivationProbe, createActivationProbe } from "../support/activation-probe.ts";
 import type { FixtureUnit } from "../support/builder.ts";
 import type { Device } from "../support/device.ts";

@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { rm, writeFile } from "node:fs/promises";
-import { agentListSchema } from "../../src/api.ts";
+import { agentListSchema } from "../../src/api/agents.ts";
 import type { FixtureUnit } from "../support/builder.ts";
 import { createHolds } from "../support/holds.ts";
 import {

@@ -3,7 +3,7 @@
  * acknowledged: the scenario ends the same, whichever the step.
  */
 import { describe, expect, test } from "bun:test";
-import { deploymentSchema, logPageSchema } from "../../src/api.ts";
+import { deploymentSchema, logPageSchema } from "../../src/api/deployments.ts";
 import type { DeploymentId } from "../../src/names.ts";
 import { createTestCoordinator, type TestCoordinator } from "../support/coordinator.ts";
 import {

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tokenListSchema } from "../../src/api.ts";
+import { tokenListSchema } from "../../src/api/tokens.ts";
 import { silentLogger } from "../../src/log.ts";
 import { systemClock, systemRandom } from "../../src/runtime.ts";
 import { createBus } from "../../src/server/bus.ts";

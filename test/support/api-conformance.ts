@@ -3,7 +3,7 @@
  * test makes through the coordinator of its process passes here.
  */
 import { z } from "zod";
-import { problemSchema } from "../../src/api.ts";
+import { problemSchema } from "../../src/api/problem.ts";
 import { createApiRoutes } from "../../src/server/app.ts";
 import { type Answer, BYTES, EVENT_STREAM, NOTHING, type Route } from "../../src/server/routes/route.ts";
 import type { Services } from "../../src/server/services.ts";

@@ -5,7 +5,8 @@
  * When it is disposed it complains of everything that the coordinator itself called a bug.
  */
 import { mkdir } from "node:fs/promises";
-import { type CreatedToken, createdTokenSchema, rolloutSchema } from "../../src/api.ts";
+import { rolloutSchema } from "../../src/api/rollouts.ts";
+import { type CreatedToken, createdTokenSchema } from "../../src/api/tokens.ts";
 import type { LogFields, Logger } from "../../src/log.ts";
 import { drawId, parseCacheName } from "../../src/names.ts";
 import { formatHashNix32 } from "../../src/nix/hash.ts";

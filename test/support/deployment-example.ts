@@ -1,5 +1,5 @@
 /** A deployment as the coordinator describes it, with whatever fields a test wants to be different. */
-import { type DeploymentDto, deploymentSchema } from "../../src/api.ts";
+import { type DeploymentDto, deploymentSchema } from "../../src/api/deployments.ts";
 
 export const EXAMPLE_HASH_PART = "0123456789abcdfghijklmnpqrsvwxyz";
 

@@ -1,5 +1,5 @@
 /** Reads server-sent events from an answer, one at a time, and lets a test break off anywhere. */
-import { type FollowEvent, followEventSchema } from "../../src/api.ts";
+import { type FollowEvent, followEventSchema } from "../../src/api/deployments.ts";
 
 export type StreamedEvent = { readonly id: string | null; readonly event: FollowEvent };
 

@@ -1,31 +1,31 @@
 /**
- * A coordinator without a database, agents or rules of its own: answers the REST API (`api.ts`) over real HTTP, so
+ * A coordinator without a database, agents or rules of its own: answers the REST API (`src/api/`) over real HTTP, so
  * that a test decides what happens to a rollout, and what goes wrong on the way.
  */
 import type { z } from "zod";
+import { type AgentDto, agentSchema } from "../../src/api/agents.ts";
 import {
-  type AgentDto,
-  agentSchema,
   type CacheDto,
   cacheSchema,
-  cancellationSchema,
-  createdTokenSchema,
-  createRolloutSchema,
-  createTokenSchema,
+  missingRequestSchema,
+  publishRequestSchema,
+  updateCacheSchema,
+} from "../../src/api/caches.ts";
+import {
   type DeploymentDto,
   deploymentSchema,
   type FollowEvent,
   followEventSchema,
-  missingRequestSchema,
-  publishRequestSchema,
+} from "../../src/api/deployments.ts";
+import {
+  cancellationSchema,
+  createRolloutSchema,
   type RolloutDto,
   retrySchema,
   rolloutSchema,
-  statusSchema,
-  type TokenDto,
-  tokenSchema,
-  updateCacheSchema,
-} from "../../src/api.ts";
+} from "../../src/api/rollouts.ts";
+import { statusSchema } from "../../src/api/status.ts";
+import { createdTokenSchema, createTokenSchema, type TokenDto, tokenSchema } from "../../src/api/tokens.ts";
 import { isTerminal } from "../../src/deployment.ts";
 import { NixdeployError, toHttpStatus } from "../../src/errors.ts";
 import { drawId, parseTokenId } from "../../src/names.ts";

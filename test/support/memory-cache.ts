@@ -1,5 +1,5 @@
 /**
- * A cache in memory that answers an upload as the coordinator does (`api.ts`): parts in order or 409, everything
+ * A cache in memory that answers an upload as the coordinator does (`src/api/`): parts in order or 409, everything
  * checked before it is kept, and a path only with all its references.
  */
 import { createHash } from "node:crypto";

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { zstdCompressSync } from "node:zlib";
 import type { z } from "zod";
-import type { publishRequestSchema } from "../../src/api.ts";
+import type { publishRequestSchema } from "../../src/api/caches.ts";
 import { type FileHash, fileHashFromDigest, type NarHash, narHashFromDigest } from "../../src/nix/hash.ts";
 import { encodeNar } from "../../src/nix/nar/nar-writer.ts";
 import { encodeNix32 } from "../../src/nix/nix32.ts";

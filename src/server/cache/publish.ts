@@ -3,7 +3,7 @@
  * only when each of its references has one in the same cache, so whoever sees a path can have its closure.
  */
 import type { z } from "zod";
-import type { publishRequestSchema } from "../../api.ts";
+import type { publishRequestSchema } from "../../api/caches.ts";
 import { describeError, NixdeployError } from "../../errors.ts";
 import { formatNarInfo, parseNarInfo } from "../../nix/narinfo.ts";
 import type { PathInfo } from "../../nix/path-info.ts";

@@ -1,5 +1,5 @@
 /**
- * Uploads of NARs in parts (see `api.ts`, PUT …/nars/NARHASH). Parts of one upload are taken one after the other; what
+ * Uploads of NARs in parts (see `src/api/caches.ts`, PUT …/nars/NARHASH). Parts of one upload are taken one after the other; what
  * has arrived of a part that broke off counts, and the answer to the next one says where to go on. The state of an
  * upload is in memory: after a restart the client starts that NAR anew.
  */

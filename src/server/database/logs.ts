@@ -1,7 +1,7 @@
 /** Log lines of deployments, in compressed chunks: one row per report of an agent, never one per line. */
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { z } from "zod";
-import { type LogLine, logLineSchema } from "../../api.ts";
+import { type LogLine, logLineSchema } from "../../api/deployments.ts";
 import type { DeploymentId, RolloutId } from "../../names.ts";
 import type { CoordinatorDatabase } from "./schema.ts";
 

@@ -6,7 +6,7 @@
  * Event id: `<last event row>.<last log chunk>`. Besides changes, a deployment is sent again when its agent has been
  * silent long enough to count as offline, because a waiting `activate` ends on that.
  */
-import type { FollowEvent } from "../../api.ts";
+import type { FollowEvent } from "../../api/deployments.ts";
 import { isTerminal } from "../../deployment.ts";
 import type { DeploymentId, RolloutId } from "../../names.ts";
 import { TOKENS_TOPIC } from "../access/authentication.ts";

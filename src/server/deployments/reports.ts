@@ -2,7 +2,7 @@
  * Takes in what agents report of their deployments: stores entries in order, drops those it has, applies phases and
  * outcomes to the lifecycle, all in one transaction. The acknowledgement leaves after the commit.
  */
-import type { LogLine } from "../../api.ts";
+import type { LogLine } from "../../api/deployments.ts";
 import type { AgentId, DeploymentId } from "../../names.ts";
 import type { ReportEntry } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";

@@ -3,7 +3,7 @@
  * none does.
  */
 import type { z } from "zod";
-import type { createRolloutSchema } from "../../api.ts";
+import type { createRolloutSchema } from "../../api/rollouts.ts";
 import { NixdeployError } from "../../errors.ts";
 import { describeClash, type HealthCheck, storePathOf } from "../../health-check.ts";
 import { parseAgentName, type TokenId } from "../../names.ts";

@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { type AgentDto, agentListSchema, type StatusDto, statusSchema } from "../../api.ts";
+import { type AgentDto, agentListSchema } from "../../api/agents.ts";
+import { type StatusDto, statusSchema } from "../../api/status.ts";
 import { agentToDto, contactOf } from "../convert.ts";
 import { listAgents } from "../database/agents.ts";
 import {

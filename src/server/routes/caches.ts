@@ -1,4 +1,4 @@
-/** /api/v1/caches: settings of a cache, and what push and agents need beyond what vanilla Nix asks (see api.ts). */
+/** /api/v1/caches: settings of a cache, and what push and agents need beyond what vanilla Nix asks (see api/caches.ts). */
 
 import { z } from "zod";
 import {
@@ -12,7 +12,7 @@ import {
   UPLOAD_PART_BYTES_MAX,
   updateCacheSchema,
   uploadAnswerSchema,
-} from "../../api.ts";
+} from "../../api/caches.ts";
 import { NixdeployError } from "../../errors.ts";
 import { parseCacheName } from "../../names.ts";
 import { type FileHash, type NarHash, parseFileHash, parseNarHash } from "../../nix/hash.ts";

@@ -1,19 +1,16 @@
 /** /api/v1/rollouts and /api/v1/deployments: start, try again, cancel, look at, follow, read the log. */
 
 import { z } from "zod";
+import { type DeploymentDto, deploymentListSchema, deploymentSchema, logPageSchema } from "../../api/deployments.ts";
 import {
   cancellationSchema,
   cancelledSchema,
   createRolloutSchema,
-  type DeploymentDto,
-  deploymentListSchema,
-  deploymentSchema,
-  logPageSchema,
   retrySchema,
   rolloutSchema,
   type StartedRolloutDto,
   startedRolloutSchema,
-} from "../../api.ts";
+} from "../../api/rollouts.ts";
 import { NixdeployError } from "../../errors.ts";
 import {
   type AgentId,

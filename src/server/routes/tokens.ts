@@ -1,7 +1,7 @@
 /** /api/v1/tokens: make, list, revoke. For admins. */
 
 import { z } from "zod";
-import { type CreatedToken, createdTokenSchema, createTokenSchema, tokenListSchema } from "../../api.ts";
+import { type CreatedToken, createdTokenSchema, createTokenSchema, tokenListSchema } from "../../api/tokens.ts";
 import { NixdeployError } from "../../errors.ts";
 import { drawId, parseTokenId } from "../../names.ts";
 import type { Clock, Random } from "../../runtime.ts";

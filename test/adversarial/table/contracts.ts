@@ -1,26 +1,21 @@
 /** The parsers of what coordinator, agent and command line say to each other. */
 import type { z } from "zod";
+import { agentListSchema } from "../../../src/api/agents.ts";
 import {
-  agentListSchema,
   cacheSchema,
-  createdTokenSchema,
-  createRolloutSchema,
-  createTokenSchema,
-  deploymentListSchema,
-  followEventSchema,
-  logPageSchema,
   missingAnswerSchema,
   missingRequestSchema,
   planAnswerSchema,
   planRequestSchema,
   publishAnswerSchema,
   publishRequestSchema,
-  rolloutSchema,
-  statusSchema,
-  tokenListSchema,
   updateCacheSchema,
   uploadAnswerSchema,
-} from "../../../src/api.ts";
+} from "../../../src/api/caches.ts";
+import { deploymentListSchema, followEventSchema, logPageSchema } from "../../../src/api/deployments.ts";
+import { createRolloutSchema, rolloutSchema } from "../../../src/api/rollouts.ts";
+import { statusSchema } from "../../../src/api/status.ts";
+import { createdTokenSchema, createTokenSchema, tokenListSchema } from "../../../src/api/tokens.ts";
 import { NixdeployError } from "../../../src/errors.ts";
 import { parseAnswer } from "../../../src/http/answer.ts";
 import { createEventStreamParser } from "../../../src/http/event-stream.ts";

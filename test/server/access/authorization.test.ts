@@ -1,6 +1,6 @@
 /** Who may do what: every route of the API with every kind of credential. A new route must be given a line here. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { createdTokenSchema } from "../../../src/api.ts";
+import { createdTokenSchema } from "../../../src/api/tokens.ts";
 import { drawId, parseCacheName, parseWorkspaceName } from "../../../src/names.ts";
 import { formatHashNix32 } from "../../../src/nix/hash.ts";
 import { formatSecretKey, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { problemSchema, tokenListSchema } from "../../../src/api.ts";
+import { problemSchema } from "../../../src/api/problem.ts";
+import { tokenListSchema } from "../../../src/api/tokens.ts";
 import { createTestCoordinator } from "../../support/coordinator.ts";
 import { readEventStream } from "../../support/event-stream.ts";
 import { createTinyPath } from "../../support/tiny-path.ts";

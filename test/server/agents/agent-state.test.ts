@@ -1,6 +1,6 @@
 /** What agents say of their machines, as the API shows it: from the hello, from what changes, and as drift. */
 import { expect, test } from "bun:test";
-import { agentListSchema } from "../../../src/api.ts";
+import { agentListSchema } from "../../../src/api/agents.ts";
 import type { DeploymentId } from "../../../src/names.ts";
 import { createTestCoordinator, type TestCoordinator } from "../../support/coordinator.ts";
 import { machineState, numberEntries, outcomeEntry, phaseEntry } from "../../support/scripted-agent.ts";

@@ -1,6 +1,6 @@
 /** Challenge, hello, welcome or refusal: who an agent is. */
 import { describe, expect, test } from "bun:test";
-import { agentListSchema } from "../../../src/api.ts";
+import { agentListSchema } from "../../../src/api/agents.ts";
 import { PROTOCOL_VERSION } from "../../../src/protocol.ts";
 import { createTestCoordinator, type TestCoordinator } from "../../support/coordinator.ts";
 import {

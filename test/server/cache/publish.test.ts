@@ -1,6 +1,7 @@
 /** POST …/paths, and what the cache then says of its paths: narinfos, missing, plan. */
 import { describe, expect, test } from "bun:test";
-import { cacheSchema, missingAnswerSchema, planAnswerSchema, problemSchema } from "../../../src/api.ts";
+import { cacheSchema, missingAnswerSchema, planAnswerSchema } from "../../../src/api/caches.ts";
+import { problemSchema } from "../../../src/api/problem.ts";
 import { drawId, parseCacheName } from "../../../src/names.ts";
 import { parseNarInfo } from "../../../src/nix/narinfo.ts";
 import { createSignatureVerifier, signPathInfo } from "../../../src/nix/signature.ts";

@@ -3,7 +3,8 @@ import { describe, expect, test } from "bun:test";
 import { randomFillSync } from "node:crypto";
 import { readdir, writeFile } from "node:fs/promises";
 import { constants, zstdCompressSync } from "node:zlib";
-import { problemSchema, UPLOAD_PART_BYTES_MAX, uploadAnswerSchema } from "../../../src/api.ts";
+import { UPLOAD_PART_BYTES_MAX, uploadAnswerSchema } from "../../../src/api/caches.ts";
+import { problemSchema } from "../../../src/api/problem.ts";
 import { formatHashNix32 } from "../../../src/nix/hash.ts";
 import {
   encodeNar,

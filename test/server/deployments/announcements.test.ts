@@ -1,12 +1,8 @@
 /** Deployments that were started on a device: announced by its agent, once or again, in time or much later. */
 import { describe, expect, test } from "bun:test";
-import {
-  agentListSchema,
-  type DeploymentDto,
-  deploymentListSchema,
-  logPageSchema,
-  rolloutSchema,
-} from "../../../src/api.ts";
+import { agentListSchema } from "../../../src/api/agents.ts";
+import { type DeploymentDto, deploymentListSchema, logPageSchema } from "../../../src/api/deployments.ts";
+import { rolloutSchema } from "../../../src/api/rollouts.ts";
 import { type DeploymentId, parseDeploymentId } from "../../../src/names.ts";
 import type { AgentFrameInput } from "../../../src/protocol.ts";
 import { ANNOUNCED_MAX } from "../../../src/server/deployments/announcements.ts";

@@ -1,6 +1,6 @@
 /** GET …/follow: what a follower sees, in which order, and after a cut. */
 import { describe, expect, test } from "bun:test";
-import type { FollowEvent } from "../../../src/api.ts";
+import type { FollowEvent } from "../../../src/api/deployments.ts";
 import type { DeploymentId } from "../../../src/names.ts";
 import { createTestCoordinator, type StartedRollout, type TestCoordinator } from "../../support/coordinator.ts";
 import { type EventStream, readEventStream, type StreamedEvent } from "../../support/event-stream.ts";

@@ -1,6 +1,7 @@
 /** Idempotency keys: a request that is sent again, for whatever reason, starts nothing twice. */
 import { describe, expect, test } from "bun:test";
-import { problemSchema, type StartedRolloutDto, startedRolloutSchema } from "../../../src/api.ts";
+import { problemSchema } from "../../../src/api/problem.ts";
+import { type StartedRolloutDto, startedRolloutSchema } from "../../../src/api/rollouts.ts";
 import { fingerprintOf } from "../../../src/server/deployments/once.ts";
 import { createTestCoordinator, type RequestOptions, type TestCoordinator } from "../../support/coordinator.ts";
 import { numberEntries, outcomeEntry } from "../../support/scripted-agent.ts";

@@ -1,7 +1,8 @@
 /** Deployments that came to nothing for want of contact alone: tried again later, a few times, and never over another's head. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type DeploymentDto, deploymentListSchema, rolloutSchema } from "../../../src/api.ts";
+import { type DeploymentDto, deploymentListSchema } from "../../../src/api/deployments.ts";
+import { rolloutSchema } from "../../../src/api/rollouts.ts";
 import { FAULTS, type Fault, OUTCOMES } from "../../../src/deployment.ts";
 import type { DeploymentId } from "../../../src/names.ts";
 import { planRequeue, REQUEUE_DELAYS_MS, waitMsOf } from "../../../src/server/deployments/requeue.ts";

@@ -1,12 +1,8 @@
 /** POST /retries and /cancellations: what of what is named is tried again or stopped, and what is refused, all at once. */
 import { describe, expect, test } from "bun:test";
-import {
-  type DeploymentDto,
-  deploymentListSchema,
-  problemSchema,
-  type RolloutDto,
-  rolloutSchema,
-} from "../../../src/api.ts";
+import { type DeploymentDto, deploymentListSchema } from "../../../src/api/deployments.ts";
+import { problemSchema } from "../../../src/api/problem.ts";
+import { type RolloutDto, rolloutSchema } from "../../../src/api/rollouts.ts";
 import type { Outcome } from "../../../src/deployment.ts";
 import { createTestCoordinator, expectOk, type TestCoordinator } from "../../support/coordinator.ts";
 import { numberEntries, outcomeEntry, phaseEntry, type ScriptedAgent } from "../../support/scripted-agent.ts";

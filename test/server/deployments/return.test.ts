@@ -1,6 +1,6 @@
 /** An agent comes back with other memories than the coordinator's. */
 import { expect, test } from "bun:test";
-import { logPageSchema } from "../../../src/api.ts";
+import { logPageSchema } from "../../../src/api/deployments.ts";
 import type { DeploymentId } from "../../../src/names.ts";
 import { createTestCoordinator, type StartedRollout } from "../../support/coordinator.ts";
 import { logEntry, machineState, numberEntries, outcomeEntry, phaseEntry } from "../../support/scripted-agent.ts";

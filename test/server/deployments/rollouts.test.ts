@@ -1,6 +1,7 @@
 /** POST /rollouts: all faults at once, what gives way to what, and what agents are told when. */
 import { describe, expect, test } from "bun:test";
-import { deploymentListSchema, deploymentSchema, problemSchema } from "../../../src/api.ts";
+import { deploymentListSchema, deploymentSchema } from "../../../src/api/deployments.ts";
+import { problemSchema } from "../../../src/api/problem.ts";
 import type { DeploymentId } from "../../../src/names.ts";
 import { createTestCoordinator, type StartedRollout, type TestCoordinator } from "../../support/coordinator.ts";
 import {

@@ -5,7 +5,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { copyFile, cp, mkdir, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { deploymentListSchema } from "../../../src/api.ts";
+import { deploymentListSchema } from "../../../src/api/deployments.ts";
 import { parseStorePathHash, storePathHash } from "../../../src/nix/store-path.ts";
 import { restoreBackup, writeBackup } from "../../../src/server/operations/backup.ts";
 import { createTestCoordinator, type TestCoordinator } from "../../support/coordinator.ts";

@@ -2,7 +2,7 @@
  * A cache of a coordinator, over HTTP: the plan call for the narinfos of a whole closure, and NAR files with Range.
  * Translates answers into the words of `nar-source.ts`; trusts nothing that it passes on.
  */
-import { planAnswerSchema } from "../../../api.ts";
+import { planAnswerSchema } from "../../../api/caches.ts";
 import { NixdeployError } from "../../../errors.ts";
 import type { BodyAnswer } from "../../../http/body.ts";
 import type { HttpClient } from "../../../http/client.ts";

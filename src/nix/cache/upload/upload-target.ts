@@ -1,5 +1,5 @@
 /**
- * Where an upload goes, as the engine sees it: three calls of the coordinator's cache API (`api.ts`), without HTTP.
+ * Where an upload goes, as the engine sees it: three calls of the coordinator's cache API (`src/api/`), without HTTP.
  * `client/coordinator.ts` is one over the network; tests have one in memory.
  */
 import type { FileHash, NarHash } from "../../hash.ts";

@@ -6,7 +6,7 @@
  * A path becomes visible in the cache only by the last step, so whatever breaks before leaves nothing half there,
  * and the same upload can simply be made again. Says nothing to anybody: `onEvent` carries what there is to tell.
  */
-import { PATHS_PER_CALL_MAX } from "../../../api.ts";
+import { PATHS_PER_CALL_MAX } from "../../../api/caches.ts";
 import type { Clock, Random } from "../../../runtime.ts";
 import type { FileHash, NarHash } from "../../hash.ts";
 import type { PathInfo } from "../../path-info.ts";

@@ -1,0 +1,52 @@
+/** Tokens in the REST API. */
+import { z } from "zod";
+import { TOKEN_KINDS } from "../token.ts";
+import { time, tokenId, workspaceName } from "./fields.ts";
+
+export const TOKEN_DESCRIPTION_LENGTH_MAX = 200;
+
+/** POST /api/v1/tokens */
+export const createTokenSchema = z
+  .object({
+    kind: z.enum(TOKEN_KINDS),
+    workspace: workspaceName.optional(),
+    /** One line, since lists show it. */
+    description: z
+      .string()
+      .max(TOKEN_DESCRIPTION_LENGTH_MAX)
+      .regex(/^\P{Cc}*$/u, "it has a line break or another control character")
+      .optional(),
+    /** Milliseconds from now; never when absent. */
+    expiresInMs: z.number().int().positive().optional(),
+  })
+  .meta({ id: "CreateToken" });
+
+export const createdTokenSchema = z
+  .object({
+    id: tokenId,
+    /** Shown this once. */
+    token: z.string(),
+    kind: z.enum(TOKEN_KINDS),
+    /** Null for an admin token that is good for every workspace. */
+    workspace: workspaceName.nullable(),
+    expiresAt: time.nullable(),
+  })
+  .meta({ id: "CreatedToken" });
+export type CreatedToken = z.output<typeof createdTokenSchema>;
+
+export const tokenSchema = z
+  .object({
+    id: tokenId,
+    kind: z.enum(TOKEN_KINDS),
+    workspace: workspaceName.nullable(),
+    description: z.string(),
+    createdAt: time,
+    expiresAt: time.nullable(),
+    lastUsedAt: time.nullable(),
+    revokedAt: time.nullable(),
+  })
+  .meta({ id: "Token" });
+export type TokenDto = z.output<typeof tokenSchema>;
+
+/** GET /api/v1/tokens. Revoking is DELETE /api/v1/tokens/ID → 204. */
+export const tokenListSchema = z.object({ tokens: z.array(tokenSchema) });
