@@ -8,9 +8,12 @@ import { loadFromCLibrary } from "./c-library.ts";
 import { describeError } from "./errors.ts";
 import type { Logger } from "./log.ts";
 
-export type ServiceState = "ready" | "stopping";
+export type ServiceState = "ready" | "stopping" | "alive";
 
-const MESSAGES = { ready: "READY=1\n", stopping: "STOPPING=1\n" } as const satisfies Record<ServiceState, string>;
+const MESSAGES = { ready: "READY=1\n", stopping: "STOPPING=1\n", alive: "WATCHDOG=1\n" } as const satisfies Record<
+  ServiceState,
+  string
+>;
 
 const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
@@ -35,6 +38,20 @@ export function notifyServiceManager(options: {
     const why = describeError(error);
     options.log.warn(`cannot tell the service manager at ${socket} (NOTIFY_SOCKET) "${options.state}": ${why}`);
   }
+}
+
+/**
+ * How often the service manager wants to hear that we are alive (WATCHDOG_USEC of sd_watchdog_enabled(3)): half of the
+ * time after which it ends us. Null where it does not want to, or means another process.
+ */
+export function watchdogIntervalMs(
+  environment: Readonly<Record<string, string | undefined>>,
+  processId: number,
+): number | null {
+  const { WATCHDOG_USEC: limit = "", WATCHDOG_PID: pid } = environment;
+  if (!/^[1-9]\d{0,15}$/.test(limit)) return null;
+  if (pid !== undefined && pid !== String(processId)) return null;
+  return Number(limit) / 1_000 / 2;
 }
 
 /**

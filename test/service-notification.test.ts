@@ -2,7 +2,7 @@
 
 import { dlopen } from "bun:ffi";
 import { expect, test } from "bun:test";
-import { encodeSocketAddress, notifyServiceManager } from "../src/service-notification.ts";
+import { encodeSocketAddress, notifyServiceManager, watchdogIntervalMs } from "../src/service-notification.ts";
 import { createTemporaryDirectory } from "./support/temporary-directory.ts";
 
 const AF_UNIX = 1;
@@ -80,4 +80,15 @@ test.each([
 ])("the address of %j", (socket, expected) => {
   const address = encodeSocketAddress(socket);
   expect(address === null ? null : [...address]).toEqual(expected);
+});
+
+test.each([
+  [{ WATCHDOG_USEC: "60000000" }, 30_000],
+  [{ WATCHDOG_USEC: "60000000", WATCHDOG_PID: "7" }, 30_000],
+  [{ WATCHDOG_USEC: "60000000", WATCHDOG_PID: "8" }, null],
+  [{ WATCHDOG_USEC: "0" }, null],
+  [{ WATCHDOG_USEC: "soon" }, null],
+  [{}, null],
+])("who is asked to say that it is alive, says so in time: %p", (environment, intervalMs) => {
+  expect(watchdogIntervalMs(environment, 7)).toBe(intervalMs);
 });

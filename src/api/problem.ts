@@ -12,6 +12,8 @@ export const problemSchema = z
     hint: z.string().optional(),
     /** Several faults found at once, one sentence each. */
     errors: z.array(z.string()).optional(),
+    /** That of the answer's `x-request-id`, by which the coordinator's logs speak of this request. */
+    requestId: z.string().optional(),
   })
   .meta({ id: "Problem" });
 export type Problem = z.output<typeof problemSchema>;

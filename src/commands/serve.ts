@@ -3,8 +3,10 @@ import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
-import { notifyServiceManager } from "../service-notification.ts";
+import { parseTrustedProxies } from "../server/requests/peer-address.ts";
+import { notifyServiceManager, watchdogIntervalMs } from "../service-notification.ts";
 import { defineNixdeployCommand } from "./args.ts";
+import type { CommandContext } from "./context.ts";
 import { resolveDataDirectory } from "./directories.ts";
 
 /** Looks behind, so that a long row of slashes elsewhere costs one look each, not one for all behind it. */
@@ -49,6 +51,16 @@ export const command = defineNixdeployCommand({
     },
     tlsCert: { type: "string", description: "PEM file with the certificate chain", valueHint: "FILE" },
     tlsKey: { type: "string", description: "PEM file with its key", valueHint: "FILE" },
+    trustedProxy: {
+      type: "string",
+      repeatable: true,
+      description: "A proxy whose X-Forwarded-For says where a request comes from (default: this host's)",
+      valueHint: "ADDRESS[/BITS]",
+      parse: (text) => {
+        parseTrustedProxies([text]);
+        return text;
+      },
+    },
   },
   async run({ args, context }) {
     const { runServe } = await import("../server/serve.ts");
@@ -65,10 +77,23 @@ export const command = defineNixdeployCommand({
         await context.stdout.write(context.json ? `${JSON.stringify({ url })}\n` : `coordinator ready: ${url}\n`);
         notifyServiceManager({ state: "ready", environment: context.env, log: context.log });
       },
+      onBeat: createHeartbeat(context),
+      ...(args.trustedProxy.length === 0 ? {} : { trustedProxies: parseTrustedProxies(args.trustedProxy) }),
       onStopping: () => notifyServiceManager({ state: "stopping", environment: context.env, log: context.log }),
     });
   },
 });
+
+/** Tells the service manager now and then, if it wants to know, that this process moves. */
+function createHeartbeat({ env, log, clock }: CommandContext): () => void {
+  const everyMs = watchdogIntervalMs(env, process.pid);
+  let lastMs = Number.NEGATIVE_INFINITY;
+  return () => {
+    if (everyMs === null || clock.monotonicMs() - lastMs < everyMs) return;
+    lastMs = clock.monotonicMs();
+    notifyServiceManager({ state: "alive", environment: env, log });
+  };
+}
 
 function parseListen(text: string): { readonly hostname: string; readonly port: number } {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(text);

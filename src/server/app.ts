@@ -1,12 +1,14 @@
 /** The REST API as one Hono app. Opens no port: requests come from the listener, the control socket or a test. */
+import type { MiddlewareHandler } from "hono";
 import { NixdeployError } from "../errors.ts";
 import type { Principal } from "./access/authentication.ts";
 import { createOpenApi } from "./openapi.ts";
 import { formatProblem, problemResponse, unauthorized } from "./problem.ts";
 import { createAgentRoutes } from "./routes/agents.ts";
 import { createCacheRoutes } from "./routes/caches.ts";
-import { createRouter } from "./routes/context.ts";
+import { atRoute, createRouter, type RouteEnv } from "./routes/context.ts";
 import { createDeploymentRoutes } from "./routes/deployments.ts";
+import { answerHealth, answerMetrics, answerReadiness } from "./routes/operations.ts";
 import { mountRoutes, type Route } from "./routes/route.ts";
 import { createTokenRoutes } from "./routes/tokens.ts";
 import type { Services } from "./services.ts";
@@ -29,39 +31,46 @@ export function createApp(services: Services) {
   app.onError((error, context) => {
     // Nobody reads this answer. What was thrown is how the body broke off, and no fault of ours.
     if (context.req.raw.signal.aborted) return formatProblem({ title: "The client hung up", status: 400 });
-    return problemResponse(error, services.log);
+    return problemResponse(error, { log: services.log, requestId: context.env.requestId });
   });
   app.notFound((context) =>
     formatProblem({ title: `There is nothing at ${new URL(context.req.url).pathname}`, status: 404 }),
   );
-  app.get("/healthz", (context) => context.text("ok\n"));
-  app.get("/openapi.json", (context) =>
+  app.get("/healthz", atRoute, answerHealth);
+  app.get("/readyz", atRoute, async () => await answerReadiness(services));
+  app.get("/openapi.json", atRoute, (context) =>
     context.json(createOpenApi(routes, { version: services.version, url: services.publicUrl() })),
   );
-  app.get("/", (context) =>
+  app.get("/", atRoute, (context) =>
     context.text(
       `nixdeploy ${services.version} coordinator\n\nAgents, pushes and deployments are served here: see \`nixdeploy --help\`.\n`,
     ),
   );
   // What the URLs in our answers lead to, until there is a dashboard to show it.
   for (const kind of ["rollouts", "deployments"]) {
-    app.get(`/${kind}/:id`, (context) =>
+    app.get(`/${kind}/:id`, atRoute, (context) =>
       context.text(`To see this one: nixdeploy logs ${context.req.param("id").replaceAll(/[^0-9a-z]/g, "")}\n`),
     );
   }
+  const authenticated = authenticate(services);
+  app.get("/metrics", atRoute, authenticated, async (context) => await answerMetrics(services, context));
   const api = createRouter();
-  api.use(async (context, next) => {
+  api.use(authenticated);
+  api.route("/", mountRoutes(routes));
+  api.all("*", atRoute, (context) => {
+    throw new NixdeployError("not-found", `cannot find ${new URL(context.req.url).pathname}: there is no such route`);
+  });
+  app.route("/api/v1", api);
+  return app;
+}
+
+function authenticate(services: Services): MiddlewareHandler<RouteEnv> {
+  return async (context, next) => {
     const principal = context.env.control
       ? CONTROL
       : await services.authenticator.authenticate(context.req.header("authorization") ?? null);
     if (principal === null) return unauthorized("Bearer");
     context.set("principal", principal);
     return await next();
-  });
-  api.route("/", mountRoutes(routes));
-  api.all("*", (context) => {
-    throw new NixdeployError("not-found", `cannot find ${new URL(context.req.url).pathname}: there is no such route`);
-  });
-  app.route("/api/v1", api);
-  return app;
+  };
 }

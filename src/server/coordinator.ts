@@ -15,9 +15,17 @@ import { createNarInfos } from "./cache/narinfos.ts";
 import { createUploads } from "./cache/uploads.ts";
 import { migrate } from "./database/migrations.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
+import { saveSetting } from "./database/workspaces.ts";
 import { createDispatcher } from "./deployments/dispatcher.ts";
 import { ensureFirstStart } from "./first-start.ts";
-import { createCacheFileRoutes } from "./routes/cache-files.ts";
+import { createMeters } from "./operations/metrics/meters.ts";
+import { createMetrics } from "./operations/metrics/snapshot.ts";
+import { createReadiness } from "./operations/readiness.ts";
+import type { StoragePlaces } from "./operations/storage.ts";
+import { createAttend } from "./requests/attend.ts";
+import { LOOPBACK, parseTrustedProxies, type TrustedProxies } from "./requests/peer-address.ts";
+import type { Arrival } from "./requests/visit.ts";
+import { type CacheFileRoutes, createCacheFileRoutes } from "./routes/cache-files.ts";
 import type { Services } from "./services.ts";
 
 export type CoordinatorDeps = {
@@ -29,14 +37,18 @@ export type CoordinatorDeps = {
   /** Known only once the port is bound, when none was given. */
   readonly publicUrl: () => string;
   readonly writeAdminToken: (token: string) => Promise<void>;
+  /** Default: everything is in memory, and no disk is looked at. */
+  readonly storage?: StoragePlaces;
+  /** Whose word about addresses counts. Default: this host's. */
+  readonly trustedProxies?: TrustedProxies;
 };
 
 export type Coordinator = AsyncDisposable & {
   readonly services: Services;
   /** GET and HEAD of the binary caches, for Bun.serve. */
-  readonly cacheFileRoutes: ReturnType<typeof createCacheFileRoutes>;
-  /** Everything else. `control`: the request came through the control socket and may do everything. */
-  fetch(request: Request, from: { readonly control: boolean }): Promise<Response>;
+  readonly cacheFileRoutes: CacheFileRoutes;
+  /** Everything else. */
+  fetch(request: Request, arrival: Arrival): Promise<Response>;
   openAgentSession(socket: AgentSocket): AgentSession;
 };
 
@@ -50,6 +62,11 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const dispatcher = createDispatcher({ database, registry, bus, clock, log });
   await dispatcher.recover();
   const authenticator = createAuthenticator({ database, clock, credentialKey });
+  const meters = createMeters();
+  const about = { version: NIXDEPLOY_VERSION, startedMs: clock.nowMs() };
+  const storage = deps.storage ?? null;
+  const writeDatabase = () => saveSetting(database, { name: "ready", value: new Date(clock.nowMs()).toISOString() });
+  const readiness = createReadiness({ clock, storage, writeDatabase });
   const services: Services = {
     database,
     authenticator,
@@ -58,19 +75,23 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     bus,
     narInfos: createNarInfos(database),
     uploads: createUploads({ blobs: deps.blobs, clock }),
+    meters,
+    metrics: await createMetrics({ database, registry, meters, readiness, storage, ...about }),
+    readiness,
     clock,
     random,
     log,
-    version: NIXDEPLOY_VERSION,
-    startedMs: clock.nowMs(),
+    ...about,
     publicUrl: deps.publicUrl,
   };
   const app = createApp(services);
+  const trustedProxies = deps.trustedProxies ?? parseTrustedProxies(LOOPBACK);
+  const attend = createAttend({ trustedProxies, meters, random, clock, log });
   const sessions = new Set<AgentSession>();
   return {
     services,
-    cacheFileRoutes: createCacheFileRoutes(services, deps.blobs),
-    fetch: async (request, from) => await app.fetch(request, from),
+    cacheFileRoutes: createCacheFileRoutes({ services, blobs: deps.blobs, attend }),
+    fetch: async (request, arrival) => await attend(request, arrival, async (visit) => await app.fetch(request, visit)),
     openAgentSession(socket) {
       const session = createAgentSession(services, socket);
       sessions.add(session);

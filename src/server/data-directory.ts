@@ -7,12 +7,14 @@
  *       nars/                  NAR files
  *       admin-token            written at the first start, 0600
  *       control.sock           the API without a token, 0600, while `serve` runs
+ *       readiness-probe        written to see whether the disk takes it; also in nars/
  */
 import { accessSync, chmodSync, constants, existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { open, rename } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
 import { takeExclusiveLock } from "./database/lock.ts";
+import { PROBE_FILE } from "./operations/readiness.ts";
 
 export type DataDirectory = Disposable & {
   readonly databaseFile: string;
@@ -101,7 +103,7 @@ function takeFolder(directory: string): void {
 
 /** What we leave behind ourselves, beside the database, speaks against nothing. */
 function isNeutral(name: string): boolean {
-  return [LOST_AND_FOUND, ADMIN_TOKEN, "coordinator.lock", "nars"].includes(name);
+  return [LOST_AND_FOUND, ADMIN_TOKEN, "coordinator.lock", "nars", PROBE_FILE].includes(name);
 }
 
 /** The admin token is written when the database is there and synced: one without the other was lost. */

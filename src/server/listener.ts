@@ -9,6 +9,7 @@ import { AGENT_CONNECT_PATH, FRAME_BYTES_MAX, PEER_SILENCE_MAX_MS } from "../pro
 import type { AgentSession } from "./agents/session.ts";
 import type { Coordinator } from "./coordinator.ts";
 import { formatProblem } from "./problem.ts";
+import type { CacheFileRoutes } from "./routes/cache-files.ts";
 
 export type ListenOptions = {
   readonly hostname: string;
@@ -47,7 +48,7 @@ const NOT_A_URL = () => formatProblem({ title: "Host and target make no URL", st
 export function listen(coordinator: Coordinator, options: ListenOptions): Listener {
   const connections = new Set<ServerWebSocket<Connection>>();
   const server = bind(`${options.hostname}:${options.port}`, () =>
-    Bun.serve<Connection, keyof Coordinator["cacheFileRoutes"]>({
+    Bun.serve<Connection, keyof CacheFileRoutes>({
       hostname: options.hostname,
       port: options.port,
       ...(options.tls === null ? {} : { tls: { ...options.tls } }),
@@ -61,7 +62,7 @@ export function listen(coordinator: Coordinator, options: ListenOptions): Listen
         const url = URL.parse(request.url);
         if (url === null) return NOT_A_URL();
         if (url.pathname === AGENT_CONNECT_PATH) return upgrade(request, bun);
-        return await coordinator.fetch(request, { control: false });
+        return await coordinator.fetch(request, { control: false, peer: bun.requestIP(request)?.address ?? null });
       },
       websocket: agentWebsocket(coordinator, connections),
     }),

@@ -1,5 +1,5 @@
-/** Errors as problem+json (RFC 9457). Details of our own bugs stay in the log; the client gets a number to quote. */
-import type { Problem } from "../api/problem.ts";
+/** Errors as problem+json (RFC 9457). Details of our own bugs stay in the log; the client gets the request's id to quote. */
+import { type Problem, problemSchema } from "../api/problem.ts";
 import { NixdeployError, toHttpStatus } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { explainDatabaseTrouble } from "./database/database-error.ts";
@@ -7,12 +7,15 @@ import { explainDatabaseTrouble } from "./database/database-error.ts";
 export const PROBLEM_TYPE = "application/problem+json";
 
 /** The answer for anything thrown while a request was handled. */
-export function problemResponse(thrown: unknown, log: Logger): Response {
+export function problemResponse(
+  thrown: unknown,
+  { log, requestId }: { readonly log: Logger; readonly requestId: string },
+): Response {
   const error = explainDatabaseTrouble(thrown) ?? thrown;
   if (error instanceof NixdeployError) {
     const status = toHttpStatus(error.kind);
-    if (error.kind === "unreachable") log.warn("request put off", { reason: error.message });
-    else if (status >= 500) log.error("request failed", { reason: error.message });
+    if (error.kind === "unreachable") log.warn("request put off", { requestId, reason: error.message });
+    else if (status >= 500) log.error("request failed", { requestId, reason: error.message });
     return formatProblem({
       title: error.message,
       status,
@@ -20,15 +23,14 @@ export function problemResponse(thrown: unknown, log: Logger): Response {
       ...(error.details.length === 0 ? {} : { errors: [...error.details] }),
     });
   }
-  const reference = crypto.randomUUID();
   log.error("request failed: this is a bug", {
-    reference,
+    requestId,
     reason: String(error instanceof Error ? error.stack : error),
   });
   return formatProblem({
     title: "The coordinator failed to handle the request",
     status: 500,
-    detail: `See its log for ${reference}`,
+    detail: `See its log for ${requestId}`,
   });
 }
 
@@ -58,4 +60,14 @@ export function notFound(what: string, hint?: string): NixdeployError {
   return new NixdeployError("not-found", `cannot find ${what}: it does not exist, or this token may not see it`, {
     ...(hint === undefined ? {} : { hint }),
   });
+}
+
+/** The same answer with more in it, if it is a problem. */
+export async function addToProblem(response: Response, more: { readonly requestId: string }): Promise<Response> {
+  if (response.headers.get("content-type") !== PROBLEM_TYPE || response.body === null) return response;
+  const parsed = problemSchema.safeParse(await response.json());
+  if (!parsed.success) throw new Error("an answer of ours is called a problem and is none");
+  const { status, headers } = response;
+  headers.delete("content-length");
+  return Response.json({ ...parsed.data, ...more }, { status, headers });
 }

@@ -8,6 +8,9 @@ import { createCoordinator } from "./coordinator.ts";
 import { openDataDirectory, writeSecretFile } from "./data-directory.ts";
 import { explainDatabaseFault, openDatabase } from "./database/dialect.ts";
 import { listen } from "./listener.ts";
+import { listChores } from "./operations/chores.ts";
+import { startUpkeep } from "./operations/upkeep.ts";
+import type { TrustedProxies } from "./requests/peer-address.ts";
 
 export type ServeOptions = {
   readonly dataDirectory: string;
@@ -24,6 +27,10 @@ export type ServeOptions = {
   readonly onReady: (url: string) => Promise<void>;
   /** Called once it has been told to stop, before it does. */
   readonly onStopping: () => void;
+  /** Called each second while the process moves. */
+  readonly onBeat?: () => void;
+  /** Whose `X-Forwarded-For` counts. Default: this host's. */
+  readonly trustedProxies?: TrustedProxies;
 };
 
 export async function runServe(options: ServeOptions): Promise<void> {
@@ -37,6 +44,8 @@ export async function runServe(options: ServeOptions): Promise<void> {
     random: options.random,
     log: options.log,
     publicUrl: () => url ?? "",
+    storage: directory,
+    ...(options.trustedProxies === undefined ? {} : { trustedProxies: options.trustedProxies }),
     writeAdminToken: async (token) => {
       await writeSecretFile(directory.adminTokenFile, `${token}\n`);
       options.log.info("admin token written", { file: directory.adminTokenFile });
@@ -44,11 +53,13 @@ export async function runServe(options: ServeOptions): Promise<void> {
   }).catch((error: unknown) => {
     throw explainDatabaseFault(error, directory.databaseFile);
   });
+  await using _ = startUpkeep(options, listChores(coordinator.services, options.onBeat ?? (() => {})));
   await using listener = listen(coordinator, { ...options, controlSocket: directory.controlSocket });
   url ??= listener.url;
   await options.onReady(url);
   await aborted(options.signal);
   options.onStopping();
+  coordinator.services.readiness.stop();
   options.log.info("stopping");
 }
 

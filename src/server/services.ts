@@ -8,6 +8,9 @@ import type { NarInfos } from "./cache/narinfos.ts";
 import type { Uploads } from "./cache/uploads.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import type { Dispatcher } from "./deployments/dispatcher.ts";
+import type { Meters } from "./operations/metrics/meters.ts";
+import type { Metrics } from "./operations/metrics/snapshot.ts";
+import type { Readiness } from "./operations/readiness.ts";
 
 export type Services = {
   readonly database: CoordinatorDatabase;
@@ -17,6 +20,9 @@ export type Services = {
   readonly bus: Bus;
   readonly narInfos: NarInfos;
   readonly uploads: Uploads;
+  readonly meters: Meters;
+  readonly metrics: Metrics;
+  readonly readiness: Readiness;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;

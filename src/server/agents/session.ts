@@ -19,6 +19,7 @@ import { takeAnnouncement } from "../deployments/announcements.ts";
 import type { Dispatcher } from "../deployments/dispatcher.ts";
 import { takeReport } from "../deployments/reports.ts";
 import { rolloutTopic } from "../deployments/transition.ts";
+import type { Meters } from "../operations/metrics/meters.ts";
 import { login } from "./login.ts";
 import type { AgentRegistry, LiveAgent } from "./registry.ts";
 
@@ -28,6 +29,7 @@ export type AgentSessionDeps = {
   readonly registry: AgentRegistry;
   readonly dispatcher: Dispatcher;
   readonly bus: Bus;
+  readonly meters: Meters;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -75,7 +77,7 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
   };
   let closing: Promise<void> | null = null;
 
-  const { send, refuse } = createOutgoing(socket);
+  const { send, refuse } = createOutgoing(socket, deps.meters);
   const loginDeadline = createDeadline(deps.clock, LOGIN_MAX_MS, () => refuse("too-slow", "no hello came in time"));
   const renewal = createDeadline(deps.clock, drawRenewalMs(deps.random), () =>
     socket.close(CLOSE_NORMAL, "log in again: the credential wants renewal"),
@@ -104,6 +106,7 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
   };
   const handleFrame = async (text: string) => {
     const decoded = decodeAgentFrame(text);
+    deps.meters.frame("received", decoded.kind === "frame" ? decoded.frame.kind : decoded.kind);
     if (decoded.kind === "malformed")
       return refuse("malformed", `cannot read the frame: ${decoded.reason}`.slice(0, 500));
     if (decoded.kind === "unknown") {
@@ -202,8 +205,9 @@ function createDeadline(clock: Clock, durationMs: number, onLate: () => void) {
   };
 }
 
-function createOutgoing(socket: AgentSocket) {
+function createOutgoing(socket: AgentSocket, meters: Meters) {
   const send = (frame: CoordinatorFrameInput) => {
+    meters.frame("sent", frame.kind);
     if (!socket.send(JSON.stringify(frame))) socket.close(CLOSE_POLICY, "too slow");
   };
   const refuse = (code: string, message: string) => {

@@ -96,3 +96,20 @@ export async function lockForMigration(transaction: CoordinatorDatabase): Promis
   // A statement that writes takes the lock, whether or not it finds anything to write.
   await sql`delete from migrations where false`.execute(transaction);
 }
+
+/** The text of one field of a JSON column. */
+export function jsonText(column: string, field: string) {
+  return sql<string>`${sql.ref(column)} ->> ${sql.lit(`$.${field}`)}`;
+}
+
+/** How much the database takes, without its write-ahead log. */
+export async function readDatabaseBytes(database: CoordinatorDatabase): Promise<number> {
+  const pages = await sql<{ page_count: number }>`pragma page_count`.execute(database);
+  const size = await sql<{ page_size: number }>`pragma page_size`.execute(database);
+  return (pages.rows[0]?.page_count ?? 0) * (size.rows[0]?.page_size ?? 0);
+}
+
+/** The write-ahead log of a database file. */
+export function writeAheadLogOf(file: string): string {
+  return `${file}-wal`;
+}

@@ -151,6 +151,8 @@ export const migrations: readonly Migration[] = [
       "create index deployments_by_agent on deployments (agent_id, number)",
       "create index deployments_by_retry on deployments (retry_of) where retry_of is not null",
       "create index deployments_by_workspace on deployments (workspace_id, number)",
+      // Small whatever the history: what /metrics and /status count.
+      "create index deployments_unfinished on deployments (workspace_id) where finished_ms is null",
       strictTable("events", [
         "id integer not null primary key autoincrement",
         "at_ms integer not null",

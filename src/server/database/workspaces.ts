@@ -22,6 +22,14 @@ export async function saveSettingOnce(database: CoordinatorDatabase, setting: Sc
     .execute();
 }
 
+export async function saveSetting(database: CoordinatorDatabase, setting: Schema["settings"]): Promise<void> {
+  await database
+    .insertInto("settings")
+    .values(setting)
+    .onConflict((conflict) => conflict.column("name").doUpdateSet({ value: setting.value }))
+    .execute();
+}
+
 export async function insertWorkspace(database: CoordinatorDatabase, row: WorkspaceRow): Promise<void> {
   await database.insertInto("workspaces").values(row).execute();
 }

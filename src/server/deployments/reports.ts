@@ -10,6 +10,7 @@ import type { Bus } from "../bus.ts";
 import { type DeploymentRow, findDeployment, updateDeployment } from "../database/deployments.ts";
 import { insertLogLines } from "../database/logs.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import type { Meters } from "../operations/metrics/meters.ts";
 import { requeueIfWanted } from "./requeue.ts";
 import { applyEvent, rolloutTopic } from "./transition.ts";
 
@@ -21,7 +22,13 @@ export type ReportResult = {
 };
 
 export async function takeReport(
-  deps: { readonly database: CoordinatorDatabase; readonly bus: Bus; readonly clock: Clock; readonly random: Random },
+  deps: {
+    readonly database: CoordinatorDatabase;
+    readonly bus: Bus;
+    readonly meters: Meters;
+    readonly clock: Clock;
+    readonly random: Random;
+  },
   report: { readonly agentId: AgentId; readonly deploymentId: DeploymentId; readonly entries: readonly ReportEntry[] },
 ): Promise<ReportResult> {
   const before = await findDeployment(deps.database, report.deploymentId);
@@ -37,6 +44,10 @@ export async function takeReport(
       random: deps.random,
     });
   });
+  deps.meters.logLines(
+    report.entries.filter(({ type, n }) => type === "log" && n > before.journal_through && n <= after.journal_through)
+      .length,
+  );
   deps.bus.publish(rolloutTopic(after.rollout_id));
   return { through: after.journal_through, ended: after.finished_ms !== null };
 }

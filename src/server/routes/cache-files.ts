@@ -4,7 +4,7 @@
  */
 
 import { createHash } from "node:crypto";
-import type { BunRequest } from "bun";
+import type { BunRequest, Server } from "bun";
 import { parseCacheName } from "../../names.ts";
 import { formatCacheInfo } from "../../nix/cache-info.ts";
 import { formatHashNix32, parseFileHash } from "../../nix/hash.ts";
@@ -14,9 +14,14 @@ import type { BlobStore } from "../cache/blob-store.ts";
 import { findNar } from "../database/paths.ts";
 import { type CacheRow, findCache } from "../database/workspaces.ts";
 import { formatProblem, notFound, problemResponse, unauthorized } from "../problem.ts";
+import type { Attend } from "../requests/attend.ts";
+import type { Visit } from "../requests/visit.ts";
 import type { Services } from "../services.ts";
 
 export type CacheFileRequest = BunRequest<"/cache/:cache/:file">;
+type AnswerFile = (request: CacheFileRequest, server: Server<unknown>) => Promise<Response>;
+/** By pattern, as Bun.serve takes them. */
+export type CacheFileRoutes = Readonly<Record<"/cache/:cache/:file" | "/cache/:cache/nar/:file", AnswerFile>>;
 
 const NAR_FILE = /^([0-9a-z]{52})\.nar\.zst$/;
 const NARINFO_FILE = /^([0-9a-z]{32})\.narinfo$/;
@@ -25,10 +30,15 @@ const PRIORITY = 41;
 const NARINFO_MAX_AGE_S = 3600;
 const NAR_MAX_AGE_S = 31_536_000;
 
-export function createCacheFileRoutes(services: Services, blobs: BlobStore) {
+export function createCacheFileRoutes(deps: {
+  readonly services: Services;
+  readonly blobs: BlobStore;
+  readonly attend: Attend;
+}): CacheFileRoutes {
+  const { services, blobs, attend } = deps;
   const guarded =
     (answer: (request: CacheFileRequest, cache: CacheRow) => Promise<Response>) =>
-    async (request: CacheFileRequest): Promise<Response> => {
+    async (request: CacheFileRequest, { requestId }: Visit): Promise<Response> => {
       try {
         if (request.method !== "GET" && request.method !== "HEAD") {
           return formatProblem({ title: "Only GET and HEAD", status: 405 }, { allow: "GET, HEAD" });
@@ -36,21 +46,35 @@ export function createCacheFileRoutes(services: Services, blobs: BlobStore) {
         const cache = await findReadableCache(services, request);
         return cache === null ? unauthorized("Basic") : await answer(request, cache);
       } catch (error) {
-        return problemResponse(error, services.log);
+        return problemResponse(error, { log: services.log, requestId });
       }
     };
+  const attended = (
+    route: keyof CacheFileRoutes,
+    answer: (request: CacheFileRequest, cache: CacheRow) => Promise<Response>,
+  ): AnswerFile => {
+    const answerGuarded = guarded(answer);
+    return async (request, server) => {
+      const peer = server.requestIP(request)?.address ?? null;
+      return await attend(request, { control: false, peer }, async (visit) => {
+        visit.route = route;
+        return await answerGuarded(request, visit);
+      });
+    };
+  };
   return {
-    "/cache/:cache/:file": guarded(async (request, cache) => {
+    "/cache/:cache/:file": attended("/cache/:cache/:file", async (request, cache) => {
       const { file } = request.params;
       if (file === "nix-cache-info") return cacheInfo();
       const hashPart = parseName(NARINFO_FILE, file, parseStorePathHash);
       const text = hashPart === null ? null : await services.narInfos.find({ cacheId: cache.id, hashPart });
       return text === null ? absent() : narInfo(request, cache, text);
     }),
-    "/cache/:cache/nar/:file": guarded(async (request, cache) => {
+    "/cache/:cache/nar/:file": attended("/cache/:cache/nar/:file", async (request, cache) => {
       const fileHash = parseName(NAR_FILE, request.params.file, (name) => parseFileHash(`sha256:${name}`));
       if (fileHash === null) return absent();
-      if ((await findNar(services.database, { cacheId: cache.id, fileHash })) === null) return absent();
+      const nar = await findNar(services.database, { cacheId: cache.id, fileHash });
+      if (nar === null) return absent();
       const headers = {
         "content-type": "application/x-nix-nar",
         "cache-control": `${visibility(cache)}, max-age=${NAR_MAX_AGE_S}, immutable`,
@@ -59,7 +83,10 @@ export function createCacheFileRoutes(services: Services, blobs: BlobStore) {
       };
       if (matchesEtag(request, headers.etag)) return new Response(null, { status: 304, headers });
       const file = blobs.open(fileHash);
-      if (await file.exists()) return new Response(file, { headers });
+      if (await file.exists()) {
+        if (request.method === "GET") services.meters.servedBytes(bytesAsked(request, nar.file_size_bytes));
+        return new Response(file, { headers });
+      }
       services.log.error("a NAR file is missing", { cache: cache.name, fileHash });
       return absent();
     }),
@@ -119,6 +146,14 @@ function absent(): Response {
     status: 404,
     headers: { "content-type": "text/plain", "cache-control": "no-store" },
   });
+}
+
+/** How much of a file its answer has, as far as the request tells: one range, or all of it. */
+function bytesAsked(request: Request, sizeBytes: number): number {
+  const [, first = "", last = ""] = /^bytes=(\d*)-(\d*)$/.exec(request.headers.get("range") ?? "") ?? [];
+  if (first === "") return last === "" ? sizeBytes : Math.min(Number(last), sizeBytes);
+  const end = last === "" ? sizeBytes : Math.min(Number(last) + 1, sizeBytes);
+  return Math.max(0, end - Number(first));
 }
 
 /** If-None-Match compares weakly (RFC 9110 §13.1.2): a proxy that compresses marks our tags as weak. */

@@ -23,6 +23,7 @@ import { publishPaths } from "../cache/publish.ts";
 import { cacheToDto } from "../convert.ts";
 import { findMissingPaths, insertNar } from "../database/paths.ts";
 import { type CacheRow, findCache, setCachePublic } from "../database/workspaces.ts";
+import type { Meters } from "../operations/metrics/meters.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
 import { hintForRight, type RouteContext } from "./context.ts";
@@ -139,7 +140,7 @@ async function takeUploadPart(services: Services, context: RouteContext, part: P
   }
   const answer = await services.uploads.put({
     ...{ key: `${cache.id}/${upload}`, offset, narHash, narSizeBytes, fileHash },
-    body: limited(context.req.raw.body ?? new Blob([]).stream()),
+    body: limited(context.req.raw.body ?? new Blob([]).stream(), services.meters),
   });
   switch (answer.kind) {
     case "wrong-offset":
@@ -163,13 +164,14 @@ async function takeUploadPart(services: Services, context: RouteContext, part: P
 }
 
 /** The body, ended by an error when it is longer than a part may be, whatever its Content-Length said. */
-async function* limited(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+async function* limited(body: ReadableStream<Uint8Array>, meters: Meters): AsyncGenerator<Uint8Array> {
   let total = 0;
   for await (const chunk of body) {
     total += chunk.length;
     if (total > UPLOAD_PART_BYTES_MAX) {
       throw new NixdeployError("usage", `cannot take the part: it is larger than ${UPLOAD_PART_BYTES_MAX} bytes`);
     }
+    meters.uploadedBytes(chunk.length);
     yield chunk;
   }
 }

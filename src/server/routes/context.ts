@@ -1,5 +1,6 @@
 /** What every route of the REST API needs: who is asking, for which workspace, with what body. */
-import { type Context, Hono } from "hono";
+import { type Context, Hono, type MiddlewareHandler } from "hono";
+import { routePath } from "hono/route";
 import type { z } from "zod";
 import { NixdeployError } from "../../errors.ts";
 import { parseWorkspaceName, type WorkspaceName } from "../../names.ts";
@@ -7,14 +8,21 @@ import type { Principal } from "../access/authentication.ts";
 import { kindsThatMay, mayDo, type Right } from "../access/authorization.ts";
 import { findWorkspace, listWorkspaces, type WorkspaceRow } from "../database/workspaces.ts";
 import { notFound } from "../problem.ts";
+import type { Visit } from "../requests/visit.ts";
 import type { Services } from "../services.ts";
 
 export type RouteEnv = {
-  Bindings: { readonly control: boolean };
+  Bindings: Visit;
   Variables: { readonly principal: Principal };
 };
 export type RouteContext = Context<RouteEnv>;
 export const createRouter = () => new Hono<RouteEnv>();
+
+/** Stands before a handler: the request is counted under the pattern that this one was declared with. */
+export const atRoute: MiddlewareHandler<RouteEnv> = async (context, next) => {
+  context.env.route = routePath(context);
+  return await next();
+};
 
 const DEFAULT_WORKSPACE = parseWorkspaceName("default");
 const JSON_BYTES_MAX = 16 * 1024 * 1024;

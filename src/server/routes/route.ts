@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { NixdeployError } from "../../errors.ts";
 import type { Right } from "../access/authorization.ts";
-import { createRouter, type RouteContext, readBody } from "./context.ts";
+import { atRoute, createRouter, type RouteContext, readBody } from "./context.ts";
 
 export type Route = {
   readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
@@ -67,7 +67,7 @@ export function defineRoute<
 
 export function mountRoutes(routes: readonly Route[]) {
   const router = createRouter();
-  for (const route of routes) router.on(route.method, route.path, (context) => route.handle(context));
+  for (const route of routes) router.on(route.method, route.path, atRoute, (context) => route.handle(context));
   return router;
 }
 

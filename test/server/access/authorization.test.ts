@@ -29,6 +29,7 @@ const PATH = createTinyPath("one");
 const UPLOAD = `upload=0123456789abcdfg&offset=0&narSize=${PATH.nar.length}&fileHash=${formatHashNix32(PATH.fileHash)}`;
 
 const RULES: Readonly<Record<string, Rule>> = {
+  "GET /metrics": { right: "watch", isList: true, path: () => "/metrics" },
   "POST /tokens": {
     right: "administrate",
     path: () => "tokens",
@@ -107,7 +108,7 @@ const HOLDERS: Readonly<Record<Right, readonly string[]>> = {
   "read-cache": ["admin", "activate", "push", "read", "an agent's own"],
 };
 const CREDENTIALS = [...TOKEN_KINDS, "an agent's own"];
-const OPEN_ROUTES = ["GET /healthz", "GET /", "GET /openapi.json"];
+const OPEN_ROUTES = ["GET /healthz", "GET /readyz", "GET /", "GET /openapi.json"];
 
 let known: Known;
 const tokens = new Map<string, string>();

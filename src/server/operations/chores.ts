@@ -1,0 +1,49 @@
+/** The chores of a coordinator (`upkeep.ts` runs them): what is looked after while it serves, and how often. */
+import type { Services } from "../services.ts";
+import type { ReadinessReport } from "./readiness.ts";
+import type { Chore } from "./upkeep.ts";
+
+const BEAT_MS = 1_000;
+/** With the time that a write may take, a stuck disk is said within 15 s. */
+const READINESS_MS = 10_000;
+const CATCH_UP_MS = 60_000;
+
+/** @param onBeat called each second while the process moves */
+export function listChores(services: Services, onBeat: () => void): readonly Chore[] {
+  const { meters, metrics, readiness, log } = services;
+  const sayReadiness = createReadinessNews();
+  return [
+    {
+      what: "measure the event loop",
+      everyMs: BEAT_MS,
+      run(lateMs) {
+        meters.eventLoopLag(lateMs);
+        onBeat();
+      },
+    },
+    {
+      what: "look whether the coordinator is ready",
+      everyMs: READINESS_MS,
+      async run() {
+        const news = sayReadiness(await readiness.check());
+        if (news?.ready === false) log.error("not ready", { reason: news.reason });
+        if (news?.ready === true) log.info("ready again");
+      },
+    },
+    { what: "count what has ended", everyMs: CATCH_UP_MS, run: () => metrics.catchUp() },
+  ];
+}
+
+/** What of a look is news: that something is wrong, or something else than before, or nothing any more. */
+export function createReadinessNews() {
+  let saidKinds = "";
+  return ({
+    reasons,
+  }: ReadinessReport): { readonly ready: true } | { readonly ready: false; readonly reason: string } | null => {
+    // How long and how full it is now is no news.
+    const kinds = reasons.map((reason) => reason.replaceAll(/\d+/g, "")).join("; ");
+    if (kinds === saidKinds) return null;
+    saidKinds = kinds;
+    return reasons.length === 0 ? { ready: true } : { ready: false, reason: reasons.join("; ") };
+  };
+}
