@@ -164,6 +164,14 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   }
 }
 
+/** A power cut may have brought back what the last deployment removed; nobody else would look for it before the next. */
+async function dropForgottenRoots({ gcRoots, logger }: AgentDeps, { journals }: DeploymentStore): Promise<void> {
+  const known = journals.map((journal) => journal.offer.deploymentId);
+  await gcRoots.dropForgotten(known).catch((error: unknown) => {
+    logger.warn(`cannot remove old garbage-collector roots: ${describeError(error)}`);
+  });
+}
+
 /** Never rejects. */
 async function settleTrial({ activations, logger }: AgentDeps, signal: AbortSignal): Promise<void> {
   try {
@@ -188,6 +196,7 @@ async function openStore(
   await writeAgentFile(stateDirectory, { name, profilePath, healthChecksFile }).catch((error: unknown) => {
     logger.warn(`cannot say in ${stateDirectory} which profile this agent keeps: ${describeError(error)}`);
   });
+  await dropForgottenRoots(deps, store);
   return store;
 }
 

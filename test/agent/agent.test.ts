@@ -180,6 +180,7 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
         roots.push(...storePaths);
       },
       dropOthers: async () => {},
+      dropForgotten: async () => {},
       list: async () => [],
     },
   });

@@ -5,15 +5,15 @@
  * The link of the latest deployment stays until the next one: a retry, or a system in mode `test` that no profile
  * names, still finds its paths.
  */
-import { readdir, rename, rm, symlink } from "node:fs/promises";
+import { lstat, rename, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, NixdeployError } from "../../errors.ts";
-import type { AgentName, DeploymentId } from "../../names.ts";
+import { type AgentName, type DeploymentId, parseDeploymentId } from "../../names.ts";
 import type { DaemonConnection } from "../../nix/daemon/connection.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import { ensureDirectory, syncDirectory } from "./durable-file.ts";
+import { listNames } from "./look.ts";
 import { readStoreLink } from "./profile-link.ts";
-import { isMissing } from "./system-error.ts";
 
 export type GcRoots = {
   /**
@@ -25,11 +25,15 @@ export type GcRoots = {
     readonly storePaths: readonly StorePath[];
     readonly daemon: DaemonConnection;
   }): Promise<void>;
-  /** Removes the links of all other deployments of this agent than these. */
+  /** Removes the links of all other deployments of this agent than these, for good. */
   dropOthers(kept: readonly DeploymentId[]): Promise<void>;
+  /** The same, but for the latest that has links: what a power cut brought back, or kept somebody from removing. */
+  dropForgotten(known: readonly DeploymentId[]): Promise<void>;
   /** What this agent keeps now. */
   list(): Promise<readonly StorePath[]>;
 };
+
+type Link = { readonly path: string; readonly deploymentId: DeploymentId };
 
 const ROOT_DIRECTORY = "/nix/var/nix/gcroots/nixdeploy";
 
@@ -43,8 +47,18 @@ export function createGcRoots(options: {
 }): GcRoots {
   const { agent, isRoot, syncStore } = options;
   const directory = isRoot ? ROOT_DIRECTORY : join(options.stateDirectory, "gcroots");
-  const own = new RegExp(`^${RegExp.escape(agent)}-[0-9a-z]{16}(-[0-9]+)?(\\.new)?$`);
+  const own = new RegExp(`^${RegExp.escape(agent)}-([0-9a-z]{16})(?:-[0-9]+)?(?:\\.new)?$`);
   const linkOf = (id: DeploymentId, index: number) => `${agent}-${id}${index === 0 ? "" : `-${index}`}`;
+  const listLinks = async (): Promise<readonly Link[]> =>
+    (await listNames(directory)).flatMap((name) => {
+      const [, id] = own.exec(name) ?? [];
+      return id === undefined ? [] : [{ path: join(directory, name), deploymentId: parseDeploymentId(id) }];
+    });
+  const drop = async (kept: readonly DeploymentId[]) => {
+    const dropped = (await listLinks()).filter(({ deploymentId }) => !kept.includes(deploymentId));
+    for (const { path } of dropped) await rm(path, { force: true });
+    if (dropped.length > 0) await syncDirectory(directory);
+  };
   return {
     async keep({ deploymentId, storePaths, daemon }) {
       for (const [index, storePath] of storePaths.entries()) {
@@ -67,26 +81,30 @@ export function createGcRoots(options: {
       // While the daemon is connected: with its last connection Nix' database says for good that the paths are valid.
       await syncStore();
     },
-    async dropOthers(kept) {
-      await ensureDirectory(directory, 0o755);
-      for (const name of await readdir(directory)) {
-        if (own.test(name) && !kept.some((id) => name.startsWith(linkOf(id, 0))))
-          await rm(join(directory, name), { force: true });
-      }
+    dropOthers: drop,
+    async dropForgotten(known) {
+      const latest = await findLatest(await listLinks());
+      await drop(latest === null ? known : [...known, latest]);
     },
     async list() {
-      const names = await readdir(directory).catch((error: unknown) => {
-        if (isMissing(error)) return [];
-        throw error;
-      });
       const paths: StorePath[] = [];
-      for (const name of names.filter((candidate) => own.test(candidate))) {
-        const path = await readStoreLink(join(directory, name));
+      for (const { path: link } of await listLinks()) {
+        const path = await readStoreLink(link);
         if (path !== null) paths.push(path);
       }
       return paths;
     },
   };
+}
+
+/** The deployment whose links are the newest. */
+async function findLatest(links: readonly Link[]): Promise<DeploymentId | null> {
+  let latest: { readonly deploymentId: DeploymentId; readonly madeMs: number } | null = null;
+  for (const { path, deploymentId } of links) {
+    const { mtimeMs: madeMs } = await lstat(path);
+    if (latest === null || madeMs > latest.madeMs) latest = { deploymentId, madeMs };
+  }
+  return latest?.deploymentId ?? null;
 }
 
 async function replaceLink(link: string, target: string): Promise<void> {

@@ -1,6 +1,6 @@
 /** What lies on the device's disk: locks, keys, pins, profiles, garbage-collector roots. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { mkdir, readdir, readlink, stat, symlink, writeFile } from "node:fs/promises";
+import { lutimes, mkdir, readdir, readlink, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { planPins, readEnrolment, writeEnrolment } from "../../../src/agent/link/enrolment.ts";
 import { loadIdentity } from "../../../src/agent/link/identity.ts";
@@ -168,6 +168,25 @@ describe("a profile", () => {
     const kernel = (await runChecked(["uname", "-sm"])).toLowerCase().split(" ");
     expect(createMachine(configOf("/p")).system).toBe(`${kernel[1]}-${kernel[0]}`);
   });
+});
+
+test("roots that a power cut brought back go at the next start; the latest and those of journals stay", async () => {
+  await using state = await createTemporaryDirectory("roots");
+  const daemon = await createMemoryDaemon().connect({ signal: new AbortController().signal });
+  const agent = parseAgentName("nuc");
+  const syncStore = async () => {};
+  const roots = createGcRoots({ agent, isRoot: false, stateDirectory: state.path, syncStore });
+  const [old, journaled, latest] = [deploymentIdOf("a"), deploymentIdOf("b"), deploymentIdOf("c")];
+  for (const [age, deploymentId] of [latest, journaled, old].entries()) {
+    await roots.keep({ deploymentId, storePaths: [storePathFor(deploymentId), storePathFor("old")], daemon });
+    const madeAt = new Date(Date.UTC(2026, 0, 9 - age));
+    for (const link of [deploymentId, `${deploymentId}-1`]) {
+      await lutimes(state.join("gcroots", `nuc-${link}`), madeAt, madeAt);
+    }
+  }
+  await roots.dropForgotten([journaled]);
+  const left = [journaled, latest].flatMap((id) => [`nuc-${id}`, `nuc-${id}-1`]);
+  expect((await readdir(state.join("gcroots"))).toSorted()).toEqual(left.toSorted());
 });
 
 test("roots are links in the state directory, told to the daemon; those of other deployments go", async () => {
