@@ -52,6 +52,7 @@ export const agentSchema = z
         /** See the same of a deployment. */
         attempt: z.number().int().positive().default(1),
         notBefore: time.nullable().default(null),
+        expiresAt: time.nullable().default(null),
       })
       .nullable(),
   })

@@ -21,6 +21,8 @@ export const ROLLOUT_DESCRIPTION_LENGTH_MAX = 1_000;
 
 export const AGENTS_PER_ROLLOUT_MAX = 10_000;
 const SYSTEMS_MAX = 100;
+/** Ten years. */
+const EXPIRES_IN_MS_MAX = 3_660 * 24 * 3_600_000;
 
 /** Texts by texts; counted before any of them is looked at, because each wrong one is a fault to be described. */
 function textRecord(limits: {
@@ -67,6 +69,8 @@ export const createRolloutSchema = z
     requireOnline: z.boolean().optional(),
     /** Devices take versions that have failed there before. */
     retry: z.boolean().optional(),
+    /** What waits for its agent for that long is given up; default 30 days. */
+    expiresInMs: z.number().int().min(1_000).max(EXPIRES_IN_MS_MAX).optional(),
   })
   .meta({ id: "CreateRollout" });
 export type CreateRollout = z.input<typeof createRolloutSchema>;

@@ -28,7 +28,8 @@ const WORDS: Readonly<Record<DeploymentState, string>> = {
 export function formatDeploymentLine(deployment: DeploymentDto): string {
   const { agent, state, contact, reason } = deployment;
   const standing = standingOf(state, contact);
-  if (standing === "parked") return `${agent} is offline: it takes this deployment when it returns`;
+  if (standing === "parked")
+    return `${agent} is offline: it takes this deployment when it returns${describeExpiry(deployment)}`;
   if (state === "queued") return `${agent}: queued ${deployment.storePath}${describePutOff(deployment)}`;
   const why = reason === null || standing === "running" ? "" : `: ${cleanLogText(reason)}`;
   return `${agent}: ${WORDS[state]}${why}${describeRetry(deployment)}`;
@@ -38,6 +39,11 @@ export function formatDeploymentLine(deployment: DeploymentDto): string {
 export function describePutOff(deployment: Pick<DeploymentDto, "attempt" | "notBefore">): string {
   const { attempt, notBefore } = deployment;
   return notBefore === null ? "" : `, try ${attempt}, not before ${formatMinute(notBefore)}`;
+}
+
+/** `, until 2026-12-22 13:05 UTC`; "" for one that waits for ever. */
+export function describeExpiry({ expiresAt }: Pick<DeploymentDto, "expiresAt">): string {
+  return expiresAt === null ? "" : `, until ${formatMinute(expiresAt)}`;
 }
 
 /** ` Tried again at 2026-11-22 13:05 UTC (rollout …).`; "" for one that is not. */
@@ -86,7 +92,7 @@ export function summarize(deployment: DeploymentDto): SummaryRow {
     outcome: isParked ? "queued" : WORDS[deployment.state],
     duration: formatElapsed(deployment.startedAt ?? deployment.createdAt, deployment.finishedAt),
     reason: isParked
-      ? "offline: takes it when it returns"
+      ? `offline: takes it when it returns${describeExpiry(deployment)}`
       : `${cleanLogText(deployment.reason ?? "")}${describeRetry(deployment)}`.trim(),
   };
 }

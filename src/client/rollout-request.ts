@@ -15,6 +15,7 @@ export type RolloutRequestOptions = {
   readonly origin: Origin | undefined;
   readonly requireOnline: boolean;
   readonly retry: boolean;
+  readonly expiresInMs: number;
 };
 
 export function planRolloutRequest(options: RolloutRequestOptions): CreateRollout {
@@ -35,5 +36,6 @@ export function planRolloutRequest(options: RolloutRequestOptions): CreateRollou
     ...(origin === undefined ? {} : { origin }),
     ...(requireOnline ? { requireOnline } : {}),
     ...(retry ? { retry } : {}),
+    expiresInMs: options.expiresInMs,
   };
 }

@@ -30,6 +30,12 @@ export const command = defineNixdeployCommand({
     ...START_ARGS,
     ...POLICY_ARGS,
     requireOnline: { type: "boolean", description: "Refuse the whole rollout if an agent is offline" },
+    expiresInMs: {
+      type: "duration",
+      flag: "expires",
+      default: "30d",
+      description: "How long a deployment may wait for a device that is away",
+    },
     retry: { type: "boolean", description: "Also versions that have failed on a device before" },
     description: {
       type: "string",
@@ -54,7 +60,7 @@ export const command = defineNixdeployCommand({
     const cache = coordinator.cacheReader(parseCacheName(args.workspace ?? "default"));
     const { spec, warnings } = await readSpec({ words: args.spec, cwd: process.cwd(), cache, signal });
     for (const warning of warnings) context.log.warn(warning);
-    const { mode, workspace, description, requireOnline, retry } = args;
+    const { mode, workspace, description, requireOnline, retry, expiresInMs } = args;
     const request = planRolloutRequest({
       spec: selectAgents(spec, args.agent),
       mode,
@@ -63,6 +69,7 @@ export const command = defineNixdeployCommand({
       description,
       requireOnline,
       retry,
+      expiresInMs,
       origin: readOrigin(context.env),
     });
     const rollout = await coordinator.createRollout({

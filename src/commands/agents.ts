@@ -1,6 +1,6 @@
 /** `nixdeploy agents`: the registered agents and what runs on them. */
 import type { AgentDto } from "../api/agents.ts";
-import { describePutOff } from "../client/follow-text.ts";
+import { describeExpiry, describePutOff } from "../client/follow-text.ts";
 import type { DeploymentState } from "../deployment.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { storePathName } from "../nix/store-path.ts";
@@ -66,7 +66,7 @@ export function describeContact(
 
 function formatDeployment(deployment: NonNullable<AgentDto["deployment"]>): string {
   const { state, storePath, startedOnDevice } = deployment;
-  const putOff = state === "queued" ? describePutOff(deployment) : "";
+  const putOff = state === "queued" ? `${describePutOff(deployment)}${describeExpiry(deployment)}` : "";
   return `${state} ${storePathName(storePath)}${startedOnDevice ? " (started on the device)" : ""}${putOff}`;
 }
 

@@ -76,6 +76,7 @@ export function agentToDto(
             startedOnDevice: latest.started_on_device === 1,
             attempt: latest.attempt,
             notBefore: formatTime(latest.not_before_ms),
+            expiresAt: formatTime(latest.expires_ms),
           },
   };
 }
@@ -124,6 +125,7 @@ export async function deploymentToDto(services: Services, row: DeploymentRow): P
     stopRequested: row.stop_requested,
     attempt: row.attempt,
     notBefore: formatTime(row.not_before_ms),
+    expiresAt: formatTime(row.expires_ms),
     retryOf: row.retry_of,
     retriedBy: await retryToDto(services, row),
     unitChanges: row.unit_changes === null ? null : unitChangesSchema.parse(JSON.parse(row.unit_changes)),

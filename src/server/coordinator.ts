@@ -17,6 +17,7 @@ import { migrate } from "./database/migrations.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import { saveSetting } from "./database/workspaces.ts";
 import { createDispatcher } from "./deployments/dispatcher.ts";
+import { startExpirations } from "./deployments/expirations.ts";
 import { ensureFirstStart } from "./first-start.ts";
 import { createMeters } from "./operations/metrics/meters.ts";
 import { createMetrics } from "./operations/metrics/snapshot.ts";
@@ -34,6 +35,8 @@ export type CoordinatorDeps = {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** False where it only answers a request or two: what is due by the clock is then left to whoever serves. */
+  readonly isServing: boolean;
   /** Known only once the port is bound, when none was given. */
   readonly publicUrl: () => string;
   readonly writeAdminToken: (token: string) => Promise<void>;
@@ -61,6 +64,8 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const bus = createBus();
   const dispatcher = createDispatcher({ database, registry, bus, clock, log });
   await dispatcher.recover();
+  const background = new AsyncDisposableStack();
+  if (deps.isServing) background.use(startExpirations({ database, clock, bus, log }));
   const authenticator = createAuthenticator({ database, clock, credentialKey });
   const meters = createMeters();
   const about = { version: NIXDEPLOY_VERSION, startedMs: clock.nowMs() };
@@ -98,6 +103,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
       return { ...session, closed: () => session.closed().finally(() => sessions.delete(session)) };
     },
     async [Symbol.asyncDispose]() {
+      await background.disposeAsync();
       for (const session of sessions) await session.closed();
       await dispatcher[Symbol.asyncDispose]();
       await services.uploads[Symbol.asyncDispose]();

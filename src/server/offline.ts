@@ -18,6 +18,7 @@ export async function openOfflineCoordinator(dataDirectory: string): Promise<Off
       clock: systemClock,
       random: systemRandom,
       log: silentLogger,
+      isServing: false,
       publicUrl: () => "",
       writeAdminToken: (token) => writeSecretFile(directory.adminTokenFile, `${token}\n`),
     }).catch((error: unknown) => {

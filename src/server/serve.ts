@@ -43,6 +43,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
     clock: options.clock,
     random: options.random,
     log: options.log,
+    isServing: true,
     publicUrl: () => url ?? "",
     storage: directory,
     ...(options.trustedProxies === undefined ? {} : { trustedProxies: options.trustedProxies }),

@@ -97,7 +97,7 @@ describe("health checks", () => {
     const plan = (names: readonly string[]) =>
       planRolloutRequest({
         ...{ spec: selectAgents(spec, names), mode: "switch", policy: {}, requireOnline: false, retry: false },
-        ...{ workspace: undefined, description: undefined, origin: undefined },
+        ...{ workspace: undefined, description: undefined, origin: undefined, expiresInMs: 60_000 },
       });
     expect(plan([])).toMatchObject({ healthChecks: [SSH], agentHealthChecks: { nuc: [SMOKE] } });
     expect(plan(["laptop"])).toMatchObject({ healthChecks: [SSH] });

@@ -334,14 +334,15 @@ describe("connections that break", () => {
     const agent = await server.connectAgent("nuc");
     const rollout = await server.activate(PATH, "nuc");
     await agent.disconnect();
+    await waitFor("the timer of what may expire", () => server.clock.sleepers === 1);
     const hangUp = new AbortController();
     const headers = { authorization: `Bearer ${server.adminToken}` };
     const url = `${listener.url}/api/v1/rollouts/${rollout.id}/follow`;
     const answer = await fetch(url, { headers, signal: hangUp.signal });
     await answer.body?.getReader().read();
-    await waitFor("the follower to wait", () => server.clock.sleepers > 0);
+    await waitFor("the follower to wait", () => server.clock.sleepers > 1);
     hangUp.abort();
-    await waitFor("the follower to be gone", () => server.clock.sleepers === 0);
+    await waitFor("the follower to be gone", () => server.clock.sleepers === 1);
     await listener[Symbol.asyncDispose]();
   });
 });

@@ -115,6 +115,7 @@ test("a first start that was killed before its token counted writes another one"
       clock: systemClock,
       random: systemRandom,
       log: silentLogger,
+      isServing: true,
       publicUrl: () => "",
       writeAdminToken,
     });

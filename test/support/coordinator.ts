@@ -147,6 +147,7 @@ async function startOne(
     clock: options.clock,
     random: systemRandom,
     log: createCapturingLogger(options.logged),
+    isServing: true,
     publicUrl: () => "http://coordinator.test",
     writeAdminToken: async (token) => onAdminToken(token),
   });

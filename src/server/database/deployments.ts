@@ -108,6 +108,33 @@ export async function findRetry(database: CoordinatorDatabase, id: DeploymentId)
   return (await query.orderBy("number", "desc").limit(1).executeTakeFirst()) ?? null;
 }
 
+/** Queued ones that have waited for as long as they may, the longest overdue first. */
+export async function listDue(
+  database: CoordinatorDatabase,
+  query: { readonly untilMs: number; readonly limit: number },
+): Promise<readonly DeploymentRow[]> {
+  const queued = database.selectFrom("deployments").selectAll().where("state", "=", "queued");
+  return await queued
+    .where("expires_ms", "<=", query.untilMs)
+    .orderBy("expires_ms")
+    .orderBy("number")
+    .limit(query.limit)
+    .execute();
+}
+
+/** When the next of those that are queued expires, epoch milliseconds; null when none does. */
+export async function findNextExpiry(database: CoordinatorDatabase): Promise<number | null> {
+  const row = await database
+    .selectFrom("deployments")
+    .select("expires_ms")
+    .where("state", "=", "queued")
+    .where("expires_ms", "is not", null)
+    .orderBy("expires_ms")
+    .limit(1)
+    .executeTakeFirst();
+  return row?.expires_ms ?? null;
+}
+
 /** Offers that no agent has accepted, of every agent. */
 export async function listOffered(database: CoordinatorDatabase): Promise<readonly DeploymentRow[]> {
   return await database

@@ -138,6 +138,8 @@ export type Schema = {
     attempt: number;
     /** Not offered earlier; null: at once. */
     not_before_ms: number | null;
+    /** Queued no longer than until then; null: for ever. */
+    expires_ms: number | null;
     /** A person wants it, whatever it did on this device before. */
     lifts_quarantine: number;
   };

@@ -23,7 +23,7 @@ import {
 } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { waitMsOf } from "./requeue.ts";
-import { applyEvent, rolloutTopic } from "./transition.ts";
+import { applyEvent, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
 
 export type Dispatcher = AsyncDisposable & {
   /** Sends what this agent should know now: a request to stop, or an offer. Does nothing when it is not connected. */
@@ -62,6 +62,10 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       if (current !== null) return current;
       const queued = await findQueued(transaction, agentId);
       if (queued === null) return null;
+      if (queued.expires_ms !== null && queued.expires_ms <= deps.clock.nowMs()) {
+        deps.bus.publish(QUEUE_TOPIC);
+        return null;
+      }
       const waitMs = waitMsOf(queued, deps.clock.nowMs());
       if (waitMs > 0) {
         timers.set(agentId, waitMs);
@@ -96,6 +100,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       if (row === null) return;
       deps.registry.progress.delete(row.id);
       deps.bus.publish(rolloutTopic(row.rollout_id));
+      deps.bus.publish(QUEUE_TOPIC);
     },
     async recover() {
       await deps.database.transaction().execute(async (transaction) => {
@@ -172,4 +177,5 @@ async function settleReturn(
   // Should it be offered again, its journal begins anew.
   if (forgotten) await forgetJournal(transaction, row.id);
   if (row !== running) deps.bus.publish(rolloutTopic(row.rollout_id));
+  deps.bus.publish(QUEUE_TOPIC);
 }

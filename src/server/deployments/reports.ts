@@ -12,7 +12,7 @@ import { insertLogLines } from "../database/logs.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
 import { requeueIfWanted } from "./requeue.ts";
-import { applyEvent, rolloutTopic } from "./transition.ts";
+import { applyEvent, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
 
 export type ReportResult = {
   /** Everything up to here is stored; the agent sends from the next one. */
@@ -49,6 +49,8 @@ export async function takeReport(
       .length,
   );
   deps.bus.publish(rolloutTopic(after.rollout_id));
+  // It may be tried again.
+  if (after.state === "rolled-back") deps.bus.publish(QUEUE_TOPIC);
   return { through: after.journal_through, ended: after.finished_ms !== null };
 }
 

@@ -11,7 +11,7 @@ import type { Fault } from "../../deployment.ts";
 import type { Random } from "../../runtime.ts";
 import { type DeploymentRow, findRollout, listDeployments } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { askedOf, writeRollout } from "./start-rollout.ts";
+import { askedOf, expiryAgain, writeRollout } from "./start-rollout.ts";
 
 const MINUTE_MS = 60_000;
 /** Before the first, second and third time that it is tried again. */
@@ -70,6 +70,7 @@ export async function requeueIfWanted(
         attempt: plan.attempt,
         not_before_ms: plan.notBeforeMs,
         lifts_quarantine: after.lifts_quarantine,
+        expires_ms: expiryAgain(after, nowMs),
       },
     ],
   };

@@ -21,7 +21,7 @@ import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { Once } from "./once.ts";
 import { waitMsOf } from "./requeue.ts";
 import { describeAbsentPaths, type RolloutDeps } from "./rollouts.ts";
-import { askedOf, startRollout } from "./start-rollout.ts";
+import { askedOf, expiryAgain, startRollout } from "./start-rollout.ts";
 import { findLatestTry, findTargets, type Target } from "./targets.ts";
 
 export type RetryRequest = {
@@ -74,6 +74,7 @@ export async function startRetry(deps: RolloutDeps, request: RetryRequest): Prom
     deployments: rows.map((row) => ({
       ...askedOf(row),
       ...{ retry_of: row.id, attempt: 1, not_before_ms: null, lifts_quarantine: 1 },
+      expires_ms: expiryAgain(row, request.nowMs),
     })),
   });
 }

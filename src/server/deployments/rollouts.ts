@@ -19,7 +19,7 @@ import type { CoordinatorDatabase } from "../database/schema.ts";
 import { loadWorkspaceCache, type WorkspaceRow } from "../database/workspaces.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { Once } from "./once.ts";
-import { FIRST_ATTEMPT, startRollout } from "./start-rollout.ts";
+import { EXPIRES_AFTER_DEFAULT_MS, FIRST_ATTEMPT, startRollout } from "./start-rollout.ts";
 
 export type RolloutDeps = {
   readonly database: CoordinatorDatabase;
@@ -58,6 +58,7 @@ export async function createRollout(
       hint: "`nixdeploy agents` lists the agents; `nixdeploy push` brings paths into the cache.",
     });
   }
+  const expiresMs = deps.clock.nowMs() + (request.expiresInMs ?? EXPIRES_AFTER_DEFAULT_MS);
   const sizes = await closureSizes(deps.database, assignments, workspace);
   return await startRollout(deps, {
     once: asked.once,
@@ -67,6 +68,7 @@ export async function createRollout(
     origin: JSON.stringify(request.origin ?? {}),
     deployments: assignments.map(({ agent, storePath, rollbackScript, healthChecks }) => ({
       ...FIRST_ATTEMPT,
+      expires_ms: expiresMs,
       lifts_quarantine: request.retry === true ? 1 : 0,
       agent_id: agent.id,
       store_path: storePath,

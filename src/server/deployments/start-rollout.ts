@@ -17,7 +17,10 @@ import { insertEvent, type NewEvent } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import { claimKey, type Once } from "./once.ts";
-import { applyEvent, deploymentEvent, rolloutTopic } from "./transition.ts";
+import { applyEvent, deploymentEvent, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
+
+/** Where nobody says how long a deployment may wait for its agent. */
+export const EXPIRES_AFTER_DEFAULT_MS = 30 * 24 * 3_600_000;
 
 /** What is asked of an agent; whoever tries a deployment again asks for the same. */
 export type Asked = Pick<
@@ -44,10 +47,17 @@ export const NOTHING_HAPPENED = {
   fault: null,
 } as const;
 
-/** How a deployment came about. */
-export type Attempt = Pick<DeploymentRow, "retry_of" | "attempt" | "not_before_ms" | "lifts_quarantine">;
+/** How a deployment came about, and for how long it may wait. */
+export type Attempt = Pick<DeploymentRow, "retry_of" | "attempt" | "not_before_ms" | "lifts_quarantine" | "expires_ms">;
 
-export const FIRST_ATTEMPT: Attempt = { retry_of: null, attempt: 1, not_before_ms: null, lifts_quarantine: 0 };
+export const FIRST_ATTEMPT: Attempt = {
+  ...{ retry_of: null, attempt: 1, not_before_ms: null, lifts_quarantine: 0, expires_ms: null },
+};
+
+/** When one that asks for the same expires, after as long a wait. */
+export function expiryAgain(row: Pick<DeploymentRow, "created_ms" | "expires_ms">, nowMs: number): number {
+  return nowMs + (row.expires_ms === null ? EXPIRES_AFTER_DEFAULT_MS : row.expires_ms - row.created_ms);
+}
 
 export type NewRollout = Pick<RolloutRow, "workspace_id" | "token_id" | "description" | "origin"> & {
   readonly deployments: readonly (Asked & Attempt)[];
@@ -108,6 +118,7 @@ export async function startRollout(
     return written;
   });
   for (const rolloutId of touched) deps.bus.publish(rolloutTopic(rolloutId));
+  deps.bus.publish(QUEUE_TOPIC);
   for (const deployment of wanted.deployments) await deps.dispatcher.dispatch(deployment.agent_id);
   return rollout;
 }

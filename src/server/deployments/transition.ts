@@ -12,6 +12,9 @@ import { type LifecycleEvent, step } from "./lifecycle.ts";
 /** The topic on which followers of a rollout wait. */
 export const rolloutTopic = (rolloutId: RolloutId): string => `rollout ${rolloutId}`;
 
+/** The topic that says that something was queued: it may be the next to expire. */
+export const QUEUE_TOPIC = "queue";
+
 /** @returns the row as it is now; the same object when the event changed nothing */
 export async function applyEvent(
   transaction: CoordinatorDatabase,

@@ -117,6 +117,7 @@ const COLUMNS: Columns = {
     retry_of: "text?",
     attempt: "integer",
     not_before_ms: "integer?",
+    expires_ms: "integer?",
     lifts_quarantine: "integer",
   },
   idempotency_keys: { owner: "text", key: "text", fingerprint: "text", rollout_id: "text", created_ms: "integer" },
