@@ -8,9 +8,9 @@
  * asked for is not varied.
  */
 import type { Fault, FixtureOptions } from "../support/builder.ts";
+import type { Kill, Stage } from "./fault-lane.ts";
 
 export type Mode = "switch" | "boot" | "test" | "dry-activate";
-export type Stage = "checking" | "activating" | "confirming" | "committing" | "undoing";
 
 /** One way of the new system's switch-to-configuration to behave. */
 export type ScriptEnd = {
@@ -124,12 +124,6 @@ export const scriptEnd = (name: ScriptName): ScriptEnd => SCRIPT_ENDS[name];
 
 /** "unreachable": the coordinator is, from before the proof until after the undo. */
 export type Proof = "proved" | "unreachable" | "script passes" | "script fails" | "script hangs";
-
-export type Kill = {
-  /** "agent until the end": it comes back only when the supervisor has finished by itself. */
-  readonly who: "agent" | "agent until the end" | "supervisor" | "both";
-  readonly at: Stage;
-};
 
 export type FaultCase = {
   readonly name: string;

@@ -17,9 +17,9 @@ export const KINDS = [
   "plain with a hook",
 ] as const;
 export type Kind = (typeof KINDS)[number];
-export type Stage = "activating" | "confirming" | "committing" | "undoing";
-export type Proof = "proved" | "unreachable";
-export type Kill = { readonly who: "agent" | "supervisor" | "both"; readonly at: Stage };
+type Stage = "activating" | "confirming" | "committing" | "undoing";
+type Proof = "proved" | "unreachable";
+type Kill = { readonly who: "agent" | "supervisor" | "both"; readonly at: Stage };
 
 /** How the new version's script behaves; it does its work in halves, and the other faults are in between. */
 export const SCRIPT_ENDS = {
@@ -58,7 +58,7 @@ export function expectEnd({ kind, script, proof }: Omit<TypeCase, "name">): Expe
 }
 
 /** Whether the profile is set by us, after the proof: there `committing` can be held. */
-export function commitsProfile(kind: Kind): boolean {
+function commitsProfile(kind: Kind): boolean {
   return kind === "darwin" || kind.endsWith("to 1");
 }
 
