@@ -42,71 +42,89 @@ const REACHED_MAX_MS = 240_000;
 const GENERATIONS_KEPT = 3;
 
 let under: VirtualFleet;
-let before: string;
+/** Whether the machine is on, and as the last test should have left it. */
+let isSound = false;
 
 beforeAll(async () => {
   under = await createVirtualFleet("vm-cuts");
+  isSound = true;
 }, CASE_MAX_MS);
 afterAll(() => under[Symbol.asyncDispose](), 30_000);
 
+/**
+ * A cut that failed leaves a machine of which nothing is known, and may leave it on: it is powered off, and the next cut
+ * gets a new one with disks of its own, so that one failure is one failure.
+ */
+async function withSoundMachine(work: (under: VirtualFleet) => Promise<void>): Promise<void> {
+  if (!isSound) {
+    await under[Symbol.asyncDispose]();
+    under = await createVirtualFleet("vm-cuts");
+  }
+  isSound = false;
+  await work(under);
+  isSound = true;
+}
+
 test(
   "the machine forgets what was not synced, whether its kernel had it or the disk",
-  async () => {
-    const { machine } = under;
-    const [kept, lost] = ["/boot/synced", "/boot/in-memory"];
-    const blocks = `bs=4096 count=${FULL_FILE_BYTES / 4_096}`;
-    const write = `tr '\\0' b < /dev/zero | dd of=${FULL_FILE} ${blocks} iflag=fullblock oflag=direct conv=notrunc`;
-    await machine.run(`echo kept > ${kept}; sync -f /boot; echo lost > ${lost}; ${write}; grep -q b ${FULL_FILE}`);
-    await machine.powerCut();
-    await machine.boot();
-    const left = await machine.run(`cat ${kept}; ls ${lost}; tr -d a < ${FULL_FILE} | wc -c; rm ${kept}`);
-    expect(left.split("\n")).toEqual(["kept", expect.stringContaining("cannot access"), "0"]);
-  },
+  () =>
+    withSoundMachine(async ({ machine }) => {
+      const [kept, lost] = ["/boot/synced", "/boot/in-memory"];
+      const blocks = `bs=4096 count=${FULL_FILE_BYTES / 4_096}`;
+      const write = `tr '\\0' b < /dev/zero | dd of=${FULL_FILE} ${blocks} iflag=fullblock oflag=direct conv=notrunc`;
+      await machine.run(`echo kept > ${kept}; sync -f /boot; echo lost > ${lost}; ${write}; grep -q b ${FULL_FILE}`);
+      await machine.powerCut();
+      await machine.boot();
+      const left = await machine.run(`cat ${kept}; ls ${lost}; tr -d a < ${FULL_FILE} | wc -c; rm ${kept}`);
+      expect(left.split("\n")).toEqual(["kept", expect.stringContaining("cannot access"), "0"]);
+    }),
   CASE_MAX_MS,
 );
 
 for (let cut = 0; cut < CUTS; cut += 1) {
   const moment = MOMENT_NAMES[cut % MOMENT_NAMES.length] ?? "activating";
   const delayMs = Math.floor(createSequence(`${SEED} ${cut}`)() * LASTS_MS[moment]);
-  test(
-    `power cut ${cut} of seed ${SEED}: ${delayMs} ms into ${moment}`,
-    async () => {
-      const { machine } = under;
-      before = (await under.state()).profile;
-      const system = await buildNext(cut, moment);
-      const from = machine.lineCount();
-      const activation = await under.start(system);
-      await machine.waitForLine(MOMENTS[moment], { from, timeoutMs: REACHED_MAX_MS });
-      const told = moment === "over" ? await activation.end() : null;
-      await Bun.sleep(delayMs);
-      const ending = machine.console();
-      await machine.powerCut();
-      await machine.boot();
-      try {
-        const lastMoment = findLastMoment(ending);
-        const [, booted] = await machine.waitForLine(/@up (\S+)/);
-        const mayBoot = told !== null ? [runsAfter(told)] : isEarly(lastMoment) ? [before] : [before, system];
-        expect({ lastMoment, mayBoot }).toEqual({ lastMoment, mayBoot: expect.arrayContaining([booted]) });
-        const deployment = await activation.end();
-        expect(moment === "undoing" ? ["rolled-back"] : ["succeeded", "rolled-back"]).toContain(deployment.state);
-        const runs = runsAfter(deployment);
-        expect({ ...deployment, ...(await under.state()) }).toMatchObject({
-          ...{ profile: runs, current: runs, bootDefault: runs },
-        });
-        await under.clean(deployment.id);
-        expect(await under.verifyStore()).toBe("");
-      } catch (error) {
-        throw new Error(`before the cut:\n${ending}\nafter it:\n${machine.console()}\n${activation.output()}`, {
-          cause: error,
-        });
-      }
-    },
-    CASE_MAX_MS,
-  );
+  const name = `power cut ${cut} of seed ${SEED}: ${delayMs} ms into ${moment}`;
+  test(name, () => withSoundMachine((fleet) => cutPower(fleet, { name, cut, moment, delayMs })), CASE_MAX_MS);
 }
 
-async function buildNext(cut: number, moment: Moment): Promise<string> {
-  const { fleet, machine, build } = under;
+type Cut = { readonly name: string; readonly cut: number; readonly moment: Moment; readonly delayMs: number };
+
+async function cutPower(fleet: VirtualFleet, one: Cut): Promise<void> {
+  const { machine } = fleet;
+  const { moment, delayMs } = one;
+  const before = (await fleet.state()).profile;
+  const system = await buildNext(fleet, one);
+  const from = machine.lineCount();
+  const activation = await fleet.start(system);
+  let ending = "(it did not come to that)";
+  try {
+    await machine.waitForLine(MOMENTS[moment], { from, timeoutMs: REACHED_MAX_MS });
+    const told = moment === "over" ? await activation.end() : null;
+    await Bun.sleep(delayMs);
+    ending = machine.console();
+    await machine.powerCut();
+    await machine.boot();
+    const lastMoment = findLastMoment(ending);
+    const [, booted] = await machine.waitForLine(/@up (\S+)/);
+    const mayBoot = told !== null ? [runsAfter(told, before)] : isEarly(lastMoment) ? [before] : [before, system];
+    expect({ lastMoment, mayBoot }).toEqual({ lastMoment, mayBoot: expect.arrayContaining([booted]) });
+    const deployment = await activation.end();
+    expect(moment === "undoing" ? ["rolled-back"] : ["succeeded", "rolled-back"]).toContain(deployment.state);
+    const runs = runsAfter(deployment, before);
+    expect({ ...deployment, ...(await fleet.state()) }).toMatchObject({
+      ...{ profile: runs, current: runs, bootDefault: runs },
+    });
+    await fleet.clean(deployment.id);
+    expect(await fleet.verifyStore()).toBe("");
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    const outputs = `before the cut:\n${ending}\nsince:\n${machine.console()}\n${activation.output()}`;
+    throw new Error(`${one.name}: ${why}\n${outputs}`, { cause: error });
+  }
+}
+
+async function buildNext({ fleet, machine, build }: VirtualFleet, { cut, moment }: Cut): Promise<string> {
   if (cut % GENERATIONS_KEPT === 0)
     await machine.run(`nix-env --profile ${SYSTEM_PROFILE} --delete-generations +${GENERATIONS_KEPT}`);
   const payload = await addBigPath(fleet.builder, { name: `payload-${SEED}-${cut}`, sizeBytes: PAYLOAD_BYTES });
@@ -115,7 +133,7 @@ async function buildNext(cut: number, moment: Moment): Promise<string> {
   return await build({ version: `cut-${SEED}-${cut}`, payload, faults });
 }
 
-function runsAfter({ state, storePath }: Deployment): string {
+function runsAfter({ state, storePath }: Deployment, before: string): string {
   return state === "succeeded" ? storePath : before;
 }
 
