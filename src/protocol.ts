@@ -26,6 +26,7 @@
 import { z } from "zod";
 import { FAULTS, INHIBITOR_POLICIES, MODES, OUTCOMES, PHASES } from "./deployment.ts";
 import { HEALTH_CHECKS_MAX } from "./health-check.ts";
+import { labelsSchema } from "./labels.ts";
 import { parseAgentId, parseAgentName, parseCacheName, parseDeploymentId, parseWorkspaceName } from "./names.ts";
 import { parseStorePath } from "./nix/store-path.ts";
 import { unitChangesSchema } from "./unit-changes.ts";
@@ -138,6 +139,8 @@ export const helloSchema = z.object({
   /** Path of the profile this agent keeps. */
   profile: shortText,
   state: machineStateSchema,
+  /** As the device sets them; the operator's count first. */
+  labels: labelsSchema.optional(),
   /** This login is the proof of an activation: the new version runs, and reaches the coordinator. Signed with it. */
   proof: z.object({ deploymentId, by: z.enum(["agent", "supervisor"]) }).optional(),
 });
@@ -255,6 +258,8 @@ export const challengeSchema = z.object({
 export const welcomeSchema = z.object({
   kind: z.literal("welcome"),
   agentId: parsedWith(parseAgentId),
+  /** The agent's name here, when the operator gave it another one than the hello said. */
+  name: parsedWith(parseAgentName).optional(),
   workspace: parsedWith(parseWorkspaceName),
   cache: z.object({
     name: parsedWith(parseCacheName),
@@ -277,14 +282,23 @@ export const REFUSAL_CODES = [
   "name-taken",
   /** The key is registered under another name. */
   "other-name",
+  /** The operator removed the agent that had this key. */
+  "removed",
   "bad-signature",
   "token-refused",
   "version",
 ] as const;
+export type RefusalCode = (typeof REFUSAL_CODES)[number];
 
 export const refusedSchema = z.object({
   kind: z.literal("refused"),
-  code: z.enum(REFUSAL_CODES),
+  /** A code of a newer coordinator is taken as `other`: its message says what it is about. */
+  code: z.enum(REFUSAL_CODES).or(
+    z
+      .string()
+      .max(64)
+      .transform((): "other" => "other"),
+  ),
   message: shortText,
   hint: shortText.optional(),
 });

@@ -6,6 +6,7 @@
  */
 import { join } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
+import type { Labels } from "../labels.ts";
 import type { Logger } from "../log.ts";
 import type { AgentName, DeploymentId } from "../names.ts";
 import type { CacheReader } from "../nix/cache/download/nar-source.ts";
@@ -44,6 +45,8 @@ export type AgentConfig = {
   /** `name:base64`; when given, nothing is pinned from the wire. */
   readonly trustedPublicKeys: readonly string[];
   readonly version: string;
+  /** For those who select agents by them. */
+  readonly labels?: Labels;
   /** Where its own health checks are, absolute; for `agent.json`. */
   readonly healthChecksFile?: string | null;
 };
@@ -275,6 +278,7 @@ function createFacts(
       hostName: machine.hostName,
       nixVersion,
       profile: config.profilePath,
+      labels: config.labels ?? {},
       state: await readState(),
     };
   };

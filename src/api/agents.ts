@@ -1,8 +1,9 @@
 /** Agents in the REST API: who they are and what really runs on their machines. */
 import { z } from "zod";
 import { DEPLOYMENT_STATES } from "../deployment.ts";
+import { labelChangesSchema } from "../labels.ts";
 import { storePathSchema } from "../protocol.ts";
-import { agentName, count, deploymentId, time, workspaceName } from "./fields.ts";
+import { agentName, count, deploymentId, time, tokenId, workspaceName } from "./fields.ts";
 
 export const agentSchema = z
   .object({
@@ -19,6 +20,13 @@ export const agentSchema = z
     profile: z.string(),
     /** SHA-256 of the agent's public key, `SHA256:base64`, as the agent prints it too. */
     keyFingerprint: z.string(),
+    /** The token that admitted its key. */
+    admittedBy: tokenId.nullable().default(null),
+    /** Those that count, and those of them that the operator set. */
+    labels: z.record(z.string(), z.string()).default({}),
+    operatorLabels: z.record(z.string(), z.string()).default({}),
+    /** Names that its device may still log in by. */
+    formerNames: z.array(agentName).default([]),
     profilePath: storePathSchema.nullable(),
     generation: count.nullable(),
     currentPath: storePathSchema.nullable(),
@@ -59,5 +67,33 @@ export const agentSchema = z
   .meta({ id: "Agent" });
 export type AgentDto = z.output<typeof agentSchema>;
 
-/** GET /api/v1/agents[?workspace=NAME] */
+/** Selectors in one call. */
+export const SELECTORS_MAX = 100;
+const SELECTOR_LENGTH_MAX = 250;
+const selectors = z.array(z.string().min(1).max(SELECTOR_LENGTH_MAX)).max(SELECTORS_MAX);
+
+/**
+ * GET /api/v1/agents[?workspace=NAME&select=SELECTOR,…&admittedBy=TOKEN-ID]: selectors as in `agent-selector.ts`; one that
+ * chooses none is refused (422).
+ */
 export const agentListSchema = z.object({ agents: z.array(agentSchema) });
+
+/** PATCH /api/v1/agents/NAME[?workspace=NAME]: another name. The answer is the agent. */
+export const renameAgentSchema = z.object({ name: agentName });
+
+/** POST /api/v1/agent-labels: sets and takes away the operator's labels of some agents, of all or of none. */
+export const labelAgentsSchema = z.object({
+  select: selectors.min(1),
+  workspace: workspaceName.optional(),
+  labels: labelChangesSchema,
+});
+export type LabelAgentsRequest = z.input<typeof labelAgentsSchema>;
+
+/** POST /api/v1/agent-removals: all that are selected, or that a token admitted, or both; all or none. */
+export const removeAgentsSchema = z.object({
+  select: selectors.default([]),
+  admittedBy: tokenId.optional(),
+  workspace: workspaceName.optional(),
+});
+export type RemoveAgentsRequest = z.input<typeof removeAgentsSchema>;
+export const removedAgentsSchema = z.object({ removed: z.array(agentName) });

@@ -1,9 +1,10 @@
 /** Tokens in the REST API. */
 import { z } from "zod";
 import { TOKEN_KINDS } from "../token.ts";
-import { time, tokenId, workspaceName } from "./fields.ts";
+import { agentName, count, time, tokenId, workspaceName } from "./fields.ts";
 
 export const TOKEN_DESCRIPTION_LENGTH_MAX = 200;
+export const TOKEN_USES_MAX = 1_000_000;
 
 /** POST /api/v1/tokens */
 export const createTokenSchema = z
@@ -18,6 +19,9 @@ export const createTokenSchema = z
       .optional(),
     /** Milliseconds from now; never when absent. */
     expiresInMs: z.number().int().positive().optional(),
+    /** Of kind `agent` only: the one agent that it admits, and how many it admits. */
+    agent: agentName.optional(),
+    usesMax: z.number().int().positive().max(TOKEN_USES_MAX).optional(),
   })
   .meta({ id: "CreateToken" });
 
@@ -44,6 +48,10 @@ export const tokenSchema = z
     expiresAt: time.nullable(),
     lastUsedAt: time.nullable(),
     revokedAt: time.nullable(),
+    /** Of kind `agent`: the only agent that it admits, how many it may admit, and how many it has admitted. */
+    agent: agentName.nullable().default(null),
+    usesMax: count.nullable().default(null),
+    uses: count.default(0),
   })
   .meta({ id: "Token" });
 export type TokenDto = z.output<typeof tokenSchema>;

@@ -2,7 +2,14 @@
  * The calls for tokens, caches and agents: those that also work on the coordinator's own host without a token.
  */
 import { z } from "zod";
-import { type AgentDto, agentListSchema } from "../api/agents.ts";
+import {
+  type AgentDto,
+  agentListSchema,
+  agentSchema,
+  type LabelAgentsRequest,
+  type RemoveAgentsRequest,
+  removedAgentsSchema,
+} from "../api/agents.ts";
 import { type CacheDto, cacheSchema } from "../api/caches.ts";
 import {
   type CreatedToken,
@@ -11,7 +18,7 @@ import {
   type TokenDto,
   tokenListSchema,
 } from "../api/tokens.ts";
-import type { CacheName, TokenId, WorkspaceName } from "../names.ts";
+import type { AgentName, CacheName, TokenId, WorkspaceName } from "../names.ts";
 import type { CallApi } from "./api-call.ts";
 
 /** Every call @throws NixdeployError as {@link CallApi} does. */
@@ -21,7 +28,24 @@ export type AdministrationClient = {
   revokeToken(id: TokenId, signal: AbortSignal): Promise<void>;
   loadCache(name: CacheName, signal: AbortSignal): Promise<CacheDto>;
   setCachePublic(change: { name: CacheName; isPublic: boolean }, signal: AbortSignal): Promise<CacheDto>;
-  listAgents(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<readonly AgentDto[]>;
+  listAgents(filter: AgentFilter, signal: AbortSignal): Promise<readonly AgentDto[]>;
+  renameAgent(change: AgentRename, signal: AbortSignal): Promise<AgentDto>;
+  /** @returns them as they are now */
+  labelAgents(request: LabelAgentsRequest, signal: AbortSignal): Promise<readonly AgentDto[]>;
+  /** @returns the names of those that were removed */
+  removeAgents(request: RemoveAgentsRequest, signal: AbortSignal): Promise<readonly AgentName[]>;
+};
+
+export type AgentFilter = {
+  readonly workspace?: WorkspaceName | undefined;
+  /** See `agent-selector.ts`; none selects all. */
+  readonly select?: readonly string[];
+  readonly admittedBy?: TokenId | undefined;
+};
+export type AgentRename = {
+  readonly workspace: WorkspaceName | undefined;
+  readonly from: AgentName;
+  readonly to: AgentName;
 };
 
 export function createAdministrationClient(call: CallApi): AdministrationClient {
@@ -43,9 +67,26 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
         isIdempotent: true,
         signal,
       }),
-    async listAgents(workspace, signal) {
-      const query = { workspace };
+    async listAgents({ select = [], ...filter }, signal) {
+      const query = { ...filter, select: select.length === 0 ? undefined : select.join(",") };
       return (await call({ method: "GET", path: "/agents", query, schema: agentListSchema, signal })).agents;
+    },
+    renameAgent: ({ workspace, from, to }, signal) =>
+      call({
+        method: "PATCH",
+        path: `/agents/${from}`,
+        query: { workspace },
+        body: { name: to },
+        schema: agentSchema,
+        signal,
+      }),
+    async labelAgents(body, signal) {
+      const how = { isIdempotent: true, signal };
+      return (await call({ method: "POST", path: "/agent-labels", body, schema: agentListSchema, ...how })).agents;
+    },
+    async removeAgents(body, signal) {
+      return (await call({ method: "POST", path: "/agent-removals", body, schema: removedAgentsSchema, signal }))
+        .removed;
     },
   };
 }

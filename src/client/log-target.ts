@@ -1,24 +1,25 @@
-/** What `logs` is given: the id of a deployment, the id of a rollout, or the name of an agent. */
+/** What `logs` is given: the id of a deployment, the id of a rollout, or agents (`agent-selector.ts`). */
+import { parseAgentSelector } from "../agent-selector.ts";
 import type { DeploymentDto } from "../api/deployments.ts";
 import { NixdeployError } from "../errors.ts";
-import { parseAgentName, parseDeploymentId, parseRolloutId, type RolloutId } from "../names.ts";
+import { parseDeploymentId, parseRolloutId, type RolloutId } from "../names.ts";
 import { quoteExcerpt } from "../nix/parse-error.ts";
 import type { CoordinatorClient } from "./coordinator.ts";
 
 export type LogTarget = {
   readonly deployments: readonly DeploymentDto[];
-  /** Null: one deployment, not its whole rollout. */
+  /** Null: these deployments, not the whole rollout of one. */
   readonly rolloutId: RolloutId | null;
 };
 
-type Client = Pick<CoordinatorClient, "loadDeployment" | "loadRollout" | "listDeployments">;
+type Client = Pick<CoordinatorClient, "loadDeployment" | "loadRollout" | "listDeployments" | "listAgents">;
 
 /**
  * Ids are tried first: 16 lower-case letters and digits may be a name as well. An agent means its latest deployment.
  * @throws NixdeployError "not-found" when it is none of the three
  */
 export async function findLogTarget(client: Client, text: string, signal: AbortSignal): Promise<LogTarget> {
-  const found = (await findById(client, text, signal)) ?? (await findByAgent(client, text, signal));
+  const found = (await findById(client, text, signal)) ?? (await findBySelector(client, text, signal));
   if (found !== null) return found;
   throw new NixdeployError(
     "not-found",
@@ -39,11 +40,21 @@ async function findById(client: Client, text: string, signal: AbortSignal): Prom
   return rollout === null ? null : { deployments: rollout.deployments, rolloutId };
 }
 
-async function findByAgent(client: Client, text: string, signal: AbortSignal): Promise<LogTarget | null> {
-  const agent = parseOrNull(parseAgentName, text);
-  if (agent === null) return null;
-  const [latest] = await client.listDeployments({ agent, limit: 1 }, signal);
-  return latest === undefined ? null : { deployments: [latest], rolloutId: null };
+/** Of each agent its latest; those to which nothing was deployed have nothing to show. */
+async function findBySelector(client: Client, text: string, signal: AbortSignal): Promise<LogTarget | null> {
+  const selector = parseOrNull(parseAgentSelector, text);
+  if (selector === null) return null;
+  // Asked by its name alone, one that was removed is found as well.
+  if (selector.kind === "name") {
+    const [latest] = await client.listDeployments({ agent: text, limit: 1 }, signal);
+    return latest === undefined ? null : { deployments: [latest], rolloutId: null };
+  }
+  const agents = await client.listAgents({ select: [text] }, signal);
+  const deployments: DeploymentDto[] = [];
+  for (const { deployment } of agents) {
+    if (deployment !== null) deployments.push(await client.loadDeployment(deployment.id, signal));
+  }
+  return deployments.length === 0 ? null : { deployments, rolloutId: null };
 }
 
 function parseOrNull<Value>(parse: (text: string) => Value, text: string): Value | null {

@@ -58,23 +58,6 @@ export function splitAssignment(text: string): { readonly name: string; readonly
   return name === undefined || path === undefined ? null : { name, path };
 }
 
-/**
- * `spec` with no other agents than `names`; unchanged when `names` is empty.
- * @throws NixdeployError "usage" listing every name that the spec lacks
- */
-export function selectAgents(spec: DeploymentSpec, names: readonly string[]): DeploymentSpec {
-  if (names.length === 0) return spec;
-  const known = new Set<string>(spec.agents.keys());
-  const unknown = [...new Set(names)].filter((name) => !known.has(name));
-  if (unknown.length > 0) {
-    const names = unknown.map(quoteExcerpt).join(", ");
-    throw new NixdeployError("usage", `cannot deploy to ${names}: the spec has no such agent`, {
-      hint: `It has: ${[...known].join(", ")}.`,
-    });
-  }
-  return { ...spec, agents: new Map([...spec.agents].filter(([name]) => names.includes(name))) };
-}
-
 function parseJson(text: string, origin: string): unknown {
   try {
     return JSON.parse(text);

@@ -1,8 +1,9 @@
 /** `nixdeploy activate`: starts a rollout, follows it, and ends with the truth about it. */
+import { parseAgentSelector, SELECTOR_HINT } from "../agent-selector.ts";
 import { ROLLOUT_DESCRIPTION_LENGTH_MAX } from "../api/rollouts.ts";
 import { readOrigin } from "../client/origin.ts";
 import { planRolloutRequest } from "../client/rollout-request.ts";
-import { selectAgents } from "../client/spec.ts";
+import { needsLabels, selectSpecAgents } from "../client/select-spec.ts";
 import { readSpec } from "../client/spec-source.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { parseCacheName, parseWorkspaceName } from "../names.ts";
@@ -26,7 +27,13 @@ export const command = defineNixdeployCommand({
     { comment: "Start only", command: "nixdeploy activate --async ./result" },
   ],
   args: {
-    agent: { type: "string", repeatable: true, valueHint: "NAME", description: "Only this agent of the spec" },
+    agent: {
+      type: "string",
+      repeatable: true,
+      valueHint: "AGENT",
+      parse: parseAgentSelector,
+      description: `Only these agents of the spec: ${SELECTOR_HINT}`,
+    },
     ...START_ARGS,
     ...POLICY_ARGS,
     requireOnline: { type: "boolean", description: "Refuse the whole rollout if an agent is offline" },
@@ -60,9 +67,10 @@ export const command = defineNixdeployCommand({
     const cache = coordinator.cacheReader(parseCacheName(args.workspace ?? "default"));
     const { spec, warnings } = await readSpec({ words: args.spec, cwd: process.cwd(), cache, signal });
     for (const warning of warnings) context.log.warn(warning);
+    const known = needsLabels(args.agent) ? await coordinator.listAgents({ workspace: args.workspace }, signal) : [];
     const { mode, workspace, description, requireOnline, retry, expiresInMs } = args;
     const request = planRolloutRequest({
-      spec: selectAgents(spec, args.agent),
+      spec: selectSpecAgents(spec, { selectors: args.agent, known }),
       mode,
       policy,
       workspace,

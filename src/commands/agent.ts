@@ -1,5 +1,7 @@
 /** `nixdeploy agent`: keeps one profile of this device at what the coordinator says. */
 import { join, resolve } from "node:path";
+import { NixdeployError } from "../errors.ts";
+import { LABELS_MAX, type Labels, parseLabel } from "../labels.ts";
 import { parseAgentName } from "../names.ts";
 import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
 import { notifyServiceManager } from "../service-notification.ts";
@@ -57,6 +59,13 @@ export const command = defineNixdeployCommand({
       valueHint: "NAME:BASE64",
       parse: (text) => withoutFormat(() => formatPublicKey(parsePublicKey(text))),
     },
+    label: {
+      type: "string",
+      repeatable: true,
+      description: "A label of this device, to select it by",
+      valueHint: "KEY=VALUE",
+      parse: parseLabel,
+    },
     healthChecks: {
       type: "string",
       description: "Health checks of this device, besides those of each deployment (JSON)",
@@ -66,6 +75,7 @@ export const command = defineNixdeployCommand({
   },
   async run({ args, context }) {
     Bun.unsafe.setJITPolicy(JIT_POLICY);
+    const labels = readLabels(args.label);
     const { runLocalAgent } = await import("../agent/local-agent.ts");
     const { NIXDEPLOY_VERSION } = await import("../version.ts");
     await runLocalAgent({
@@ -77,6 +87,7 @@ export const command = defineNixdeployCommand({
         enrolmentToken: await readToken(context.env, "agent"),
         trustedPublicKeys: args.trustedPublicKey,
         version: NIXDEPLOY_VERSION,
+        labels,
       },
       healthChecksFile: args.healthChecks ?? null,
       environment: context.env,
@@ -89,3 +100,13 @@ export const command = defineNixdeployCommand({
     });
   },
 });
+
+/** @throws NixdeployError "usage" */
+function readLabels(given: readonly { readonly key: string; readonly value: string }[]): Labels {
+  const labels = new Map(given.map(({ key, value }) => [key, value]));
+  if (labels.size < given.length) throw new NixdeployError("usage", "cannot run the agent: a label is given twice");
+  if (labels.size > LABELS_MAX) {
+    throw new NixdeployError("usage", `cannot run the agent: it has more than ${LABELS_MAX} labels`);
+  }
+  return Object.fromEntries(labels);
+}

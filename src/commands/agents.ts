@@ -1,32 +1,47 @@
-/** `nixdeploy agents`: the registered agents and what runs on them. */
+/** `nixdeploy agents`: the registered agents and what runs on them; what else can be done to them is beside this file. */
 import type { AgentDto } from "../api/agents.ts";
 import { describeExpiry, describePutOff } from "../client/follow-text.ts";
 import type { DeploymentState } from "../deployment.ts";
-import { parseWorkspaceName } from "../names.ts";
+import { formatLabels } from "../labels.ts";
 import { storePathName } from "../nix/store-path.ts";
 import { formatCount } from "../quantity.ts";
-import { defineNixdeployCommand } from "./args.ts";
-import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
+import { ADMITTED_BY_ARG, AGENTS_ARGS, label, remove, rename, SELECTORS } from "./agents-change.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
+import { openAdministration } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./output.ts";
 
-export const command = defineNixdeployCommand({
-  name: "agents",
+const LIST = {
   summary: "List the agents",
-  args: {
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Only those of this workspace",
+  args: { ...AGENTS_ARGS, admittedBy: ADMITTED_BY_ARG },
+  positionals: { select: SELECTORS },
+} as const;
+
+const list = (name: "agents" | "agents list") =>
+  defineNixdeployCommand({
+    ...LIST,
+    name,
+    examples: [
+      { comment: "Some of them", command: "nixdeploy agents 'web-*' label:ring=2" },
+      { comment: "All that a token admitted", command: "nixdeploy agents --admitted-by 0123456789abcdfg" },
+    ],
+    async run({ args, context }) {
+      await using coordinator = await openAdministration(context, args.dataDir);
+      const { workspace, admittedBy, select } = args;
+      const agents = await coordinator.listAgents({ workspace, admittedBy, select }, context.signal);
+      await printResult(context, { json: { agents }, text: formatAgents(agents, context.clock.nowMs()) });
+      if (agents.length > 0) return;
+      const isFiltered = workspace !== undefined || admittedBy !== undefined;
+      context.log.info(isFiltered ? "no such agents" : NO_AGENTS);
     },
-    dataDir: DATA_DIR_ARG,
-  },
-  async run({ args, context }) {
-    await using coordinator = await openAdministration(context, args.dataDir);
-    const agents = await coordinator.listAgents(args.workspace, context.signal);
-    await printResult(context, { json: { agents }, text: formatAgents(agents, context.clock.nowMs()) });
-    if (agents.length === 0) context.log.info("no agents yet: they register at their first contact (nixdeploy agent)");
-  },
+  });
+
+const NO_AGENTS = "no agents yet: they register at their first contact (nixdeploy agent)";
+
+export const command = defineNixdeployGroup({
+  name: "agents",
+  summary: "List, remove, rename and label agents",
+  alone: list("agents"),
+  commands: [list("agents list"), remove, rename, label],
 });
 
 const UNITS_SHOWN_MAX = 2;
@@ -37,9 +52,10 @@ const REBOOT_MAX_MS = 15 * 60_000;
 /** "" without agents. */
 export function formatAgents(agents: readonly AgentDto[], nowMs: number): string {
   if (agents.length === 0) return "";
+  const hasLabels = agents.some(({ labels }) => Object.keys(labels).length > 0);
   const header = ["agent", "contact", "system", "runs", "last deployment", "last seen", "attention"];
   return formatTable(
-    header,
+    hasLabels ? [...header, "labels"] : header,
     agents.map((agent) => [
       agent.name,
       describeContact(agent, nowMs),
@@ -48,6 +64,7 @@ export function formatAgents(agents: readonly AgentDto[], nowMs: number): string
       agent.deployment === null ? "-" : formatDeployment(agent.deployment),
       agent.contact === "online" ? "now" : (agent.lastSeenAt ?? "never"),
       describeAttention(agent),
+      ...(hasLabels ? [formatLabels(agent.labels)] : []),
     ]),
   );
 }

@@ -102,12 +102,14 @@ export type NixdeployCommand = {
   readonly citty: CommandDef;
 };
 
-/** Commands under a common word: `token create`, `token list`. It does nothing by itself. */
+/** Commands under a common word: `token create`, `token list`. */
 export type NixdeployGroup = {
   readonly kind: "group";
   readonly name: string;
   readonly summary: string;
   readonly commands: readonly NixdeployCommand[];
+  /** What the common word does without any of them, such as `agents`; null: it does nothing by itself. */
+  readonly alone: NixdeployCommand | null;
 };
 
 /** What citty hands through to a command: the values that the strict parser made, and the world. */
@@ -136,9 +138,20 @@ export function defineNixdeployCommand<
   };
 }
 
-/** @param group.commands each named with the group's name first */
-export function defineNixdeployGroup(group: Omit<NixdeployGroup, "kind">): NixdeployGroup {
-  return { kind: "group", ...group };
+/**
+ * @param group.commands each named with the group's name first
+ * @param group.alone named as the group
+ */
+export function defineNixdeployGroup(
+  group: Omit<NixdeployGroup, "kind" | "alone"> & { readonly alone?: NixdeployCommand },
+): NixdeployGroup {
+  return { kind: "group", alone: null, ...group };
+}
+
+/** Every command that can be run by what is registered under one word. */
+export function listCommands(entry: NixdeployCommand | NixdeployGroup): readonly NixdeployCommand[] {
+  if (entry.kind === "command") return [entry];
+  return entry.alone === null ? entry.commands : [entry.alone, ...entry.commands];
 }
 
 /** `dataDir` → `data-dir` */

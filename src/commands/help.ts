@@ -16,7 +16,8 @@ export type CommandSummary = { readonly name: string; readonly summary: string }
 const LEFT_WIDTH_MAX = 34;
 const LINE_WIDTH_MAX = 100;
 
-export function formatCommandHelp(command: NixdeployCommand): string {
+/** @param under the commands of the group that this one is by itself, if it is one */
+export function formatCommandHelp(command: NixdeployCommand, under: readonly CommandSummary[] = []): string {
   const positionals = Object.values(command.positionals);
   const flags = Object.keys(command.args).length > 0 ? ["[FLAGS]"] : [];
   const usage = ["nixdeploy", command.name, ...flags, ...positionals.map(formatPositional)].join(" ");
@@ -29,6 +30,10 @@ export function formatCommandHelp(command: NixdeployCommand): string {
       positionals.map((each): Row => [formatPositional(each), each.description]),
     ),
     formatRows("Flags", flagRows(command.args)),
+    formatRows(
+      "Commands",
+      under.map((each): Row => [each.name, each.summary]),
+    ),
     formatRows("Common flags", [...flagRows(COMMON_ARGS), ["-h, --help", "This text"]]),
     formatExamples(command),
   ]);

@@ -1,4 +1,5 @@
 /** `nixdeploy logs`: what was said during a deployment, line by line. */
+import { SELECTOR_HINT } from "../agent-selector.ts";
 import type { DeploymentDto, LogLine } from "../api/deployments.ts";
 import type { CoordinatorClient } from "../client/coordinator.ts";
 import { followDeployments } from "../client/follow.ts";
@@ -21,7 +22,9 @@ export const command = defineNixdeployCommand({
     { comment: "As it happens", command: "nixdeploy logs nuc --follow" },
   ],
   args: { follow: { type: "boolean", description: "Go on until the deployment is over" } },
-  positionals: { what: { label: "ID|AGENT", description: "Deployment, rollout or agent", required: true } },
+  positionals: {
+    what: { label: "ID|AGENT", description: `Deployment, rollout, or agents: ${SELECTOR_HINT}`, required: true },
+  },
   async run({ args, context }) {
     await using coordinator = await openCoordinator(context, "activate");
     const target = await findLogTarget(coordinator, args.what, context.signal);
@@ -65,6 +68,11 @@ async function follow(context: CommandContext, source: Source & { readonly targe
   const { coordinator, target, print } = source;
   const [first] = target.deployments;
   if (first === undefined) throw new NixdeployError("not-found", "cannot follow the rollout: it has no deployments");
+  if (target.rolloutId === null && target.deployments.length > 1) {
+    throw new NixdeployError("usage", "cannot follow several agents at once: name one, or their rollout", {
+      hint: `For example: nixdeploy logs ${first.rollout} --follow`,
+    });
+  }
   const rolloutId = target.rolloutId ?? first.rollout;
   const result = await followDeployments({
     openEvents:

@@ -4,7 +4,7 @@
  */
 import { runCommand } from "citty";
 import { NixdeployError } from "../errors.ts";
-import { flagNameOf, type NixdeployCommand, type NixdeployGroup } from "./args.ts";
+import { type ArgDeclaration, flagNameOf, type NixdeployCommand, type NixdeployGroup } from "./args.ts";
 import { COMMON_ARGS, type CommonValues, parseCommonValues } from "./common-args.ts";
 import type { CommandContext } from "./context.ts";
 import { formatCommandHelp, formatGroupHelp, formatRootHelp } from "./help.ts";
@@ -56,7 +56,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "Finish or undo the activation on record (started by the agent)",
     load: () => import("./supervise.ts"),
   },
-  { name: "agents", summary: "List the agents", load: () => import("./agents.ts") },
+  { name: "agents", summary: "List, remove, rename and label agents", load: () => import("./agents.ts") },
   { name: "cache", summary: "Show and set binary caches", load: () => import("./cache.ts") },
   { name: "backup", summary: "Copy the coordinator's database while it serves", load: () => import("./backup.ts") },
   { name: "restore", summary: "Make a backup the coordinator's database", load: () => import("./restore.ts") },
@@ -92,6 +92,11 @@ export async function resolveRequest({ words, version, commands = COMMANDS }: Ro
   if (loaded.kind === "command") {
     return wantsHelp ? { kind: "print", text: formatCommandHelp(loaded) } : prepareRun(loaded, rest);
   }
+  if (loaded.alone !== null && !namesSubcommand(loaded, rest)) {
+    return wantsHelp
+      ? { kind: "print", text: formatCommandHelp(loaded.alone, loaded.commands) }
+      : prepareRun(loaded.alone, rest);
+  }
   const { name: subName, rest: subRest } = splitCommand(rest);
   if (subName === null) {
     const help = formatGroupHelp(loaded);
@@ -109,6 +114,31 @@ function splitCommand(words: readonly string[]): { readonly name: string | null;
     index += takesNextWord(words[index] ?? "") ? 2 : 1;
   }
   return { name: words[index] ?? null, rest: [...words.slice(0, index), ...words.slice(index + 1)] };
+}
+
+/**
+ * Of a group that is a command itself: only a word in the first place can be one of its commands, because what stands
+ * behind a flag may be that flag's value.
+ */
+function namesSubcommand(group: NixdeployGroup, words: readonly string[]): boolean {
+  const { name, rest } = splitCommand(words);
+  const before = rest.slice(0, words.indexOf(name ?? ""));
+  const isCommon = (word: string) => Object.entries(COMMON_ARGS).some(([key, each]) => isFlag(word, key, each));
+  return (
+    group.commands.some((command) => command.name === `${group.name} ${name}`) &&
+    before.every((word, index) => isCommon(word) || takesNextWord(before[index - 1] ?? ""))
+  );
+}
+
+function isFlag(word: string, key: string, declaration: ArgDeclaration): boolean {
+  const flag = `--${flagNameOf(key, declaration)}`;
+  return (
+    word === flag ||
+    word === `--no-${flag.slice(2)}` ||
+    word.startsWith(`${flag}=`) ||
+    word === "--help" ||
+    word === "-h"
+  );
 }
 
 function takesNextWord(word: string): boolean {

@@ -13,7 +13,7 @@ export const command = defineNixdeployCommand({
     await using coordinator = await openCoordinator(context, "general");
     const [status, agents] = await Promise.all([
       coordinator.loadStatus(context.signal),
-      coordinator.listAgents(undefined, context.signal),
+      coordinator.listAgents({}, context.signal),
     ]);
     const text = [formatStatus(status), formatAgents(agents, context.clock.nowMs())]
       .filter((part) => part !== "")

@@ -1,4 +1,5 @@
 /** How `retry`, `cancel` and `rollback` are told what to act on: ids of rollouts or deployments, or names of agents. */
+import { SELECTOR_HINT } from "../agent-selector.ts";
 import { parseWorkspaceName } from "../names.ts";
 import type { ArgDeclarations, ArgValues, PositionalDeclarations } from "./args.ts";
 
@@ -12,7 +13,12 @@ export const TARGET_ARGS = {
 } as const satisfies ArgDeclarations;
 
 export const TARGET_POSITIONALS = {
-  what: { label: "ID|AGENT", description: "Rollout, deployment or agent", required: true, repeatable: true },
+  what: {
+    label: "ID|AGENT",
+    description: `Rollout, deployment, or agents: ${SELECTOR_HINT}`,
+    required: true,
+    repeatable: true,
+  },
 } as const satisfies PositionalDeclarations;
 
 /** As the API takes them. */

@@ -1,6 +1,7 @@
 /** `nixdeploy token`: credentials of the coordinator. */
-import { TOKEN_DESCRIPTION_LENGTH_MAX, type TokenDto } from "../api/tokens.ts";
-import { parseTokenId, parseWorkspaceName } from "../names.ts";
+import { TOKEN_DESCRIPTION_LENGTH_MAX, TOKEN_USES_MAX, type TokenDto } from "../api/tokens.ts";
+import { NixdeployError } from "../errors.ts";
+import { parseAgentName, parseTokenId, parseWorkspaceName } from "../names.ts";
 import { TOKEN_KINDS } from "../token.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
 import { parseLine } from "./description.ts";
@@ -13,6 +14,7 @@ const create = defineNixdeployCommand({
   details: "Only the token goes to standard output. The coordinator keeps no more than its hash.",
   examples: [
     { comment: "For the devices of a fleet", command: "nixdeploy token create --kind agent" },
+    { comment: "For one device, once", command: "nixdeploy token create --kind agent --agent nuc --uses 1" },
     { comment: "For CI, until spring", command: "nixdeploy token create --kind push --expires 90d --description CI" },
     {
       comment: "On the coordinator's own host, without a token",
@@ -33,15 +35,27 @@ const create = defineNixdeployCommand({
       parse: (text) => parseLine(text, { lengthMax: TOKEN_DESCRIPTION_LENGTH_MAX }),
     },
     expires: { type: "duration", description: "How long it is good, such as 90d (default: until revoked)" },
+    agent: {
+      type: "string",
+      valueHint: "NAME",
+      parse: parseAgentName,
+      description: "Of kind agent: the only agent that it admits",
+    },
+    uses: { type: "integer", min: 1, max: TOKEN_USES_MAX, description: "Of kind agent: how many agents it admits" },
     dataDir: DATA_DIR_ARG,
   },
   async run({ args, context }) {
+    if (args.kind !== "agent" && (args.agent ?? args.uses) !== undefined) {
+      throw new NixdeployError("usage", "cannot make the token: --agent and --uses are for --kind agent");
+    }
     await using coordinator = await openAdministration(context, args.dataDir);
     const request = {
       kind: args.kind,
       ...(args.workspace === undefined ? {} : { workspace: args.workspace }),
       ...(args.description === undefined ? {} : { description: args.description }),
       ...(args.expires === undefined ? {} : { expiresInMs: args.expires }),
+      ...(args.agent === undefined ? {} : { agent: args.agent }),
+      ...(args.uses === undefined ? {} : { usesMax: args.uses }),
     };
     const token = await coordinator.createToken(request, context.signal);
     await printResult(context, { json: token, text: token.token });
@@ -55,7 +69,7 @@ const list = defineNixdeployCommand({
   async run({ args, context }) {
     await using coordinator = await openAdministration(context, args.dataDir);
     const tokens = await coordinator.listTokens(context.signal);
-    const header = ["id", "kind", "workspace", "created", "expires", "last used", "description"];
+    const header = ["id", "kind", "workspace", "created", "expires", "last used", "admits", "description"];
     await printResult(context, { json: { tokens }, text: formatTable(header, tokens.map(formatRow)) });
   },
 });
@@ -63,7 +77,9 @@ const list = defineNixdeployCommand({
 const revoke = defineNixdeployCommand({
   name: "token revoke",
   summary: "Revoke a token, with immediate effect",
-  details: "Revoking an agent token ends new enrolments only: agents that it admitted keep working.",
+  details:
+    "Revoking an agent token ends new enrolments only: agents that it admitted keep working. " +
+    "`nixdeploy agents --admitted-by ID` shows them, and `agents remove --admitted-by ID` removes them.",
   args: { dataDir: DATA_DIR_ARG },
   positionals: {
     id: { label: "ID", description: "As `token list` shows it", required: true, parse: parseTokenId },
@@ -85,7 +101,14 @@ export const command = defineNixdeployGroup({
 function formatRow(token: TokenDto): string[] {
   const expires = token.revokedAt === null ? (token.expiresAt ?? "never") : "revoked";
   const times = [token.createdAt, expires, token.lastUsedAt ?? "never"].map(formatDay);
-  return [token.id, token.kind, token.workspace ?? "all", ...times, token.description];
+  return [token.id, token.kind, token.workspace ?? "all", ...times, formatAdmission(token), token.description];
+}
+
+/** What a token of kind agent admits, and has admitted; "" for others. */
+function formatAdmission({ kind, agent, uses, usesMax }: TokenDto): string {
+  if (kind !== "agent") return "";
+  const count = usesMax === null ? String(uses) : `${uses} of ${usesMax}`;
+  return agent === null ? count : `${agent} (${count})`;
 }
 
 /** `2026-01-31`, out of an ISO time; other words stay. */

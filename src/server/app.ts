@@ -4,6 +4,7 @@ import { NixdeployError } from "../errors.ts";
 import type { Principal } from "./access/authentication.ts";
 import { createOpenApi } from "./openapi.ts";
 import { formatProblem, problemResponse, unauthorized } from "./problem.ts";
+import { createAgentAdministrationRoutes } from "./routes/agent-administration.ts";
 import { createAgentRoutes } from "./routes/agents.ts";
 import { createCacheRoutes } from "./routes/caches.ts";
 import { atRoute, createRouter, type RouteEnv } from "./routes/context.ts";
@@ -21,6 +22,7 @@ export function createApiRoutes(services: Services): readonly Route[] {
     ...createTokenRoutes(services),
     ...createCacheRoutes(services),
     ...createAgentRoutes(services),
+    ...createAgentAdministrationRoutes(services),
     ...createDeploymentRoutes(services),
   ];
 }

@@ -10,6 +10,7 @@ import type { WorkspaceName } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
 import { machineStateSchema } from "../protocol.ts";
 import { unitChangesSchema } from "../unit-changes.ts";
+import { formerNamesOf, labelsOf, operatorLabelsOf } from "./agents/change-agents.ts";
 import { type DriftDeployment, findDrift } from "./agents/drift.ts";
 import { type AgentRow, findAgent } from "./database/agents.ts";
 import {
@@ -51,6 +52,10 @@ export function agentToDto(
     hostName: agent.host_name,
     profile: agent.profile,
     keyFingerprint: `SHA256:${createHash("sha256").update(agent.public_key).digest("base64").replace(/=+$/, "")}`,
+    admittedBy: agent.admitted_by,
+    labels: labelsOf(agent),
+    operatorLabels: operatorLabelsOf(agent),
+    formerNames: [...formerNamesOf(agent)],
     profilePath: state.profilePath,
     generation: state.generation,
     currentPath: state.currentPath,
@@ -157,6 +162,9 @@ export function tokenToDto(row: TokenRow, workspaces: ReadonlyMap<string, Worksp
     expiresAt: formatTime(row.expires_ms),
     lastUsedAt: formatTime(row.last_used_ms),
     revokedAt: formatTime(row.revoked_ms),
+    agent: row.agent_name,
+    usesMax: row.uses_max,
+    uses: row.uses,
   };
 }
 

@@ -44,7 +44,7 @@ describe("calls", () => {
     expect(await client.listTokens(signal)).toMatchObject([{ id: token.id, kind: "push" }]);
     await client.revokeToken(token.id, signal);
     expect(await client.listTokens(signal)).toEqual([]);
-    expect(await client.listAgents(undefined, signal)).toMatchObject([{ name: "nuc", contact: "online" }]);
+    expect(await client.listAgents({}, signal)).toMatchObject([{ name: "nuc", contact: "online" }]);
     expect(await client.loadStatus(signal)).toMatchObject({ agents: { online: 1 } });
     expect(await client.loadCache(CACHE, signal)).toMatchObject({ name: "default", public: false });
     expect(await client.setCachePublic({ name: CACHE, isPublic: true }, signal)).toMatchObject({ public: true });

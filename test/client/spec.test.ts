@@ -1,7 +1,9 @@
 import { describe, expect, test } from "bun:test";
+import { parseAgentSelector } from "../../src/agent-selector.ts";
 import { createRolloutSchema } from "../../src/api/rollouts.ts";
 import { planRolloutRequest } from "../../src/client/rollout-request.ts";
-import { parseSpec, selectAgents, splitAssignment } from "../../src/client/spec.ts";
+import { selectSpecAgents } from "../../src/client/select-spec.ts";
+import { parseSpec, splitAssignment } from "../../src/client/spec.ts";
 import { NixdeployError } from "../../src/errors.ts";
 
 const HASH = "0123456789abcdfghijklmnpqrsvwxyz";
@@ -96,7 +98,8 @@ describe("health checks", () => {
     );
     const plan = (names: readonly string[]) =>
       planRolloutRequest({
-        ...{ spec: selectAgents(spec, names), mode: "switch", policy: {}, requireOnline: false, retry: false },
+        ...{ spec: selectSpecAgents(spec, { selectors: names.map(parseAgentSelector), known: [] }), mode: "switch" },
+        ...{ policy: {}, requireOnline: false, retry: false },
         ...{ workspace: undefined, description: undefined, origin: undefined, expiresInMs: 60_000 },
       });
     expect(plan([])).toMatchObject({ healthChecks: [SSH], agentHealthChecks: { nuc: [SMOKE] } });
@@ -145,18 +148,29 @@ describe("health checks", () => {
   });
 });
 
-describe("selectAgents", () => {
-  const { spec } = parseSpec(JSON.stringify({ agents: { nuc: A, laptop: B } }), "x");
+describe("selectSpecAgents", () => {
+  const { spec } = parseSpec(JSON.stringify({ agents: { nuc: A, laptop: B, "web-1": A, "web-2": B } }), "x");
+  const known = ["web-1", "web-2", "other"].map((name, index) => ({ name, labels: { ring: String(index + 1) } }));
+  const namesOf = (...texts: string[]) =>
+    [...selectSpecAgents(spec, { selectors: texts.map(parseAgentSelector), known }).agents.keys()].map(String);
 
-  test("keeps all without names, else only those named", () => {
-    expect([...selectAgents(spec, []).agents.keys()].map(String)).toEqual(["nuc", "laptop"]);
-    expect([...selectAgents(spec, ["laptop"]).agents.keys()].map(String)).toEqual(["laptop"]);
+  test.each([
+    [[], ["nuc", "laptop", "web-1", "web-2"]],
+    [["laptop"], ["laptop"]],
+    [["web-*"], ["web-1", "web-2"]],
+    [
+      ["label:ring=2", "nuc"],
+      ["nuc", "web-2"],
+    ],
+    [["label:ring"], ["web-1", "web-2"]],
+  ])("%p keeps %p", (texts, names) => {
+    expect(namesOf(...texts)).toEqual(names);
   });
 
-  test("refuses names that the spec lacks, all at once", () => {
-    const error = refusalOf(() => selectAgents(spec, ["desk", "nuc", "tv", "desk"]));
+  test("refuses what selects none of the spec, all at once", () => {
+    const error = refusalOf(() => namesOf("desk", "nuc", "tv*", "desk", "label:ring=3"));
     expect(error.kind).toBe("usage");
-    expect(error.message).toContain('"desk", "tv"');
+    expect(error.message).toContain('"desk", "tv*", "label:ring=3"');
     expect(error.hint).toContain("nuc, laptop");
   });
 });

@@ -1,21 +1,20 @@
 /** Every registered command is declared so that parser and help can trust it. */
 import { describe, expect, test } from "bun:test";
-import { flagNameOf, type NixdeployCommand } from "../../src/commands/args.ts";
+import { flagNameOf, listCommands, type NixdeployCommand } from "../../src/commands/args.ts";
 import { COMMON_ARGS } from "../../src/commands/common-args.ts";
 import { parseArgs } from "../../src/commands/parse-args.ts";
 import { COMMANDS } from "../../src/commands/root.ts";
 import { NixdeployError } from "../../src/errors.ts";
 
 const loaded = await Promise.all(COMMANDS.map(async (entry) => ({ entry, command: (await entry.load()).command })));
-const leaves: readonly NixdeployCommand[] = loaded.flatMap(({ command }) =>
-  command.kind === "group" ? command.commands : [command],
-);
+const leaves: readonly NixdeployCommand[] = loaded.flatMap(({ command }) => listCommands(command));
 
 for (const { entry, command } of loaded) {
   test(`${entry.name}: the list of commands says what its file says`, () => {
     expect({ name: command.name, summary: command.summary }).toEqual({ name: entry.name, summary: entry.summary });
     if (command.kind === "group") {
       expect(command.commands.every(({ name }) => name.startsWith(`${command.name} `))).toBeTrue();
+      expect(command.alone?.name ?? command.name).toBe(command.name);
     }
   });
 }

@@ -135,7 +135,7 @@ async function connectOnce(options: ConnectionOptions, memory: Memory): Promise<
       wasConnected: false,
     };
   }
-  options.logger.info(`connected to ${options.coordinatorUrl} as ${options.name} (workspace ${welcome.workspace})`);
+  options.logger.info(describeContact(welcome, options));
   memory.lastComplaint = null;
   options.contact.established(welcome, (frame) => {
     if (socket.bufferedBytes >= LOSSY_BUFFER_MAX_BYTES) return false;
@@ -146,6 +146,11 @@ async function connectOnce(options: ConnectionOptions, memory: Memory): Promise<
   options.contact.lost();
   options.handlers.onContactLost();
   return { kind: "retry", message: `connection lost: ${why}`, wasConnected: true };
+}
+
+function describeContact(welcome: Welcome, { coordinatorUrl, name }: ConnectionOptions): string {
+  const known = welcome.name === undefined ? name : `${welcome.name}, as the operator renamed ${name}`;
+  return `connected to ${coordinatorUrl} as ${known} (workspace ${welcome.workspace})`;
 }
 
 async function remember(welcome: Welcome, options: ConnectionOptions, memory: Memory): Promise<void> {

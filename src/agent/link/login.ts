@@ -3,6 +3,7 @@
  * means, nor when to try again (`connection.ts`).
  */
 import { NixdeployError } from "../../errors.ts";
+import type { Labels } from "../../labels.ts";
 import type { AgentName, DeploymentId } from "../../names.ts";
 import {
   AGENT_CONNECT_PATH,
@@ -33,6 +34,8 @@ export type HelloFacts = {
   readonly hostName: string;
   readonly nixVersion: string | null;
   readonly profile: string;
+  /** Absent where only the agent itself knows: the coordinator keeps those that it has. */
+  readonly labels?: Labels;
   readonly state: MachineState;
 };
 

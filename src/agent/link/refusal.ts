@@ -44,10 +44,14 @@ function hintFor({ refusal, name, hasToken }: RefusalOptions): string {
       return `Another device is registered as ${name}: choose another --name, or remove that agent on the coordinator.`;
     case "other-name":
       return "This state directory belongs to an agent of another name: use its --name, or another --state-dir.";
+    case "removed":
+      return "Stop this agent; to make it a new one, remove the files `key` and `enrolment.json` of its state directory.";
     case "bad-signature":
       return "Is the file `key` of the state directory the one that was registered?";
     case "version":
       return "Update the older of the two: coordinator or agent.";
+    case "other":
+      return "This version does not know this reason: a newer one may say more.";
     default:
       return refusal.code satisfies never;
   }

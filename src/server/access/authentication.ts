@@ -70,7 +70,9 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticator {
     if (!timingSafeEqual(Buffer.from(expected), Buffer.from(mac))) return null;
     if (Number.parseInt(expiry, 36) * 1000 < deps.clock.nowMs()) return null;
     const agent = await findAgent(deps.database, parseAgentId(id));
-    return agent === null ? null : { kind: "agent", agentId: agent.id, workspaceId: agent.workspace_id };
+    return agent === null || agent.removed_ms !== null
+      ? null
+      : { kind: "agent", agentId: agent.id, workspaceId: agent.workspace_id };
   };
   return {
     authenticateToken,

@@ -11,7 +11,7 @@ import { type AgentFrame, type CoordinatorFrameInput, decodeAgentFrame, PROTOCOL
 import type { Clock, Random } from "../../runtime.ts";
 import { type Authenticator, READ_CREDENTIAL_LIFETIME_MS } from "../access/authentication.ts";
 import type { Bus } from "../bus.ts";
-import { type AgentRow, saveAgentState } from "../database/agents.ts";
+import { type AgentRow, findAgent, saveAgentState } from "../database/agents.ts";
 import { findDeployment } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { listWorkspaces, loadWorkspaceCache } from "../database/workspaces.ts";
@@ -95,12 +95,13 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
     send(await welcomeFrame(deps, agent, frame));
     // It comes to be heard, and leaves; the agent's own connection stays what it is.
     if (frame.proof?.by === "supervisor") return socket.close(CLOSE_NORMAL, "heard");
-    const close = (reason: string) => socket.close(CLOSE_NORMAL, reason);
-    const live: LiveAgent = { agentId: agent.id, send, close };
+    const live = createLiveAgent(agent.id, { send, socket });
     state = { kind: "live", agent, live };
     await loginDeadline.stop();
     renewal.start();
     deps.registry.enter(live);
+    // Whoever removed or replaced it in the meantime did not find it among those that are connected.
+    if (!(await isStillAgent(deps.database, agent))) return socket.close(CLOSE_NORMAL, "log in again");
     deps.log.info("agent connected", { name: agent.name, version: agent.agent_version });
     await deps.dispatcher.welcome(agent.id, frame.state);
   };
@@ -110,11 +111,8 @@ export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket):
     if (decoded.kind === "malformed")
       return refuse("malformed", `cannot read the frame: ${decoded.reason}`.slice(0, 500));
     if (decoded.kind === "unknown") {
-      return send({
-        kind: "error",
-        code: "unknown-kind",
-        message: `this coordinator does not know ${decoded.frameKind}`,
-      });
+      const message = `this coordinator does not know ${decoded.frameKind}`;
+      return send({ kind: "error", code: "unknown-kind", message });
     }
     if (state.kind === "closed") return;
     if (state.kind === "live") return await handleLiveFrame(deps, { agentId: state.agent.id, send }, decoded.frame);
@@ -238,6 +236,7 @@ async function welcomeFrame(
   return {
     kind: "welcome",
     agentId: agent.id,
+    ...(agent.name === hello.name ? {} : { name: agent.name }),
     workspace: workspace.name,
     cache: {
       name: cache.name,
@@ -247,6 +246,18 @@ async function welcomeFrame(
     readCredential: deps.authenticator.issueReadCredential(agent.id),
     ...(await findProved(deps.database, agent, hello)),
   };
+}
+
+function createLiveAgent(
+  agentId: AgentId,
+  { send, socket }: Pick<LiveAgent, "send"> & { readonly socket: AgentSocket },
+): LiveAgent {
+  return { agentId, send, close: (reason) => socket.close(CLOSE_NORMAL, reason) };
+}
+
+async function isStillAgent(database: CoordinatorDatabase, { id, public_key }: AgentRow): Promise<boolean> {
+  const row = await findAgent(database, id);
+  return row !== null && row.removed_ms === null && Buffer.from(row.public_key).equals(public_key);
 }
 
 /** What of a welcome says that this login proves a deployment: what the machine reports is what was asked for. */

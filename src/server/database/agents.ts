@@ -1,4 +1,4 @@
-/** Registered agents and what they last said of their machine. */
+/** Registered agents and what they last said of their machine. Those that were removed are found by id and key only. */
 import type { Selectable } from "kysely";
 import type { AgentId, AgentName } from "../../names.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
@@ -29,8 +29,36 @@ export async function findAgentByName(
     .selectAll()
     .where("workspace_id", "=", agent.workspaceId)
     .where("name", "=", agent.name)
+    .where("removed_ms", "is", null)
     .executeTakeFirst();
   return row ?? null;
+}
+
+/** The latest agent of this name that was removed, for its history. */
+export async function findRemovedAgentByName(
+  database: CoordinatorDatabase,
+  agent: { readonly workspaceId: string; readonly name: AgentName },
+): Promise<AgentRow | null> {
+  const row = await database
+    .selectFrom("agents")
+    .selectAll()
+    .where("workspace_id", "=", agent.workspaceId)
+    .where("name", "=", agent.name)
+    .where("removed_ms", "is not", null)
+    .orderBy("removed_ms", "desc")
+    .limit(1)
+    .executeTakeFirst();
+  return row ?? null;
+}
+
+/** @returns the names of those that were removed */
+export async function findRemovedNames(
+  database: CoordinatorDatabase,
+  ids: readonly AgentId[],
+): Promise<readonly AgentName[]> {
+  const query = database.selectFrom("agents").select("name").where("id", "in", ids);
+  const rows = await query.where("removed_ms", "is not", null).orderBy("name").limit(LIST_MAX).execute();
+  return rows.map(({ name }) => name);
 }
 
 /** By name. @param workspaceId null lists the agents of every workspace */
@@ -38,15 +66,27 @@ export async function listAgents(
   database: CoordinatorDatabase,
   workspaceId: string | null,
 ): Promise<readonly AgentRow[]> {
-  let query = database.selectFrom("agents").selectAll();
+  let query = database.selectFrom("agents").selectAll().where("removed_ms", "is", null);
   if (workspaceId !== null) query = query.where("workspace_id", "=", workspaceId);
   return await query.orderBy("name").orderBy("id").limit(LIST_MAX).execute();
+}
+
+/** What an operator changes. */
+export async function updateAgent(
+  database: CoordinatorDatabase,
+  id: AgentId,
+  change: Partial<
+    Pick<AgentRow, "name" | "former_names" | "operator_labels" | "removed_ms" | "public_key" | "admitted_by">
+  >,
+): Promise<void> {
+  await database.updateTable("agents").set(change).where("id", "=", id).execute();
 }
 
 export type AgentFacts = Pick<
   AgentRow,
   "agent_version" | "nix_version" | "system" | "host_name" | "profile" | "state" | "last_seen_ms"
->;
+> &
+  Partial<Pick<AgentRow, "labels">>;
 
 /** Records what an agent said at its login. */
 export async function saveAgentFacts(database: CoordinatorDatabase, id: AgentId, facts: AgentFacts): Promise<void> {

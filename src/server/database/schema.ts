@@ -35,6 +35,12 @@ export type Schema = {
     expires_ms: number | null;
     last_used_ms: number | null;
     revoked_ms: number | null;
+    /** The only agent that a token of kind agent admits; null: any. */
+    agent_name: AgentName | null;
+    /** How many agents it admits; null: any number. */
+    uses_max: number | null;
+    /** How many it has admitted. */
+    uses: number;
   };
   agents: {
     id: AgentId;
@@ -53,6 +59,33 @@ export type Schema = {
     profile: string;
     /** MachineState of the agent protocol, JSON. */
     state: string;
+    /** Key → value, JSON: as the device sets them, and as the operator does, which count first. */
+    labels: string;
+    operator_labels: string;
+    /** Names that it had before it was renamed, JSON: its device may still log in by them. */
+    former_names: string;
+    /** Set: it is nobody any more, and kept for the history of its deployments. */
+    removed_ms: number | null;
+  };
+  /** Keys that were an agent's, and must never be taken for a stranger's. */
+  retired_keys: {
+    public_key: Uint8Array;
+    agent_id: AgentId;
+    /** `rotated`: the device itself drew a new one. `replaced`: the operator approved another device's. */
+    reason: "rotated" | "replaced";
+    retired_ms: number;
+  };
+  /** Unknown keys that came with a good token and a name that is taken: the newest for each name. */
+  enrolment_requests: {
+    workspace_id: string;
+    name: AgentName;
+    public_key: Uint8Array;
+    token_id: TokenId;
+    /** Of whoever connected, as far as it is known. */
+    address: string | null;
+    host_name: string;
+    system: string;
+    requested_ms: number;
   };
   /** NAR files that were uploaded to a cache. Who knows a hash only has not uploaded the file, so rows are per cache. */
   nars: {

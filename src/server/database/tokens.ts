@@ -50,3 +50,18 @@ export async function touchToken(
 ): Promise<void> {
   await database.updateTable("tokens").set({ last_used_ms: token.atMs }).where("id", "=", token.id).execute();
 }
+
+/**
+ * Counts one more agent that this token admits, unless it has admitted as many as it may.
+ * @returns false when it has; one statement, so that of two at once with one use left only one gets true
+ */
+export async function takeTokenUse(database: CoordinatorDatabase, id: TokenId): Promise<boolean> {
+  const taken = await database
+    .updateTable("tokens")
+    .set(({ eb }) => ({ uses: eb("uses", "+", 1) }))
+    .where("id", "=", id)
+    .where((eb) => eb.or([eb("uses_max", "is", null), eb("uses", "<", eb.ref("uses_max"))]))
+    .returning("id")
+    .executeTakeFirst();
+  return taken !== undefined;
+}

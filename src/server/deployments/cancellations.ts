@@ -66,10 +66,13 @@ export async function cancelDeployments(
 
 /** Of what is named, the latest try; of an agent, whatever it has to do. */
 async function rowsOf(database: CoordinatorDatabase, target: Target): Promise<readonly DeploymentRow[]> {
-  if (target.kind === "agent") {
-    const agentId = target.agent.id;
-    const rows = [await findRunning(database, agentId), await findQueued(database, agentId)];
-    return [...rows.filter((row) => row !== null), ...(await listRunningOnDevice(database, agentId))];
+  if (target.kind === "agents") {
+    const rows: DeploymentRow[] = [];
+    for (const { id } of target.agents) {
+      const waiting = [await findRunning(database, id), await findQueued(database, id)];
+      rows.push(...waiting.filter((row) => row !== null), ...(await listRunningOnDevice(database, id)));
+    }
+    return rows;
   }
   const latest: DeploymentRow[] = [];
   for (const row of target.kind === "deployment" ? [target.row] : target.rows) {

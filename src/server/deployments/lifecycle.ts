@@ -17,12 +17,14 @@
  * | cancel       | cancelled  | ask to stop      | ask to stop      | ask to stop               | –        |
  * | expire       | expired    | –                | –                | –                         | –        |
  * | restore      | cancelled  | cancelled        | cancelled        | –                         | –        |
+ * | removed      | cancelled  | cancelled        | cancelled        | degraded ⁵                | –        |
  *
  * ¹ superseded instead when a newer one waits: an agent has at most one queued deployment. The same for a queued one
  *   that was asked to stop.
  * ² The agent came back without any memory of it: what its machine runs now, a human must see.
  * ³ `cancelled` becomes `superseded` when that was why it was asked to stop.
  * ⁴ Asked only when the agent returns from a lost contact; one that works on it connected is left to finish.
+ * ⁵ Its agent is nobody any more, so its word will never come; without its login it goes back by itself.
  *
  * The agent's word decides: a phase may follow any live state, since an agent that was killed starts a step again. A
  * lost connection is never an outcome. "Ask to stop" sets `stopRequested`; the state changes when the agent answers.
@@ -43,14 +45,21 @@ export type LifecycleEvent =
   | { readonly type: "cancel" }
   | { readonly type: "expire" }
   /** The database is a backup: what it was about to start may have been done, or overtaken, since. */
-  | { readonly type: "restore" };
+  | { readonly type: "restore" }
+  /** The operator removed its agent. */
+  | { readonly type: "removed" };
 
 /** The next state, with the sentence that explains it where there is something to explain. */
 export type LifecycleChange = Lifecycle & { readonly reason: string | null };
 
 const SUPERSEDED = "A newer deployment took its place.";
 const FORGOTTEN = "The agent came back without any memory of it; look at what the machine runs.";
+const REMOVED = "Its agent was removed.";
+const REMOVED_RUNNING = "Its agent was removed before it told how this ended; look at what the machine runs.";
 const RESTORED = "The coordinator was restored from a backup before it ended; start it again if it is still wanted.";
+
+/** The machine may be on the new version by now. */
+const HAS_TOUCHED: ReadonlySet<DeploymentState> = new Set(["activating", "rebooting", "confirming", "rolling-back"]);
 
 /** @returns null when the event means nothing in this state (see the table above) */
 export function step(current: Lifecycle, event: LifecycleEvent): LifecycleChange | null {
@@ -79,6 +88,8 @@ export function step(current: Lifecycle, event: LifecycleEvent): LifecycleChange
       return current.state === "queued" ? enter("expired", "The agent did not come back in time.") : null;
     case "restore":
       return ["queued", "offered", "fetching"].includes(current.state) ? enter("cancelled", RESTORED) : null;
+    case "removed":
+      return HAS_TOUCHED.has(current.state) ? enter("degraded", REMOVED_RUNNING) : enter("cancelled", REMOVED);
     default:
       return event satisfies never;
   }

@@ -16,7 +16,13 @@ import { parseOwnHealthChecks, storePathOf } from "../../health-check.ts";
 import type { AgentId, TokenId } from "../../names.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import { findAgent } from "../database/agents.ts";
-import { type DeploymentRow, findRollout, listDeployments, type RolloutRow } from "../database/deployments.ts";
+import {
+  type DeploymentRow,
+  findRollout,
+  listDeployments,
+  loadLatestDeployments,
+  type RolloutRow,
+} from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { Once } from "./once.ts";
 import { waitMsOf } from "./requeue.ts";
@@ -79,6 +85,9 @@ export async function startRetry(deps: RolloutDeps, request: RetryRequest): Prom
   });
 }
 
+/** Of a pattern that chooses a whole fleet, nobody reads more. */
+const REASONS_MAX = 50;
+
 /** Adds to `chosen` what of a target is to be tried again. @returns faults */
 async function choose(
   database: CoordinatorDatabase,
@@ -90,8 +99,10 @@ async function choose(
   let count = 0;
   for (const candidate of await findCandidates(database, target)) {
     const { row } = candidate;
-    const name = (await findAgent(database, row.agent_id))?.name ?? row.agent_id;
-    const reason = whyNotRetry(candidate, nowMs);
+    const agent = await findAgent(database, row.agent_id);
+    const name = agent?.name ?? row.agent_id;
+    const isRemoved = agent === null || agent.removed_ms !== null;
+    const reason = isRemoved ? "the agent was removed" : whyNotRetry(candidate, nowMs);
     const other = chosen.get(row.agent_id);
     if (reason !== null) reasons.push(`${name}: ${reason}`);
     else if (other !== undefined && other.id !== row.id) {
@@ -104,7 +115,7 @@ async function choose(
   if (count > 0 || faults.length > 0) return faults;
   return reasons.length === 0
     ? [`${target.word}: nothing was deployed`]
-    : reasons.map((text) => `nothing to try again: ${text}`);
+    : reasons.slice(0, REASONS_MAX).map((text) => `nothing to try again: ${text}`);
 }
 
 async function findCandidates(database: CoordinatorDatabase, target: Target): Promise<readonly Candidate[]> {
@@ -124,8 +135,13 @@ async function rowsOf(database: CoordinatorDatabase, target: Target): Promise<re
       return [target.row];
     case "rollout":
       return target.rows;
-    case "agent":
-      return await listDeployments(database, { agentIds: [target.agent.id], limit: 1 });
+    case "agents": {
+      const latest = await loadLatestDeployments(
+        database,
+        target.agents.map(({ id }) => id),
+      );
+      return [...latest.values()];
+    }
     default:
       return target satisfies never;
   }

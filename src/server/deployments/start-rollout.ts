@@ -2,9 +2,11 @@
  * Writes a rollout with its deployments, inside a transaction: what each is for, whether it may be offered yet, and
  * which earlier one it tries again. What waited for the same agents gives way. Checks nothing.
  */
+import { NixdeployError } from "../../errors.ts";
 import { drawId, parseDeploymentId, parseRolloutId, type RolloutId } from "../../names.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import type { Bus } from "../bus.ts";
+import { findRemovedNames } from "../database/agents.ts";
 import {
   type DeploymentRow,
   findQueued,
@@ -77,6 +79,7 @@ export async function writeRollout(
   const { nowMs, random } = made;
   const rollout: RolloutRow = { id: parseRolloutId(drawId(random)), created_ms: nowMs, ...facts };
   const touched = new Set([rollout.id]);
+  await requireAgents(transaction, deployments);
   await insertRollout(transaction, rollout);
   await insertEvent(transaction, rolloutEvent(rollout, deployments.length));
   for (const deployment of deployments) {
@@ -97,6 +100,14 @@ export function rolloutEvent(rollout: RolloutRow, deployments: number): NewEvent
     agent_id: null,
     data: JSON.stringify({ deployments, description: rollout.description }),
   };
+}
+
+/** Who was removed since the request was checked would never end what waits for it. @throws NixdeployError `conflict` */
+async function requireAgents(transaction: CoordinatorDatabase, deployments: readonly Asked[]): Promise<void> {
+  const ids = deployments.map(({ agent_id }) => agent_id);
+  const removed = ids.length === 0 ? [] : await findRemovedNames(transaction, ids);
+  if (removed.length === 0) return;
+  throw new NixdeployError("conflict", `cannot start the rollout: ${removed[0]} was removed meanwhile`);
 }
 
 /** The same in a transaction of its own; followers and agents are told after it. */

@@ -1,7 +1,9 @@
-/** What `retry` and `cancel` are told to act on: ids of deployments or rollouts, or names of agents. */
-import { type AgentId, parseAgentName, parseDeploymentId, parseRolloutId } from "../../names.ts";
+/** What `retry` and `cancel` are told to act on: ids of deployments or rollouts, or agents (`agent-selector.ts`). */
+import { parseAgentSelector } from "../../agent-selector.ts";
+import { parseDeploymentId, parseRolloutId } from "../../names.ts";
 import { quoteExcerpt } from "../../nix/parse-error.ts";
-import { type AgentRow, findAgentByName } from "../database/agents.ts";
+import { findMatchingAgents } from "../agents/select-agents.ts";
+import type { AgentRow } from "../database/agents.ts";
 import {
   type DeploymentRow,
   findDeployment,
@@ -14,7 +16,8 @@ import type { CoordinatorDatabase } from "../database/schema.ts";
 export type Target =
   | { readonly kind: "deployment"; readonly word: string; readonly row: DeploymentRow }
   | { readonly kind: "rollout"; readonly word: string; readonly rows: readonly DeploymentRow[] }
-  | { readonly kind: "agent"; readonly word: string; readonly agent: AgentRow };
+  /** At least one, all of one workspace. */
+  | { readonly kind: "agents"; readonly word: string; readonly agents: readonly AgentRow[] };
 
 type Query = {
   readonly words: readonly string[];
@@ -31,10 +34,9 @@ export async function findTargets(
   const faults: string[] = [];
   for (const word of new Set(words)) {
     const found =
-      (await findById(database, word, workspaceIds)) ?? (await findByAgent(database, word, workspaceIds)) ?? "none";
+      (await findById(database, word, workspaceIds)) ?? (await findBySelector(database, word, workspaceIds)) ?? "none";
     if (found === "none") faults.push(`${quoteExcerpt(word)}: no deployment, rollout or agent is called so`);
-    else if (found === "several")
-      faults.push(`${word}: several workspaces have an agent of this name; give --workspace`);
+    else if (found === "several") faults.push(`${word}: several workspaces have such agents; give --workspace`);
     else targets.push(found);
   }
   return { targets, faults };
@@ -64,21 +66,16 @@ async function findById(
   return { kind: "rollout", word, rows: await loadRolloutDeployments(database, rolloutId) };
 }
 
-async function findByAgent(
+async function findBySelector(
   database: CoordinatorDatabase,
   word: string,
   workspaceIds: readonly string[],
 ): Promise<Target | "several" | null> {
-  const name = parseOrNull(parseAgentName, word);
-  if (name === null) return null;
-  const found = new Map<AgentId, AgentRow>();
-  for (const workspaceId of workspaceIds) {
-    const agent = await findAgentByName(database, { workspaceId, name });
-    if (agent !== null) found.set(agent.id, agent);
-  }
-  const [agent] = found.values();
-  if (agent === undefined) return null;
-  return found.size > 1 ? "several" : { kind: "agent", word, agent };
+  const selector = parseOrNull(parseAgentSelector, word);
+  if (selector === null) return null;
+  const agents = await findMatchingAgents(database, { selectors: [selector], workspaceIds });
+  if (agents.some((agent) => agent.workspace_id !== agents[0]?.workspace_id)) return "several";
+  return agents.length === 0 ? null : { kind: "agents", word, agents };
 }
 
 function parseOrNull<Value>(parse: (text: string) => Value, text: string): Value | null {

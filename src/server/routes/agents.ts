@@ -1,8 +1,13 @@
+/** /api/v1/agents and /api/v1/status: who is there, and what runs. */
 import { z } from "zod";
-import { type AgentDto, agentListSchema } from "../../api/agents.ts";
+import { type AgentDto, agentListSchema, SELECTORS_MAX } from "../../api/agents.ts";
+import { tokenId } from "../../api/fields.ts";
 import { type StatusDto, statusSchema } from "../../api/status.ts";
+import { NixdeployError } from "../../errors.ts";
+import type { WorkspaceName } from "../../names.ts";
+import { loadSelectedAgents } from "../agents/select-agents.ts";
 import { agentToDto, contactOf } from "../convert.ts";
-import { listAgents } from "../database/agents.ts";
+import { type AgentRow, listAgents } from "../database/agents.ts";
 import {
   countDeployments,
   loadLatestDeployments,
@@ -17,22 +22,20 @@ export function createAgentRoutes(services: Services): readonly Route[] {
   const list = defineRoute({
     ...{ method: "GET", path: "/agents", right: "watch" },
     summary: "List the agents and what really runs on their machines",
-    query: z.object({ workspace: z.string().optional() }),
+    query: z.object({
+      workspace: z.string().optional(),
+      select: z.string().optional(),
+      admittedBy: tokenId.optional(),
+    }),
     answers: { 200: agentListSchema },
-    async handle(context) {
+    async handle(context, { query }) {
       const workspaces = await visibleWorkspaces(services, context, "watch");
-      const agents = (await listAgents(services.database, null)).filter((agent) => workspaces.has(agent.workspace_id));
-      const latest = await loadLatestDeployments(
-        services.database,
-        agents.map((agent) => agent.id),
-      );
-      const listed: AgentDto[] = [];
-      for (const agent of agents) {
-        const recent = await loadRecentDeployments(services.database, agent.id);
-        const workspace = workspaces.get(agent.workspace_id);
-        listed.push(agentToDto(services, { agent, latest: latest.get(agent.id), recent, workspace }));
-      }
-      return context.json({ agents: listed });
+      const agents = await loadSelectedAgents(services.database, {
+        selectors: splitSelectors(query.select),
+        admittedBy: query.admittedBy,
+        workspaceIds: [...workspaces.keys()],
+      });
+      return context.json({ agents: await listedAgents(services, agents, workspaces) });
     },
   });
   const status = defineRoute({
@@ -60,4 +63,28 @@ export function createAgentRoutes(services: Services): readonly Route[] {
     },
   });
   return [list, status];
+}
+
+/** None of them has a comma. @throws NixdeployError `usage` */
+function splitSelectors(text: string | undefined): readonly string[] {
+  const selectors = text === undefined ? [] : text.split(",");
+  if (selectors.length <= SELECTORS_MAX) return selectors;
+  throw new NixdeployError("usage", `cannot list the agents: there are more than ${SELECTORS_MAX} selectors`);
+}
+
+/** @param workspaces their names by id */
+export async function listedAgents(
+  services: Services,
+  agents: readonly AgentRow[],
+  workspaces: ReadonlyMap<string, WorkspaceName>,
+): Promise<AgentDto[]> {
+  const ids = agents.map((agent) => agent.id);
+  const latest = await loadLatestDeployments(services.database, ids);
+  const listed: AgentDto[] = [];
+  for (const agent of agents) {
+    const recent = await loadRecentDeployments(services.database, agent.id);
+    const workspace = workspaces.get(agent.workspace_id);
+    listed.push(agentToDto(services, { agent, latest: latest.get(agent.id), recent, workspace }));
+  }
+  return listed;
 }

@@ -120,3 +120,23 @@ export async function visibleWorkspaces(
     visible.filter(({ name }) => wanted === undefined || wanted === name).map(({ id, name }) => [id, name]),
   );
 }
+
+/** The named workspace, or else all in which the caller has the right. */
+export async function workspaceIdsFor(
+  services: Services,
+  context: RouteContext,
+  target: { readonly name: WorkspaceName | undefined; readonly right: Right },
+): Promise<readonly string[]> {
+  const { name, right } = target;
+  if (name !== undefined) return [(await findTargetWorkspace(services, context, { name, right })).id];
+  return [...(await visibleWorkspaces(services, context, right)).keys()];
+}
+
+/** @throws NixdeployError `usage` */
+export function readId<Id>(parse: () => Id): Id {
+  try {
+    return parse();
+  } catch (cause) {
+    throw new NixdeployError("usage", cause instanceof Error ? cause.message : String(cause), { cause });
+  }
+}

@@ -1,6 +1,7 @@
 /** /api/v1/rollouts and /api/v1/deployments: start, try again, cancel, look at, follow, read the log. */
 
 import { z } from "zod";
+import { parseAgentSelector } from "../../agent-selector.ts";
 import { type DeploymentDto, deploymentListSchema, deploymentSchema, logPageSchema } from "../../api/deployments.ts";
 import {
   cancellationSchema,
@@ -12,17 +13,11 @@ import {
   startedRolloutSchema,
 } from "../../api/rollouts.ts";
 import { NixdeployError } from "../../errors.ts";
-import {
-  type AgentId,
-  parseAgentName,
-  parseDeploymentId,
-  parseRolloutId,
-  type TokenId,
-  type WorkspaceName,
-} from "../../names.ts";
+import { type AgentId, parseAgentName, parseDeploymentId, parseRolloutId, type TokenId } from "../../names.ts";
 import { mayDo, type Right } from "../access/authorization.ts";
+import { loadSelectedAgents } from "../agents/select-agents.ts";
 import { deploymentToDto, rolloutToDto } from "../convert.ts";
-import { findAgentByName } from "../database/agents.ts";
+import { findAgentByName, findRemovedAgentByName } from "../database/agents.ts";
 import {
   type DeploymentRow,
   findDeployment,
@@ -38,7 +33,7 @@ import { startRetry } from "../deployments/retries.ts";
 import { createRollout } from "../deployments/rollouts.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
-import { findTargetWorkspace, type RouteContext, visibleWorkspaces } from "./context.ts";
+import { findTargetWorkspace, type RouteContext, readId, visibleWorkspaces, workspaceIdsFor } from "./context.ts";
 import { pageParams, parseCursor, toPage } from "./pages.ts";
 import { countParam, defineRoute, EVENT_STREAM, type Route } from "./route.ts";
 
@@ -139,11 +134,11 @@ function createReadingRoutes(services: Services): readonly Route[] {
     answers: { 200: deploymentListSchema },
     async handle(context, { query }) {
       const workspaceIds = [...(await visibleWorkspaces(services, context, "watch")).keys()];
-      const { agent: agentName, limit } = query;
+      const { agent: selector, limit } = query;
       const rows = await listDeployments(services.database, {
-        ...(agentName === undefined
+        ...(selector === undefined
           ? { workspaceIds }
-          : { agentIds: await findAgentIds(services, { workspaceIds, agentName }) }),
+          : { agentIds: await findAgentIds(services, { workspaceIds, selector }) }),
         beforeNumber: parseCursor(query.after, z.tuple([z.number().int()]))?.[0] ?? null,
         limit: limit + 1,
       });
@@ -222,26 +217,23 @@ async function toDtos(services: Services, rows: readonly DeploymentRow[]): Promi
   return deployments;
 }
 
-/** The named workspace, or else all in which the caller has the right. */
-async function workspaceIdsFor(
-  services: Services,
-  context: RouteContext,
-  target: { readonly name: WorkspaceName | undefined; readonly right: Right },
-): Promise<readonly string[]> {
-  const { name, right } = target;
-  if (name !== undefined) return [(await findTargetWorkspace(services, context, { name, right })).id];
-  return [...(await visibleWorkspaces(services, context, right)).keys()];
-}
-
-/** The agents of this name, at most one in each workspace. */
+/** Those that are selected; those that were removed only by their names, for their history. */
 async function findAgentIds(
   services: Services,
-  query: { readonly workspaceIds: readonly string[]; readonly agentName: string },
+  query: { readonly workspaceIds: readonly string[]; readonly selector: string },
 ): Promise<readonly AgentId[]> {
-  const name = readId(() => parseAgentName(query.agentName));
+  const { workspaceIds, selector } = query;
+  const chosen = readId(() => parseAgentSelector(selector));
+  if (chosen.kind !== "name") {
+    const agents = await loadSelectedAgents(services.database, { selectors: [selector], workspaceIds });
+    return agents.map(({ id }) => id);
+  }
+  const name = readId(() => parseAgentName(selector));
   const found: AgentId[] = [];
-  for (const workspaceId of query.workspaceIds) {
-    const agent = await findAgentByName(services.database, { workspaceId, name });
+  for (const workspaceId of workspaceIds) {
+    const target = { workspaceId, name };
+    const agent =
+      (await findAgentByName(services.database, target)) ?? (await findRemovedAgentByName(services.database, target));
     if (agent !== null) found.push(agent.id);
   }
   return found;
@@ -259,12 +251,4 @@ async function findTargetDeployment(services: Services, context: RouteContext, r
   const row = await findDeployment(services.database, id);
   if (row === null || !mayDo(context.get("principal"), right, row.workspace_id)) throw notFound(`the deployment ${id}`);
   return row;
-}
-
-function readId<Id>(parse: () => Id): Id {
-  try {
-    return parse();
-  } catch (cause) {
-    throw new NixdeployError("usage", cause instanceof Error ? cause.message : String(cause), { cause });
-  }
 }

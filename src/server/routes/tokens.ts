@@ -3,7 +3,7 @@
 import { z } from "zod";
 import { type CreatedToken, createdTokenSchema, createTokenSchema, tokenListSchema } from "../../api/tokens.ts";
 import { NixdeployError } from "../../errors.ts";
-import { drawId, parseTokenId } from "../../names.ts";
+import { type AgentName, drawId, parseTokenId } from "../../names.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import { formatToken, parseToken, secretSha256, type TokenKind } from "../../token.ts";
 import { TOKENS_TOPIC } from "../access/authentication.ts";
@@ -40,11 +40,19 @@ function createOne(services: Services): Route {
           hint: "Leave the expiry out for a token that does not expire.",
         });
       }
+      if (request.kind !== "agent" && (request.agent ?? request.usesMax) !== undefined) {
+        throw new NixdeployError(
+          "usage",
+          "cannot make the token: only one of kind agent is bound to a name or to uses",
+        );
+      }
       const { row, token } = makeToken(services, {
         kind: request.kind,
         workspaceId: workspace.id,
         description: request.description ?? "",
         expiresInMs: request.expiresInMs ?? null,
+        agentName: request.agent ?? null,
+        usesMax: request.usesMax ?? null,
       });
       await insertToken(services.database, row);
       const created: CreatedToken = {
@@ -104,6 +112,9 @@ export function makeToken(
     readonly workspaceId: string | null;
     readonly description: string;
     readonly expiresInMs: number | null;
+    /** Of kind agent: the only agent that it admits, and how many; null: any. */
+    readonly agentName?: AgentName | null;
+    readonly usesMax?: number | null;
   },
 ): { readonly row: TokenRow; readonly token: string } {
   const token = formatToken(wanted.kind, parseTokenId(drawId(deps.random)), deps.random.bytes(SECRET_BYTES));
@@ -120,6 +131,9 @@ export function makeToken(
     expires_ms: wanted.expiresInMs === null ? null : nowMs + wanted.expiresInMs,
     last_used_ms: null,
     revoked_ms: null,
+    agent_name: wanted.agentName ?? null,
+    uses_max: wanted.usesMax ?? null,
+    uses: 0,
   };
   return { row, token };
 }

@@ -1,6 +1,6 @@
 /** The parsers of the command line and of what clients read: words, specs, addresses, answers of a cache. */
 import { parseSpec, splitAssignment } from "../../../src/client/spec.ts";
-import type { NixdeployCommand } from "../../../src/commands/args.ts";
+import { listCommands, type NixdeployCommand } from "../../../src/commands/args.ts";
 import { parseDuration } from "../../../src/commands/duration.ts";
 import { readCoordinatorUrl } from "../../../src/commands/environment.ts";
 import { parseArgs } from "../../../src/commands/parse-args.ts";
@@ -20,7 +20,7 @@ const { storePath } = createTinyPath("tiny");
 
 async function loadCommands(): Promise<readonly NixdeployCommand[]> {
   const loaded = await Promise.all(COMMANDS.map(async ({ load }) => (await load()).command));
-  return loaded.flatMap((command) => (command.kind === "group" ? command.commands : [command]));
+  return loaded.flatMap(listCommands);
 }
 
 const commandLines: Readonly<Record<string, string>> = {

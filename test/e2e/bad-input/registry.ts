@@ -6,6 +6,7 @@ import {
   type ArgDeclaration,
   type ArgDeclarations,
   flagNameOf,
+  listCommands,
   type NixdeployCommand,
   type NixdeployGroup,
 } from "../../../src/commands/args.ts";
@@ -33,11 +34,11 @@ type Row = readonly [what: string, words: readonly string[], says: string, hint?
 
 export async function listMisuse(): Promise<readonly Misuse[]> {
   const loaded = await Promise.all(COMMANDS.map(async ({ load }) => (await load()).command));
-  return loaded.flatMap((command) =>
-    command.kind === "group"
-      ? [...misuseOfGroup(command), ...command.commands.flatMap(misuseOfCommand)]
-      : misuseOfCommand(command),
-  );
+  return loaded.flatMap((command) => [
+    // One that is a command itself takes any other word for its own.
+    ...(command.kind === "group" && command.alone === null ? misuseOfGroup(command) : []),
+    ...listCommands(command).flatMap(misuseOfCommand),
+  ]);
 }
 
 function misuseOfGroup({ name, commands }: NixdeployGroup): Misuse[] {

@@ -28,6 +28,8 @@ type Known = {
 const PATH = createTinyPath("one");
 const UPLOAD = `upload=0123456789abcdfg&offset=0&narSize=${PATH.nar.length}&fileHash=${formatHashNix32(PATH.fileHash)}`;
 
+let gone = 0;
+
 const RULES: Readonly<Record<string, Rule>> = {
   "GET /metrics": { right: "watch", isList: true, path: () => "/metrics" },
   "POST /tokens": {
@@ -66,6 +68,25 @@ const RULES: Readonly<Record<string, Rule>> = {
     right: "push",
     path: () => `caches/default/nars/${formatHashNix32(PATH.narHash)}?${UPLOAD}`,
     options: { method: "PUT", body: PATH.file },
+  },
+  "PATCH /agents/:name": {
+    right: "administrate",
+    path: () => "agents/nuc",
+    options: { method: "PATCH", json: { name: "nuc" } },
+  },
+  "POST /agent-labels": {
+    right: "administrate",
+    path: () => "agent-labels",
+    options: { json: { workspace: "default", select: ["nuc"], labels: { role: "web" } } },
+  },
+  "POST /agent-removals": {
+    right: "administrate",
+    path: async ({ server }) => {
+      gone += 1;
+      await (await server.connectAgent(`gone-${gone}`)).disconnect();
+      return "agent-removals";
+    },
+    options: { json: { workspace: "default", select: ["gone-*"] } },
   },
   "GET /agents": { right: "watch", isList: true, path: () => "agents" },
   "GET /status": { right: "watch", isList: true, path: () => "status" },

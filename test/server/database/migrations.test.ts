@@ -14,11 +14,17 @@ const ROWS: Readonly<Record<string, SampleRow>> = {
   tokens: {
     ...{ id: "t", workspace_id: "w", kind: "admin", secret_sha256: new Uint8Array(32), description: "" },
     ...{ created_ms: 1, expires_ms: null, last_used_ms: null, revoked_ms: null },
+    ...{ agent_name: null, uses_max: null, uses: 0 },
   },
   agents: {
     ...{ id: "a", workspace_id: "w", name: "nuc", public_key: new Uint8Array(32), admitted_by: "t", registered_ms: 1 },
     ...{ last_seen_ms: 1, agent_version: "1", nix_version: null, system: "x86_64-linux", host_name: "nuc" },
-    ...{ profile: "/nix/var/nix/profiles/system", state: "{}" },
+    ...{ profile: "/nix/var/nix/profiles/system", state: "{}", removed_ms: null },
+  },
+  retired_keys: { public_key: new Uint8Array(32), agent_id: "a", reason: "rotated", retired_ms: 1 },
+  enrolment_requests: {
+    ...{ workspace_id: "w", name: "nuc", public_key: new Uint8Array(32), token_id: "t", address: null },
+    ...{ host_name: "nuc", system: "x86_64-linux", requested_ms: 1 },
   },
   nars: {
     ...{ cache_id: "c", file_hash: "f", nar_hash: "n", nar_size_bytes: 1, file_size_bytes: 1 },
