@@ -6,25 +6,26 @@ import type { DeploymentDto } from "../api/deployments.ts";
 import type { RolloutDto } from "../api/rollouts.ts";
 import type { TokenDto } from "../api/tokens.ts";
 import { isTerminal, parsePhaseDurations } from "../deployment.ts";
-import type { WorkspaceName } from "../names.ts";
+import type { AgentId, DeploymentId, WorkspaceName } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
 import { machineStateSchema } from "../protocol.ts";
 import { unitChangesSchema } from "../unit-changes.ts";
 import { formerNamesOf, labelsOf, operatorLabelsOf } from "./agents/change-agents.ts";
 import { type DriftDeployment, findDrift } from "./agents/drift.ts";
-import { type AgentRow, findAgent } from "./database/agents.ts";
+import { type AgentContactRow, type AgentRow, loadAgents } from "./database/agents.ts";
 import {
   type DeploymentRow,
-  findRetry,
+  loadRetries,
   loadRolloutDeployments,
   type RecentDeployments,
+  type RetryRow,
   type RolloutRow,
 } from "./database/deployments.ts";
 import type { TokenRow } from "./database/tokens.ts";
-import { type CacheRow, listWorkspaces } from "./database/workspaces.ts";
+import { type CacheRow, findWorkspaceById } from "./database/workspaces.ts";
 import type { Services } from "./services.ts";
 
-export function contactOf(services: Services, agent: AgentRow): AgentDto["contact"] {
+export function contactOf(services: Services, agent: Pick<AgentRow, "id" | "last_seen_ms">): AgentDto["contact"] {
   return services.registry.contact({ agentId: agent.id, lastSeenMs: agent.last_seen_ms });
 }
 
@@ -91,10 +92,7 @@ function deploymentForDrift(row: DeploymentRow): DriftDeployment {
 }
 
 export async function rolloutToDto(services: Services, row: RolloutRow): Promise<RolloutDto> {
-  const deployments: DeploymentDto[] = [];
-  for (const deployment of await loadRolloutDeployments(services.database, row.id)) {
-    deployments.push(await deploymentToDto(services, deployment));
-  }
+  const deployments = await deploymentsToDtos(services, await loadRolloutDeployments(services.database, row.id));
   return {
     id: row.id,
     workspace: await workspaceName(services, row.workspace_id),
@@ -106,13 +104,44 @@ export async function rolloutToDto(services: Services, row: RolloutRow): Promise
 }
 
 export async function deploymentToDto(services: Services, row: DeploymentRow): Promise<DeploymentDto> {
-  const agent = await findAgent(services.database, row.agent_id);
-  if (agent === null) throw new Error(`deployment ${row.id} belongs to no agent`);
+  const [dto] = await deploymentsToDtos(services, [row]);
+  if (dto === undefined) throw new Error("one row makes one answer");
+  return dto;
+}
+
+/** In the same order, by few queries however many they are. */
+export async function deploymentsToDtos(services: Services, rows: readonly DeploymentRow[]): Promise<DeploymentDto[]> {
+  const { database } = services;
+  const ended = rows.filter((row) => isTerminal(row.state));
+  const known: AroundDeployments = {
+    agents: await loadAgents(database, [...new Set(rows.map((row) => row.agent_id))]),
+    workspaces: await workspaceNames(services, new Set(rows.map((row) => row.workspace_id))),
+    retries: await loadRetries(
+      database,
+      ended.map((row) => row.id),
+    ),
+  };
+  return rows.map((row) => convertDeployment(services, row, known));
+}
+
+/** What of other rows is shown with deployments. */
+type AroundDeployments = {
+  readonly agents: ReadonlyMap<AgentId, AgentContactRow>;
+  readonly workspaces: ReadonlyMap<string, WorkspaceName>;
+  /** The latest of each, by what it tries again. */
+  readonly retries: ReadonlyMap<DeploymentId, RetryRow>;
+};
+
+function convertDeployment(services: Services, row: DeploymentRow, known: AroundDeployments): DeploymentDto {
+  const agent = known.agents.get(row.agent_id);
+  const workspace = known.workspaces.get(row.workspace_id);
+  const retry = known.retries.get(row.id);
+  if (agent === undefined || workspace === undefined) throw new Error(`deployment ${row.id} belongs to nobody`);
   return {
     id: row.id,
     rollout: row.rollout_id,
     agent: agent.name,
-    workspace: await workspaceName(services, row.workspace_id),
+    workspace,
     storePath: row.store_path,
     previousPath: row.previous_path,
     mode: row.mode,
@@ -132,23 +161,30 @@ export async function deploymentToDto(services: Services, row: DeploymentRow): P
     notBefore: formatTime(row.not_before_ms),
     expiresAt: formatTime(row.expires_ms),
     retryOf: row.retry_of,
-    retriedBy: await retryToDto(services, row),
+    retriedBy:
+      retry === undefined
+        ? null
+        : {
+            id: retry.id,
+            rollout: retry.rollout_id,
+            state: retry.state,
+            notBefore: formatTime(retry.not_before_ms),
+          },
     unitChanges: row.unit_changes === null ? null : unitChangesSchema.parse(JSON.parse(row.unit_changes)),
     startedOnDevice: row.started_on_device === 1,
     url: `${services.publicUrl()}/deployments/${row.id}`,
   };
 }
 
-async function retryToDto(services: Services, row: DeploymentRow): Promise<DeploymentDto["retriedBy"]> {
-  const retry = isTerminal(row.state) ? await findRetry(services.database, row.id) : null;
-  if (retry === null) return null;
-  const { id, rollout_id: rollout, state } = retry;
-  return { id, rollout, state, notBefore: formatTime(retry.not_before_ms) };
+async function workspaceNames(services: Services, ids: ReadonlySet<string>) {
+  const names = new Map<string, WorkspaceName>();
+  for (const id of ids) names.set(id, await workspaceName(services, id));
+  return names;
 }
 
 async function workspaceName(services: Services, workspaceId: string) {
-  const workspace = (await listWorkspaces(services.database)).find((candidate) => candidate.id === workspaceId);
-  if (workspace === undefined) throw new Error(`there is no workspace ${workspaceId}`);
+  const workspace = await findWorkspaceById(services.database, workspaceId);
+  if (workspace === null) throw new Error(`there is no workspace ${workspaceId}`);
   return workspace.name;
 }
 

@@ -7,7 +7,7 @@ import type { Clock, Random } from "../runtime.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
 import { createAuthenticator } from "./access/authentication.ts";
 import { createAgentRegistry } from "./agents/registry.ts";
-import { type AgentSession, type AgentSocket, createAgentSession } from "./agents/session.ts";
+import { type AgentSession, type AgentSocket, createAgentSessions } from "./agents/session.ts";
 import { createApp } from "./app.ts";
 import { createBus } from "./bus.ts";
 import type { BlobStore } from "./cache/blob-store.ts";
@@ -16,6 +16,7 @@ import { createUploads } from "./cache/uploads.ts";
 import { migrate } from "./database/migrations.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import { saveSetting } from "./database/workspaces.ts";
+import { createWriteQueue } from "./database/write-queue.ts";
 import { createDispatcher } from "./deployments/dispatcher.ts";
 import { startExpirations } from "./deployments/expirations.ts";
 import { ensureFirstStart } from "./first-start.ts";
@@ -62,7 +63,8 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const { credentialKey } = await ensureFirstStart(deps);
   const registry = createAgentRegistry(clock);
   const bus = createBus();
-  const dispatcher = createDispatcher({ database, registry, bus, clock, log });
+  const writes = createWriteQueue(database);
+  const dispatcher = createDispatcher({ database, writes, registry, bus, clock, log });
   await dispatcher.recover();
   const background = new AsyncDisposableStack();
   if (deps.isServing) background.use(startExpirations({ database, clock, bus, log }));
@@ -74,6 +76,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const readiness = createReadiness({ clock, storage, writeDatabase });
   const services: Services = {
     database,
+    writes,
     authenticator,
     registry,
     dispatcher,
@@ -92,19 +95,15 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const app = createApp(services);
   const trustedProxies = deps.trustedProxies ?? parseTrustedProxies(LOOPBACK);
   const attend = createAttend({ trustedProxies, meters, random, clock, log });
-  const sessions = new Set<AgentSession>();
+  const sessions = createAgentSessions(services);
   return {
     services,
     cacheFileRoutes: createCacheFileRoutes({ services, blobs: deps.blobs, attend }),
     fetch: async (request, arrival) => await attend(request, arrival, async (visit) => await app.fetch(request, visit)),
-    openAgentSession(socket) {
-      const session = createAgentSession(services, socket);
-      sessions.add(session);
-      return { ...session, closed: () => session.closed().finally(() => sessions.delete(session)) };
-    },
+    openAgentSession: (socket) => sessions.create(socket),
     async [Symbol.asyncDispose]() {
       await background.disposeAsync();
-      for (const session of sessions) await session.closed();
+      await sessions[Symbol.asyncDispose]();
       await dispatcher[Symbol.asyncDispose]();
       await services.uploads[Symbol.asyncDispose]();
       await database.destroy();

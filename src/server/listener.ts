@@ -6,7 +6,7 @@ import { chmodSync, rmSync } from "node:fs";
 import type { Server, ServerWebSocket, WebSocketHandler } from "bun";
 import { describeError, NixdeployError } from "../errors.ts";
 import { AGENT_CONNECT_PATH, FRAME_BYTES_MAX, PEER_SILENCE_MAX_MS } from "../protocol.ts";
-import type { AgentSession } from "./agents/session.ts";
+import type { AgentSession, AgentSocket } from "./agents/session.ts";
 import type { Coordinator } from "./coordinator.ts";
 import { formatProblem } from "./problem.ts";
 import type { CacheFileRoutes } from "./routes/cache-files.ts";
@@ -133,19 +133,34 @@ function agentWebsocket(
     perMessageDeflate: false,
     open(socket) {
       connections.add(socket);
-      socket.data.session = coordinator.openAgentSession({
-        send: (text) => socket.send(text) !== 0,
-        close: (code, reason) => socket.close(code, reason),
-      });
+      socket.data.session = coordinator.openAgentSession(new BunAgentSocket(socket));
       socket.data.session.open();
     },
-    async message(socket, message) {
-      if (typeof message !== "string") socket.close(1003, "text frames only");
-      else await socket.data.session?.receive(message);
+    message(socket, message) {
+      if (typeof message === "string") return socket.data.session?.receive(message);
+      socket.close(1003, "text frames only");
+      return undefined;
     },
     async close(socket) {
       connections.delete(socket);
       await socket.data.session?.closed();
     },
   };
+}
+
+/** A class for the sake of memory: there are ten thousand of them. */
+class BunAgentSocket implements AgentSocket {
+  readonly #socket: ServerWebSocket<Connection>;
+
+  constructor(socket: ServerWebSocket<Connection>) {
+    this.#socket = socket;
+  }
+
+  send(text: string): boolean {
+    return this.#socket.send(text) !== 0;
+  }
+
+  close(code: number, reason: string): void {
+    this.#socket.close(code, reason);
+  }
 }

@@ -7,6 +7,7 @@ import type { Bus } from "./bus.ts";
 import type { NarInfos } from "./cache/narinfos.ts";
 import type { Uploads } from "./cache/uploads.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
+import type { WriteQueue } from "./database/write-queue.ts";
 import type { Dispatcher } from "./deployments/dispatcher.ts";
 import type { Meters } from "./operations/metrics/meters.ts";
 import type { Metrics } from "./operations/metrics/snapshot.ts";
@@ -14,6 +15,8 @@ import type { Readiness } from "./operations/readiness.ts";
 
 export type Services = {
   readonly database: CoordinatorDatabase;
+  /** Where whatever many agents may cause at once is written. */
+  readonly writes: WriteQueue;
   readonly authenticator: Authenticator;
   readonly registry: AgentRegistry;
   readonly dispatcher: Dispatcher;

@@ -57,7 +57,6 @@ const PACKAGE_OWNERS: Readonly<Record<string, string>> = {
   execa: "src/",
   hono: "src/server/",
   kysely: "src/server/database/",
-  "kysely-bun-sqlite": "src/server/database/",
   "undici-real": "src/http/pieces.ts",
   ws: "src/agent/",
   zod: "src/",

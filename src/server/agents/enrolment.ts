@@ -10,10 +10,12 @@ import { type Authenticator, isTokenValid } from "../access/authentication.ts";
 import { type AgentRow, findAgentByName, insertAgent } from "../database/agents.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { findToken, type TokenRow, takeTokenUse } from "../database/tokens.ts";
+import type { WriteQueue } from "../database/write-queue.ts";
 import { factsOf } from "./agent-facts.ts";
 
 export type EnrolmentDeps = {
   readonly database: CoordinatorDatabase;
+  readonly writes: WriteQueue;
   readonly authenticator: Authenticator;
   readonly clock: Clock;
   readonly random: Random;
@@ -42,9 +44,9 @@ export async function enroll(deps: EnrolmentDeps, newcomer: Newcomer): Promise<L
   const principal = await deps.authenticator.authenticateToken(enrolmentToken);
   if (principal?.kind !== "token" || principal.tokenKind !== "agent") return tokenRefused();
   const { tokenId } = principal;
-  return await deps.database
-    .transaction()
-    .execute((transaction) => register({ ...deps, database: transaction }, { ...newcomer, tokenId }));
+  return await deps.writes.write((transaction) =>
+    register({ ...deps, database: transaction }, { ...newcomer, tokenId }),
+  );
 }
 
 /** Inside a transaction. */

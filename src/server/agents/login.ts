@@ -46,7 +46,7 @@ export async function login(
   // The supervisor of an activation speaks for the agent, but is not the agent.
   if (hello.proof?.by === "supervisor") return { kind: "admitted", agent: known };
   const facts = { ...factsOf(hello), last_seen_ms: deps.clock.nowMs() };
-  await saveAgentFacts(deps.database, known.id, facts);
+  await deps.writes.write((transaction) => saveAgentFacts(transaction, known.id, facts));
   return { kind: "admitted", agent: { ...known, ...facts } };
 }
 

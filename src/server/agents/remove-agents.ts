@@ -7,8 +7,8 @@ import type { Clock } from "../../runtime.ts";
 import type { Bus } from "../bus.ts";
 import { deleteEnrolmentRequest } from "../database/agent-keys.ts";
 import { type AgentRow, updateAgent } from "../database/agents.ts";
-import { type DeploymentRow, findQueued, findRunning, listRunningOnDevice } from "../database/deployments.ts";
-import { insertEvent } from "../database/events.ts";
+import { type DeploymentRow, findUnfinished } from "../database/deployments.ts";
+import { insertEvents } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { applyEvent, rolloutTopic } from "../deployments/transition.ts";
 import type { AgentRegistry } from "./registry.ts";
@@ -44,17 +44,19 @@ async function removeOne(
   const { id, workspace_id: workspaceId, name } = agent;
   await updateAgent(transaction, id, { removed_ms: nowMs });
   await deleteEnrolmentRequest(transaction, { workspaceId, name });
-  await insertEvent(transaction, {
-    at_ms: nowMs,
-    workspace_id: workspaceId,
-    kind: "agent",
-    rollout_id: null,
-    deployment_id: null,
-    agent_id: id,
-    data: JSON.stringify({ name, change: "removed" }),
-  });
-  const waiting = [await findRunning(transaction, id), await findQueued(transaction, id)];
-  const live = [...waiting.filter((row) => row !== null), ...(await listRunningOnDevice(transaction, id))];
+  await insertEvents(transaction, [
+    {
+      at_ms: nowMs,
+      workspace_id: workspaceId,
+      kind: "agent",
+      rollout_id: null,
+      deployment_id: null,
+      agent_id: id,
+      data: JSON.stringify({ name, change: "removed" }),
+    },
+  ]);
+  const { queued, running, onDevice } = await findUnfinished(transaction, id);
+  const live = [running, queued, ...onDevice].filter((row) => row !== null);
   const after: DeploymentRow[] = [];
   for (const row of live) after.push(await applyEvent(transaction, row, { event: { type: "removed" }, atMs: nowMs }));
   return after;

@@ -5,7 +5,7 @@
 
 import { isTerminal } from "../../deployment.ts";
 import type { Logger } from "../../log.ts";
-import type { AgentId, DeploymentId } from "../../names.ts";
+import type { AgentId, AgentName, DeploymentId } from "../../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../../nix/signing-key.ts";
 import { type AgentFrame, type CoordinatorFrameInput, decodeAgentFrame, PROTOCOL_VERSION } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
@@ -14,17 +14,20 @@ import type { Bus } from "../bus.ts";
 import { type AgentRow, findAgent, saveAgentState } from "../database/agents.ts";
 import { findDeployment } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { listWorkspaces, loadWorkspaceCache } from "../database/workspaces.ts";
+import { findWorkspaceById, loadWorkspaceCache } from "../database/workspaces.ts";
+import type { WriteQueue } from "../database/write-queue.ts";
 import { takeAnnouncement } from "../deployments/announcements.ts";
 import type { Dispatcher } from "../deployments/dispatcher.ts";
 import { takeReport } from "../deployments/reports.ts";
 import { rolloutTopic } from "../deployments/transition.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
+import { createDeadlines, type Deadline, type Deadlines } from "./deadlines.ts";
 import { login } from "./login.ts";
 import type { AgentRegistry, LiveAgent } from "./registry.ts";
 
 export type AgentSessionDeps = {
   readonly database: CoordinatorDatabase;
+  readonly writes: WriteQueue;
   readonly authenticator: Authenticator;
   readonly registry: AgentRegistry;
   readonly dispatcher: Dispatcher;
@@ -52,6 +55,9 @@ export type AgentSession = {
   closed(): Promise<void>;
 };
 
+/** All sessions of a coordinator. Disposed of, they are given up. */
+export type AgentSessions = AsyncDisposable & { create(socket: AgentSocket): AgentSession };
+
 type HelloFrame = Extract<AgentFrame, { kind: "hello" }>;
 
 const CLOSE_POLICY = 1008;
@@ -65,154 +71,189 @@ const RENEWAL = { earliest: 0.5, latest: 0.75 };
 /** Whoever connects proves who it is within this time. */
 const LOGIN_MAX_MS = 30_000;
 
+/** Answered without a look at the schema: half of all frames of an idle fleet. As agents write it. */
+const PING = JSON.stringify({ kind: "ping" } satisfies AgentFrame);
+const PONG = JSON.stringify({ kind: "pong" } satisfies CoordinatorFrameInput);
+const NOTHING_TO_DO = Promise.resolve();
+
 type SessionState =
   | { readonly kind: "challenged"; readonly nonce: string }
-  | { readonly kind: "live"; readonly agent: AgentRow; readonly live: LiveAgent }
+  | { readonly kind: "live"; readonly agentId: AgentId; readonly name: AgentName }
   | { readonly kind: "closed" };
 
-export function createAgentSession(deps: AgentSessionDeps, socket: AgentSocket): AgentSession {
-  let state: SessionState = {
-    kind: "challenged",
-    nonce: Buffer.from(deps.random.bytes(NONCE_BYTES)).toString("base64"),
-  };
-  let closing: Promise<void> | null = null;
+type SharedDeps = AgentSessionDeps & {
+  readonly deadlines: Deadlines;
+  readonly onClosed: (session: Session) => void;
+};
 
-  const { send, refuse } = createOutgoing(socket, deps.meters);
-  const loginDeadline = createDeadline(deps.clock, LOGIN_MAX_MS, () => refuse("too-slow", "no hello came in time"));
-  const renewal = createDeadline(deps.clock, drawRenewalMs(deps.random), () =>
-    socket.close(CLOSE_NORMAL, "log in again: the credential wants renewal"),
-  );
-
-  const handleHello = async (frame: HelloFrame, nonce: string) => {
-    const result = await login(deps, { hello: frame, nonce });
-    if (result.kind === "refused") {
-      deps.log.warn("agent refused", { name: frame.name, code: result.code, reason: result.message });
-      send(result);
-      socket.close(CLOSE_POLICY, result.code);
-      return;
-    }
-    const { agent } = result;
-    send(await welcomeFrame(deps, agent, frame));
-    // It comes to be heard, and leaves; the agent's own connection stays what it is.
-    if (frame.proof?.by === "supervisor") return socket.close(CLOSE_NORMAL, "heard");
-    const live = createLiveAgent(agent.id, { send, socket });
-    state = { kind: "live", agent, live };
-    await loginDeadline.stop();
-    renewal.start();
-    deps.registry.enter(live);
-    // Whoever removed or replaced it in the meantime did not find it among those that are connected.
-    if (!(await isStillAgent(deps.database, agent))) return socket.close(CLOSE_NORMAL, "log in again");
-    deps.log.info("agent connected", { name: agent.name, version: agent.agent_version });
-    await deps.dispatcher.welcome(agent.id, frame.state);
-  };
-  const handleFrame = async (text: string) => {
-    const decoded = decodeAgentFrame(text);
-    deps.meters.frame("received", decoded.kind === "frame" ? decoded.frame.kind : decoded.kind);
-    if (decoded.kind === "malformed")
-      return refuse("malformed", `cannot read the frame: ${decoded.reason}`.slice(0, 500));
-    if (decoded.kind === "unknown") {
-      const message = `this coordinator does not know ${decoded.frameKind}`;
-      return send({ kind: "error", code: "unknown-kind", message });
-    }
-    if (state.kind === "closed") return;
-    if (state.kind === "live") return await handleLiveFrame(deps, { agentId: state.agent.id, send }, decoded.frame);
-    if (decoded.frame.kind !== "hello") return refuse("not-logged-in", "the first frame must be a hello");
-    await handleHello(decoded.frame, state.nonce);
-  };
-  const frames = createFrameQueue({
-    handle: handleFrame,
-    onFull: () => refuse("too-fast", "too many frames wait for an answer"),
-    onError(error) {
-      deps.log.error("cannot handle an agent's frame", { reason: String(error) });
-      socket.close(CLOSE_INTERNAL_ERROR, "internal error");
-    },
-  });
-  const end = async () => {
-    await loginDeadline.stop();
-    await renewal.stop();
-    await frames.idle();
-    if (state.kind === "live" && deps.registry.leave(state.live)) {
-      await saveAgentState(deps.database, state.agent.id, { last_seen_ms: deps.clock.nowMs() });
-      await deps.dispatcher.contactLost(state.agent.id);
-      deps.log.info("agent disconnected", { name: state.agent.name });
-    }
-    state = { kind: "closed" };
-  };
-
+export function createAgentSessions(deps: AgentSessionDeps): AgentSessions {
+  const sessions = new Set<Session>();
+  const deadlines = createDeadlines(deps.clock);
+  const shared: SharedDeps = { ...deps, deadlines, onClosed: (session) => sessions.delete(session) };
   return {
-    open() {
-      if (state.kind !== "challenged") return;
-      loginDeadline.start();
-      send(challengeFrame(deps, state.nonce));
+    create(socket) {
+      const session = new Session(shared, socket);
+      sessions.add(session);
+      return session;
     },
-    receive: frames.push,
-    closed() {
-      closing ??= end().catch((error: unknown) => {
-        deps.log.error("cannot record that an agent left", { reason: String(error) });
-      });
-      return closing;
+    async [Symbol.asyncDispose]() {
+      // At once: what they have to write is then one transaction.
+      await Promise.all([...sessions].map((session) => session.closed()));
+      await deadlines[Symbol.asyncDispose]();
     },
   };
 }
 
-/** Frames one after the other, and not too many of them. */
-function createFrameQueue(on: {
-  readonly handle: (text: string) => Promise<void>;
-  readonly onFull: () => void;
-  readonly onError: (error: unknown) => void;
-}) {
-  let queue: Promise<void> = Promise.resolve();
-  let pending = 0;
-  return {
-    idle: () => queue,
-    push(text: string): Promise<void> {
-      if (pending >= PENDING_FRAMES_MAX) {
-        on.onFull();
-        return queue;
-      }
-      pending += 1;
-      queue = queue
-        .then(() => on.handle(text))
-        .catch(on.onError)
-        .finally(() => {
-          pending -= 1;
-        });
-      return queue;
-    },
-  };
+/**
+ * A class, because there are ten thousand: what they have in common is theirs once, and an idle one is two small objects.
+ * It is its own entry in the registry, and its own deadline: first for the login, then for the renewal.
+ */
+class Session implements AgentSession, LiveAgent, Deadline {
+  dueMs = 0;
+  readonly #deps: SharedDeps;
+  readonly #socket: AgentSocket;
+  #state: SessionState;
+  /** The end of the last frame; null while none is worked on. */
+  #queue: Promise<void> | null = null;
+  #pending = 0;
+  #closing: Promise<void> | null = null;
+
+  constructor(deps: SharedDeps, socket: AgentSocket) {
+    this.#deps = deps;
+    this.#socket = socket;
+    this.#state = { kind: "challenged", nonce: Buffer.from(deps.random.bytes(NONCE_BYTES)).toString("base64") };
+  }
+
+  /** @throws Error before the login */
+  get agentId(): AgentId {
+    if (this.#state.kind !== "live") throw new Error("no agent has logged in");
+    return this.#state.agentId;
+  }
+
+  open(): void {
+    if (this.#state.kind !== "challenged") return;
+    this.#deps.deadlines.set(this, LOGIN_MAX_MS);
+    this.send(challengeFrame(this.#deps, this.#state.nonce));
+  }
+
+  onLate(): void {
+    if (this.#state.kind === "live") this.close("log in again: the credential wants renewal");
+    else this.#refuse("too-slow", "no hello came in time");
+  }
+
+  send(frame: CoordinatorFrameInput): void {
+    this.#deps.meters.frame("sent", frame.kind);
+    this.#sendText(JSON.stringify(frame));
+  }
+
+  close(reason: string): void {
+    this.#socket.close(CLOSE_NORMAL, reason);
+  }
+
+  receive(text: string): Promise<void> {
+    if (this.#queue === null && text === PING && this.#state.kind === "live") {
+      this.#deps.meters.frame("received", "ping");
+      this.#deps.meters.frame("sent", "pong");
+      this.#sendText(PONG);
+      return NOTHING_TO_DO;
+    }
+    if (this.#pending >= PENDING_FRAMES_MAX) {
+      this.#refuse("too-fast", "too many frames wait for an answer");
+      return this.#queue ?? NOTHING_TO_DO;
+    }
+    this.#pending += 1;
+    this.#queue = this.#handleAfter(this.#queue, text);
+    return this.#queue;
+  }
+
+  closed(): Promise<void> {
+    this.#closing ??= this.#end().catch((error: unknown) => {
+      this.#deps.log.error("cannot record that an agent left", { reason: String(error) });
+    });
+    return this.#closing;
+  }
+
+  #sendText(text: string): void {
+    if (!this.#socket.send(text)) this.#socket.close(CLOSE_POLICY, "too slow");
+  }
+
+  #refuse(code: string, message: string): void {
+    this.send({ kind: "error", code, message });
+    this.#socket.close(CLOSE_POLICY, message.slice(0, 100));
+  }
+
+  async #handleAfter(before: Promise<void> | null, text: string): Promise<void> {
+    if (before !== null) await before;
+    try {
+      await this.#handleFrame(text);
+    } catch (error) {
+      this.#deps.log.error("cannot handle an agent's frame", { reason: String(error) });
+      this.#socket.close(CLOSE_INTERNAL_ERROR, "internal error");
+    }
+    this.#pending -= 1;
+    if (this.#pending === 0) this.#queue = null;
+  }
+
+  async #handleFrame(text: string): Promise<void> {
+    const decoded = decodeAgentFrame(text);
+    this.#deps.meters.frame("received", decoded.kind === "frame" ? decoded.frame.kind : decoded.kind);
+    if (decoded.kind === "malformed")
+      return this.#refuse("malformed", `cannot read the frame: ${decoded.reason}`.slice(0, 500));
+    if (decoded.kind === "unknown") {
+      const message = `this coordinator does not know ${decoded.frameKind}`;
+      return this.send({ kind: "error", code: "unknown-kind", message });
+    }
+    if (this.#state.kind === "closed") return;
+    if (this.#state.kind === "live") return await handleLiveFrame(this.#deps, this, decoded.frame);
+    if (decoded.frame.kind !== "hello") return this.#refuse("not-logged-in", "the first frame must be a hello");
+    await this.#handleHello(decoded.frame, this.#state.nonce);
+  }
+
+  async #handleHello(frame: HelloFrame, nonce: string): Promise<void> {
+    const deps = this.#deps;
+    const result = await login(deps, { hello: frame, nonce });
+    if (result.kind === "refused") {
+      deps.log.warn("agent refused", { name: frame.name, code: result.code, reason: result.message });
+      this.send(result);
+      this.#socket.close(CLOSE_POLICY, result.code);
+      return;
+    }
+    const { agent } = result;
+    this.send(await welcomeFrame(deps, agent, frame));
+    // It comes to be heard, and leaves; the agent's own connection stays what it is.
+    if (frame.proof?.by === "supervisor") return this.close("heard");
+    this.#state = { kind: "live", agentId: agent.id, name: agent.name };
+    deps.deadlines.set(this, drawRenewalMs(deps.random));
+    deps.registry.enter(this);
+    // Whoever removed or replaced it in the meantime did not find it among those that are connected.
+    if (!(await isStillAgent(deps.database, agent))) return this.close("log in again");
+    deps.log.info("agent connected", { name: agent.name, version: agent.agent_version });
+    await deps.dispatcher.welcome(agent.id, frame.state);
+  }
+
+  async #end(): Promise<void> {
+    const deps = this.#deps;
+    deps.deadlines.clear(this);
+    await this.#queue;
+    // Set by a login that was under way.
+    deps.deadlines.clear(this);
+    if (this.#state.kind === "live" && deps.registry.leave(this)) {
+      const { agentId, name } = this.#state;
+      const seen = { last_seen_ms: deps.clock.nowMs() };
+      await Promise.all([
+        deps.writes.write((transaction) => saveAgentState(transaction, agentId, seen)),
+        deps.dispatcher.contactLost(agentId),
+      ]);
+      deps.log.info("agent disconnected", { name });
+    }
+    this.#state = { kind: "closed" };
+    deps.onClosed(this);
+  }
 }
 
 function drawRenewalMs(random: Random): number {
   const part = RENEWAL.earliest + random.fraction() * (RENEWAL.latest - RENEWAL.earliest);
   return Math.round(part * READ_CREDENTIAL_LIFETIME_MS);
-}
-
-/** Calls back once unless it is stopped in time. */
-function createDeadline(clock: Clock, durationMs: number, onLate: () => void) {
-  const stopped = new AbortController();
-  let waiting: Promise<void> = Promise.resolve();
-  return {
-    start() {
-      // A sleep ends early only by being stopped.
-      waiting = clock.sleep(durationMs, stopped.signal).then(onLate, () => {});
-    },
-    async stop() {
-      stopped.abort();
-      await waiting;
-    },
-  };
-}
-
-function createOutgoing(socket: AgentSocket, meters: Meters) {
-  const send = (frame: CoordinatorFrameInput) => {
-    meters.frame("sent", frame.kind);
-    if (!socket.send(JSON.stringify(frame))) socket.close(CLOSE_POLICY, "too slow");
-  };
-  const refuse = (code: string, message: string) => {
-    send({ kind: "error", code, message });
-    socket.close(CLOSE_POLICY, message.slice(0, 100));
-  };
-  return { send, refuse };
 }
 
 function challengeFrame(deps: AgentSessionDeps, nonce: string): CoordinatorFrameInput {
@@ -229,9 +270,8 @@ async function welcomeFrame(
   agent: AgentRow,
   hello: HelloFrame,
 ): Promise<CoordinatorFrameInput> {
-  const workspaces = await listWorkspaces(deps.database);
-  const workspace = workspaces.find((candidate) => candidate.id === agent.workspace_id);
-  if (workspace === undefined) throw new Error(`agent ${agent.name} belongs to no workspace`);
+  const workspace = await findWorkspaceById(deps.database, agent.workspace_id);
+  if (workspace === null) throw new Error(`agent ${agent.name} belongs to no workspace`);
   const cache = await loadWorkspaceCache(deps.database, agent.workspace_id);
   return {
     kind: "welcome",
@@ -246,13 +286,6 @@ async function welcomeFrame(
     readCredential: deps.authenticator.issueReadCredential(agent.id),
     ...(await findProved(deps.database, agent, hello)),
   };
-}
-
-function createLiveAgent(
-  agentId: AgentId,
-  { send, socket }: Pick<LiveAgent, "send"> & { readonly socket: AgentSocket },
-): LiveAgent {
-  return { agentId, send, close: (reason) => socket.close(CLOSE_NORMAL, reason) };
 }
 
 async function isStillAgent(database: CoordinatorDatabase, { id, public_key }: AgentRow): Promise<boolean> {
@@ -275,16 +308,16 @@ async function findProved(
   return runs ? { proved: row.id } : {};
 }
 
-async function handleLiveFrame(
-  deps: AgentSessionDeps,
-  agent: { readonly agentId: AgentId; readonly send: (frame: CoordinatorFrameInput) => void },
-  frame: AgentFrame,
-): Promise<void> {
+async function handleLiveFrame(deps: AgentSessionDeps, agent: LiveAgent, frame: AgentFrame): Promise<void> {
   switch (frame.kind) {
     case "hello":
       return agent.send({ kind: "error", code: "logged-in", message: "this connection is logged in already" });
     case "report": {
-      const result = await takeReport(deps, { ...agent, deploymentId: frame.deploymentId, entries: frame.entries });
+      const result = await takeReport(deps, {
+        agentId: agent.agentId,
+        deploymentId: frame.deploymentId,
+        entries: frame.entries,
+      });
       agent.send({ kind: "acknowledge", deploymentId: frame.deploymentId, through: result.through });
       if (!result.ended) return;
       deps.registry.progress.delete(frame.deploymentId);
@@ -303,10 +336,12 @@ async function handleLiveFrame(
       return deps.bus.publish(rolloutTopic(row.rollout_id));
     }
     case "state":
-      return await saveAgentState(deps.database, agent.agentId, {
-        state: JSON.stringify(frame.state),
-        last_seen_ms: deps.clock.nowMs(),
-      });
+      return await deps.writes.write((transaction) =>
+        saveAgentState(transaction, agent.agentId, {
+          state: JSON.stringify(frame.state),
+          last_seen_ms: deps.clock.nowMs(),
+        }),
+      );
     case "ping":
       return agent.send({ kind: "pong" });
     case "error":

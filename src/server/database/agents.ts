@@ -1,6 +1,7 @@
 /** Registered agents and what they last said of their machine. Those that were removed are found by id and key only. */
 import type { Selectable } from "kysely";
 import type { AgentId, AgentName } from "../../names.ts";
+import { chunksOf, LOOKUPS_MAX } from "./bulk.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type AgentRow = Selectable<Schema["agents"]>;
@@ -59,6 +60,25 @@ export async function findRemovedNames(
   const query = database.selectFrom("agents").select("name").where("id", "in", ids);
   const rows = await query.where("removed_ms", "is not", null).orderBy("name").limit(LIST_MAX).execute();
   return rows.map(({ name }) => name);
+}
+
+/** What is shown of an agent beside its deployments. */
+export type AgentContactRow = Pick<AgentRow, "id" | "name" | "last_seen_ms">;
+
+export async function loadAgents(
+  database: CoordinatorDatabase,
+  ids: readonly AgentId[],
+): Promise<ReadonlyMap<AgentId, AgentContactRow>> {
+  const found = new Map<AgentId, AgentContactRow>();
+  for (const part of chunksOf(ids, LOOKUPS_MAX)) {
+    const rows = await database
+      .selectFrom("agents")
+      .select(["id", "name", "last_seen_ms"])
+      .where("id", "in", part)
+      .execute();
+    for (const row of rows) found.set(row.id, row);
+  }
+  return found;
 }
 
 /** By name. @param workspaceId null lists the agents of every workspace */

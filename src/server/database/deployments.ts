@@ -2,6 +2,7 @@
 import type { Insertable, Selectable, Updateable } from "kysely";
 import { DEPLOYMENT_STATES, isTerminal } from "../../deployment.ts";
 import type { AgentId, DeploymentId, RolloutId } from "../../names.ts";
+import { chunksOf, INSERT_ROWS_MAX, LOOKUPS_MAX } from "./bulk.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type RolloutRow = Selectable<Schema["rollouts"]>;
@@ -19,11 +20,12 @@ export async function findRollout(database: CoordinatorDatabase, id: RolloutId):
   return (await database.selectFrom("rollouts").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
 }
 
-export async function insertDeployment(
+/** In this order. */
+export async function insertDeployments(
   database: CoordinatorDatabase,
-  row: Insertable<Schema["deployments"]>,
+  rows: readonly Insertable<Schema["deployments"]>[],
 ): Promise<void> {
-  await database.insertInto("deployments").values(row).execute();
+  for (const part of chunksOf(rows, INSERT_ROWS_MAX)) await database.insertInto("deployments").values(part).execute();
 }
 
 export async function findDeployment(database: CoordinatorDatabase, id: DeploymentId): Promise<DeploymentRow | null> {
@@ -36,6 +38,17 @@ export async function updateDeployment(
   change: Updateable<Schema["deployments"]>,
 ): Promise<void> {
   await database.updateTable("deployments").set(change).where("id", "=", id).execute();
+}
+
+/** The same change to all of them. */
+export async function updateDeployments(
+  database: CoordinatorDatabase,
+  ids: readonly DeploymentId[],
+  change: Updateable<Schema["deployments"]>,
+): Promise<void> {
+  for (const part of chunksOf(ids, LOOKUPS_MAX)) {
+    await database.updateTable("deployments").set(change).where("id", "in", part).execute();
+  }
 }
 
 /** The agent has lost its journal of this deployment: what there is of it is dropped, numbers begin at 1 again. */
@@ -59,32 +72,40 @@ export async function loadRolloutDeployments(
     .execute();
 }
 
-/** The deployment that waits for this agent, if any. */
-export async function findQueued(database: CoordinatorDatabase, agentId: AgentId): Promise<DeploymentRow | null> {
-  const query = database.selectFrom("deployments").selectAll().where("agent_id", "=", agentId);
-  return (await query.where("state", "=", "queued").executeTakeFirst()) ?? null;
-}
+/** What an agent has to do, as far as it is known here. */
+export type Unfinished = {
+  /** Waits for the agent. */
+  readonly queued: DeploymentRow | null;
+  /** The agent has been told of it. */
+  readonly running: DeploymentRow | null;
+  /** Started on the device itself. */
+  readonly onDevice: readonly DeploymentRow[];
+};
 
-/** The deployment that this agent has been told of and has not ended, if any. */
-export async function findRunning(database: CoordinatorDatabase, agentId: AgentId): Promise<DeploymentRow | null> {
-  return (await selectRunning(database, { agentId, startedOnDevice: 0 }).executeTakeFirst()) ?? null;
-}
+const NOTHING_UNFINISHED: Unfinished = { queued: null, running: null, onDevice: [] };
 
-/** Those that were started on the device and have not ended, as far as it is known here. */
-export async function listRunningOnDevice(
+/** @returns those of these agents that have anything to do */
+export async function loadUnfinished(
   database: CoordinatorDatabase,
-  agentId: AgentId,
-): Promise<readonly DeploymentRow[]> {
-  const query = selectRunning(database, { agentId, startedOnDevice: 1 });
-  return await query.orderBy("number").limit(ROLLOUT_DEPLOYMENTS_MAX).execute();
+  agentIds: readonly AgentId[],
+): Promise<ReadonlyMap<AgentId, Unfinished>> {
+  const found = new Map<AgentId, Unfinished>();
+  for (const part of chunksOf(agentIds, LOOKUPS_MAX)) {
+    const all = database.selectFrom("deployments").selectAll().where("agent_id", "in", part);
+    for (const row of await all.where("finished_ms", "is", null).orderBy("number").execute()) {
+      const { agent_id } = row;
+      const before = found.get(agent_id) ?? NOTHING_UNFINISHED;
+      if (row.state === "queued") found.set(agent_id, { ...before, queued: row });
+      else if (row.started_on_device === 0) found.set(agent_id, { ...before, running: row });
+      else found.set(agent_id, { ...before, onDevice: [...before.onDevice, row] });
+    }
+  }
+  return found;
 }
 
-function selectRunning(
-  database: CoordinatorDatabase,
-  { agentId, startedOnDevice }: { readonly agentId: AgentId; readonly startedOnDevice: 0 | 1 },
-) {
-  const query = database.selectFrom("deployments").selectAll().where("agent_id", "=", agentId);
-  return query.where("started_on_device", "=", startedOnDevice).where("state", "in", RUNNING_STATES);
+/** The same of one agent. */
+export async function findUnfinished(database: CoordinatorDatabase, agentId: AgentId): Promise<Unfinished> {
+  return (await loadUnfinished(database, [agentId])).get(agentId) ?? NOTHING_UNFINISHED;
 }
 
 /** @returns how many an agent announced since a time, counted up to `max` */
@@ -133,6 +154,35 @@ export async function findNextExpiry(database: CoordinatorDatabase): Promise<num
     .limit(1)
     .executeTakeFirst();
   return row?.expires_ms ?? null;
+}
+
+export type RetryRow = Pick<DeploymentRow, "id" | "rollout_id" | "state" | "not_before_ms">;
+
+/** What tries these again, the latest of each. */
+export async function loadRetries(
+  database: CoordinatorDatabase,
+  ids: readonly DeploymentId[],
+): Promise<ReadonlyMap<DeploymentId, RetryRow>> {
+  const found = new Map<DeploymentId, RetryRow>();
+  for (const part of chunksOf(ids, LOOKUPS_MAX)) {
+    const query = database.selectFrom("deployments").select(["id", "rollout_id", "state", "not_before_ms", "retry_of"]);
+    for (const row of await query.where("retry_of", "in", part).orderBy("number").execute()) {
+      if (row.retry_of !== null) found.set(row.retry_of, row);
+    }
+  }
+  return found;
+}
+
+/** In no order; those that exist. */
+export async function loadDeployments(
+  database: CoordinatorDatabase,
+  ids: readonly DeploymentId[],
+): Promise<readonly DeploymentRow[]> {
+  const rows: DeploymentRow[] = [];
+  for (const part of chunksOf(ids, LOOKUPS_MAX)) {
+    rows.push(...(await database.selectFrom("deployments").selectAll().where("id", "in", part).execute()));
+  }
+  return rows;
 }
 
 /** Offers that no agent has accepted, of every agent. */

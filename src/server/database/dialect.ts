@@ -6,10 +6,10 @@
  */
 import { Database, SQLiteError } from "bun:sqlite";
 import { chmodSync } from "node:fs";
-import { type DatabaseConnection, type Driver, Kysely, sql } from "kysely";
-import { BunSqliteDialect } from "kysely-bun-sqlite";
+import { CompiledQuery, Kysely, sql } from "kysely";
 import { NixdeployError } from "../../errors.ts";
 import { explainDatabaseError } from "./database-error.ts";
+import { createSqliteDialect } from "./driver.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 /** How long another process (an offline `token create`) may hold the file before we give up. */
@@ -51,29 +51,7 @@ function open(file: string): CoordinatorDatabase {
   database.run("pragma synchronous = full");
   database.run("pragma foreign_keys = on");
   database.run("pragma trusted_schema = off");
-  return new Kysely<Schema>({ dialect: new Dialect(database) });
-}
-
-/**
- * SQLite ends a transaction by itself when the disk is full, and then knows none to roll back: without this, that
- * complaint would hide the disk's.
- */
-class Dialect extends BunSqliteDialect {
-  readonly #database: Database;
-
-  constructor(database: Database) {
-    super({ database });
-    this.#database = database;
-  }
-
-  override createDriver(): Driver {
-    const driver = super.createDriver();
-    const rollback = driver.rollbackTransaction.bind(driver);
-    driver.rollbackTransaction = async (connection: DatabaseConnection) => {
-      if (this.#database.inTransaction) await rollback(connection);
-    };
-    return driver;
-  }
+  return new Kysely<Schema>({ dialect: createSqliteDialect(database) });
 }
 
 /**
@@ -83,6 +61,23 @@ class Dialect extends BunSqliteDialect {
 export async function closeIntoOneFile(database: CoordinatorDatabase): Promise<void> {
   await sql`pragma journal_mode = delete`.execute(database);
   await database.destroy();
+}
+
+/** A part of a transaction that can be undone alone. */
+export type Savepoints = {
+  readonly set: () => Promise<void>;
+  /** Undoes everything since it was set. @throws when the transaction is gone: then everything is undone */
+  readonly rollBack: () => Promise<void>;
+  /** What came since belongs to the transaction. */
+  readonly release: () => Promise<void>;
+};
+
+/** One at a time. */
+export function savepointsOf(transaction: CoordinatorDatabase): Savepoints {
+  const run = (statement: string) => async () => {
+    await transaction.executeQuery(CompiledQuery.raw(statement));
+  };
+  return { set: run("savepoint part"), rollBack: run("rollback to part"), release: run("release part") };
 }
 
 /** A `create table` whose columns reject values of another type. */

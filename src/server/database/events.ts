@@ -6,13 +6,15 @@
  */
 import type { Insertable, Selectable } from "kysely";
 import type { RolloutId } from "../../names.ts";
+import { chunksOf, INSERT_ROWS_MAX } from "./bulk.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type EventRow = Selectable<Schema["events"]>;
 export type NewEvent = Insertable<Schema["events"]>;
 
-export async function insertEvent(database: CoordinatorDatabase, row: NewEvent): Promise<void> {
-  await database.insertInto("events").values(row).execute();
+/** In this order. */
+export async function insertEvents(database: CoordinatorDatabase, rows: readonly NewEvent[]): Promise<void> {
+  for (const part of chunksOf(rows, INSERT_ROWS_MAX)) await database.insertInto("events").values(part).execute();
 }
 
 /** Changes of a rollout and its deployments after a cursor, oldest first. */

@@ -5,7 +5,19 @@ import { type LogLine, logLineSchema } from "../../api/deployments.ts";
 import type { DeploymentId, RolloutId } from "../../names.ts";
 import type { CoordinatorDatabase } from "./schema.ts";
 
-export type LogChunk = { readonly id: number; readonly deploymentId: DeploymentId; readonly lines: readonly LogLine[] };
+export type LogChunk = {
+  readonly id: number;
+  readonly deploymentId: DeploymentId;
+  /**
+   * `LogLine[]`, as it was checked and written. Whoever passes it on need not parse it: a follower of a thousand agents
+   * would else cost more than their reports.
+   */
+  readonly linesJson: string;
+};
+
+/** What is read at once for somebody who follows. */
+const READ_BYTES_MAX = 1024 * 1024;
+const READ_CHUNKS_MAX = 200;
 
 const linesSchema = z.array(logLineSchema);
 
@@ -16,6 +28,7 @@ export async function insertLogLines(
   const first = chunk.lines[0];
   const last = chunk.lines.at(-1);
   if (first === undefined || last === undefined) return;
+  const text = Buffer.from(JSON.stringify(chunk.lines));
   await database
     .insertInto("log_chunks")
     .values({
@@ -23,29 +36,50 @@ export async function insertLogLines(
       rollout_id: chunk.rolloutId,
       first_n: first.n,
       last_n: last.n,
-      body: new Uint8Array(zstdCompressSync(JSON.stringify(chunk.lines))),
+      text_bytes: text.length,
+      body: new Uint8Array(zstdCompressSync(text)),
     })
     .execute();
 }
 
-/** Chunks after a cursor, oldest first, of one rollout or of one deployment. */
+/** The newest chunk of all; 0 when there is none. */
+export async function findLastChunkId(database: CoordinatorDatabase): Promise<number> {
+  const row = await database.selectFrom("log_chunks").select("id").orderBy("id", "desc").limit(1).executeTakeFirst();
+  return row?.id ?? 0;
+}
+
+/**
+ * The next chunks of one rollout or of one deployment, oldest first: at least one if there is any, and not more than
+ * {@link READ_BYTES_MAX} unless that one is larger, however much was written.
+ */
 export async function loadLogChunks(
   database: CoordinatorDatabase,
   query: {
     readonly of: { readonly rolloutId: RolloutId } | { readonly deploymentId: DeploymentId };
     readonly afterId: number;
-    readonly limit: number;
+    /** Inclusive. */
+    readonly throughId: number;
   },
 ): Promise<readonly LogChunk[]> {
-  const all = database.selectFrom("log_chunks").select(["id", "deployment_id", "body"]).where("id", ">", query.afterId);
-  const rows = await ("rolloutId" in query.of
-    ? all.where("rollout_id", "=", query.of.rolloutId)
-    : all.where("deployment_id", "=", query.of.deploymentId)
-  )
-    .orderBy("id")
-    .limit(query.limit)
-    .execute();
-  return rows.map((row) => ({ id: row.id, deploymentId: row.deployment_id, lines: decodeLines(row.body) }));
+  const between = database
+    .selectFrom("log_chunks")
+    .where("id", ">", query.afterId)
+    .where("id", "<=", query.throughId)
+    .orderBy("id");
+  const chosen =
+    "rolloutId" in query.of
+      ? between.where("rollout_id", "=", query.of.rolloutId)
+      : between.where("deployment_id", "=", query.of.deploymentId);
+  const sizes = await chosen.select(["id", "text_bytes"]).limit(READ_CHUNKS_MAX).execute();
+  let lastId = query.afterId;
+  let totalBytes = 0;
+  for (const { id, text_bytes } of sizes) {
+    totalBytes += text_bytes;
+    if (totalBytes > READ_BYTES_MAX && lastId > query.afterId) break;
+    lastId = id;
+  }
+  const rows = await chosen.where("id", "<=", lastId).select(["id", "deployment_id", "body"]).execute();
+  return rows.map((row) => ({ id: row.id, deploymentId: row.deployment_id, linesJson: decompress(row.body) }));
 }
 
 /** Lines of one deployment with n > `afterN`, in order, at most `limit`. */
@@ -72,5 +106,9 @@ export async function loadLogLines(
 }
 
 function decodeLines(body: Uint8Array): readonly LogLine[] {
-  return linesSchema.parse(JSON.parse(zstdDecompressSync(body).toString("utf8")));
+  return linesSchema.parse(JSON.parse(decompress(body)));
+}
+
+function decompress(body: Uint8Array): string {
+  return zstdDecompressSync(body).toString("utf8");
 }

@@ -162,6 +162,9 @@ export const migrations: readonly Migration[] = [
         "exit_code integer",
         "phase_ms text not null",
         "unit_changes text",
+        "log_bytes integer not null default 0",
+        "log_truncated integer not null default 0 check (log_truncated in (0, 1))",
+        "log_expired integer not null default 0 check (log_expired in (0, 1))",
         "journal_through integer not null",
         "started_on_device integer not null default 0 check (started_on_device in (0, 1))",
         `fault text ${oneOf("fault", FAULTS)}`,
@@ -178,6 +181,8 @@ export const migrations: readonly Migration[] = [
       "create index deployments_by_expiry on deployments (expires_ms) where state = 'queued'",
       "create index deployments_by_rollout on deployments (rollout_id)",
       "create index deployments_by_agent on deployments (agent_id, number)",
+      // Of the thousands that an agent has had, the few that are not over.
+      "create index deployments_unfinished_by_agent on deployments (agent_id) where finished_ms is null",
       "create index deployments_by_retry on deployments (retry_of) where retry_of is not null",
       "create index deployments_by_workspace on deployments (workspace_id, number)",
       // Small whatever the history: what /metrics and /status count.
@@ -200,6 +205,7 @@ export const migrations: readonly Migration[] = [
         "rollout_id text not null references rollouts (id)",
         "first_n integer not null",
         "last_n integer not null",
+        "text_bytes integer not null",
         "body blob not null",
       ]),
       "create index log_chunks_by_rollout on log_chunks (rollout_id, id)",

@@ -160,6 +160,11 @@ export type Schema = {
     phase_ms: string;
     /** UnitChanges, JSON; null unless a dry activation said what it would do. */
     unit_changes: string | null;
+    /** Of the log lines that are stored, before compression. */
+    log_bytes: number;
+    log_truncated: number;
+    /** The log was deleted by age or count. */
+    log_expired: number;
     /** The last journal entry stored. */
     journal_through: number;
     /** Somebody at the machine did, and its agent announced it: neither queued nor offered, and no place taken. */
@@ -194,7 +199,9 @@ export type Schema = {
     rollout_id: RolloutId;
     first_n: number;
     last_n: number;
-    /** Zstandard over one JSON line per log line. */
+    /** Of the body before compression. */
+    text_bytes: number;
+    /** Zstandard over `LogLine[]` as JSON. */
     body: Uint8Array;
   };
 };

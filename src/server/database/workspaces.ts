@@ -39,6 +39,10 @@ export async function findWorkspace(database: CoordinatorDatabase, name: Workspa
   return row ?? null;
 }
 
+export async function findWorkspaceById(database: CoordinatorDatabase, id: string): Promise<WorkspaceRow | null> {
+  return (await database.selectFrom("workspaces").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
+}
+
 /** All workspaces by name. */
 export async function listWorkspaces(database: CoordinatorDatabase): Promise<readonly WorkspaceRow[]> {
   return await database.selectFrom("workspaces").selectAll().orderBy("name").limit(LIST_MAX).execute();

@@ -15,18 +15,18 @@ import { type AgentRow, findAgent } from "../database/agents.ts";
 import {
   countAnnounced,
   findDeployment,
-  findQueued,
-  findRunning,
-  insertDeployment,
+  findUnfinished,
+  insertDeployments,
   insertRollout,
 } from "../database/deployments.ts";
-import { insertEvent } from "../database/events.ts";
+import { insertEvents } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import type { WriteQueue } from "../database/write-queue.ts";
 import { FIRST_ATTEMPT, NOTHING_HAPPENED, rolloutEvent } from "./start-rollout.ts";
 import { applyEvent, deploymentEvent, rolloutTopic } from "./transition.ts";
 
 export type AnnouncementDeps = {
-  readonly database: CoordinatorDatabase;
+  readonly writes: WriteQueue;
   readonly bus: Bus;
   readonly clock: Clock;
   readonly random: Random;
@@ -47,7 +47,7 @@ export async function takeAnnouncement(
   { agentId, announced }: { readonly agentId: AgentId; readonly announced: Announcement },
 ): Promise<AnnouncementResult> {
   const touched = new Set<RolloutId>();
-  const result = await deps.database.transaction().execute(async (transaction): Promise<AnnouncementResult> => {
+  const result = await deps.writes.write(async (transaction): Promise<AnnouncementResult> => {
     const known = await findDeployment(transaction, announced.deploymentId);
     if (known !== null && known.agent_id === agentId) return { kind: "taken", through: known.journal_through };
     if (known !== null) return { kind: "refused", code: "not-yours", message: "that deployment is another agent's" };
@@ -77,8 +77,8 @@ async function makeRoom(
   transaction: CoordinatorDatabase,
   { agentId, startedMs, nowMs }: { readonly agentId: AgentId; readonly startedMs: number; readonly nowMs: number },
 ): Promise<readonly RolloutId[]> {
-  const waiting = [await findQueued(transaction, agentId), await findRunning(transaction, agentId)];
-  const older = waiting.filter((row) => row !== null).filter((row) => row.created_ms <= startedMs);
+  const { queued, running } = await findUnfinished(transaction, agentId);
+  const older = [queued, running].filter((row) => row !== null).filter((row) => row.created_ms <= startedMs);
   for (const row of older) await applyEvent(transaction, row, { event: { type: "supersede" }, atMs: nowMs });
   return older.map((row) => row.rollout_id);
 }
@@ -105,7 +105,7 @@ async function insert(
     origin: JSON.stringify(announced.startedBy === null ? {} : { actor: announced.startedBy }),
   };
   await insertRollout(transaction, rollout);
-  await insertEvent(transaction, rolloutEvent(rollout, 1));
+  await insertEvents(transaction, [rolloutEvent(rollout, 1)]);
   const row = {
     ...NOTHING_HAPPENED,
     ...FIRST_ATTEMPT,
@@ -125,7 +125,7 @@ async function insert(
     closure_size_bytes: 0,
     started_on_device: 1,
   } as const;
-  await insertDeployment(transaction, row);
-  await insertEvent(transaction, deploymentEvent({ ...row, reason: `started on the device${who}` }, nowMs));
+  await insertDeployments(transaction, [row]);
+  await insertEvents(transaction, [deploymentEvent({ ...row, reason: `started on the device${who}` }, nowMs)]);
   return rolloutId;
 }

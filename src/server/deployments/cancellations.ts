@@ -8,20 +8,16 @@ import type { DeploymentId } from "../../names.ts";
 import type { Clock } from "../../runtime.ts";
 import type { Bus } from "../bus.ts";
 import { findAgent } from "../database/agents.ts";
-import {
-  type DeploymentRow,
-  findDeployment,
-  findQueued,
-  findRunning,
-  listRunningOnDevice,
-} from "../database/deployments.ts";
+import { type DeploymentRow, findDeployment, loadUnfinished } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import type { WriteQueue } from "../database/write-queue.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import { findLatestTry, findTargets, type Target } from "./targets.ts";
 import { applyEvent, rolloutTopic } from "./transition.ts";
 
 export type CancellationDeps = {
   readonly database: CoordinatorDatabase;
+  readonly writes: WriteQueue;
   readonly dispatcher: Dispatcher;
   readonly bus: Bus;
   readonly clock: Clock;
@@ -48,7 +44,7 @@ export async function cancelDeployments(
     throw new NixdeployError("refused", "cannot cancel: nothing was cancelled", { details: faults });
   }
   const atMs = deps.clock.nowMs();
-  const rows = await deps.database.transaction().execute(async (transaction) => {
+  const rows = await deps.writes.write(async (transaction) => {
     const after: DeploymentRow[] = [];
     for (const { id } of wanted.values()) {
       // It may have ended since.
@@ -57,22 +53,18 @@ export async function cancelDeployments(
     }
     return after;
   });
-  for (const row of rows) {
-    deps.bus.publish(rolloutTopic(row.rollout_id));
-    await deps.dispatcher.dispatch(row.agent_id);
-  }
+  for (const rolloutId of new Set(rows.map((row) => row.rollout_id))) deps.bus.publish(rolloutTopic(rolloutId));
+  await deps.dispatcher.dispatchAll(rows.map((row) => row.agent_id));
   return rows;
 }
 
 /** Of what is named, the latest try; of an agent, whatever it has to do. */
 async function rowsOf(database: CoordinatorDatabase, target: Target): Promise<readonly DeploymentRow[]> {
   if (target.kind === "agents") {
-    const rows: DeploymentRow[] = [];
-    for (const { id } of target.agents) {
-      const waiting = [await findRunning(database, id), await findQueued(database, id)];
-      rows.push(...waiting.filter((row) => row !== null), ...(await listRunningOnDevice(database, id)));
-    }
-    return rows;
+    const ids = target.agents.map(({ id }) => id);
+    return [...(await loadUnfinished(database, ids)).values()].flatMap(({ queued, running, onDevice }) =>
+      [running, queued, ...onDevice].filter((row) => row !== null),
+    );
   }
   const latest: DeploymentRow[] = [];
   for (const row of target.kind === "deployment" ? [target.row] : target.rows) {

@@ -15,19 +15,21 @@ import type { Bus } from "../bus.ts";
 import {
   type DeploymentRow,
   findDeployment,
-  findQueued,
-  findRunning,
+  findUnfinished,
   forgetJournal,
   listOffered,
-  listRunningOnDevice,
+  loadUnfinished,
 } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import type { WriteQueue } from "../database/write-queue.ts";
 import { waitMsOf } from "./requeue.ts";
-import { applyEvent, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
+import { applyEvent, applyEvents, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
 
 export type Dispatcher = AsyncDisposable & {
   /** Sends what this agent should know now: a request to stop, or an offer. Does nothing when it is not connected. */
   dispatch(agentId: AgentId): Promise<void>;
+  /** The same to many, in few transactions. */
+  dispatchAll(agentIds: readonly AgentId[]): Promise<void>;
   /** After a login: settles what the agent no longer knows, then dispatches. */
   welcome(agentId: AgentId, remembered: Remembered): Promise<void>;
   contactLost(agentId: AgentId): Promise<void>;
@@ -47,36 +49,34 @@ export type Remembered = {
 
 export type DispatcherDeps = {
   readonly database: CoordinatorDatabase;
+  readonly writes: WriteQueue;
   readonly registry: AgentRegistry;
   readonly bus: Bus;
   readonly clock: Clock;
   readonly log: Logger;
 };
 
+/** Agents of one transaction: between two, others get their turn. */
+const DISPATCH_MAX = 500;
+
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
-  const dispatch = async (agentId: AgentId) => {
-    const agent = deps.registry.find(agentId);
-    if (agent === null) return;
-    const running = await deps.database.transaction().execute(async (transaction) => {
-      const current = await findRunning(transaction, agentId);
-      if (current !== null) return current;
-      const queued = await findQueued(transaction, agentId);
-      if (queued === null) return null;
-      if (queued.expires_ms !== null && queued.expires_ms <= deps.clock.nowMs()) {
-        deps.bus.publish(QUEUE_TOPIC);
-        return null;
+  const dispatchAll = async (agentIds: readonly AgentId[]) => {
+    const connected = agentIds.filter((agentId) => deps.registry.find(agentId) !== null);
+    for (let from = 0; from < connected.length; from += DISPATCH_MAX) {
+      const part = connected.slice(from, from + DISPATCH_MAX);
+      const { offered, running, later, isOverdue } = await deps.writes.write((transaction) =>
+        offer(transaction, part, deps),
+      );
+      if (isOverdue) deps.bus.publish(QUEUE_TOPIC);
+      for (const { agentId, waitMs } of later) timers.set(agentId, waitMs);
+      for (const rolloutId of new Set(offered.map((row) => row.rollout_id))) deps.bus.publish(rolloutTopic(rolloutId));
+      for (const row of [...running, ...offered]) {
+        const agent = deps.registry.find(row.agent_id);
+        if (agent !== null) restate(agent, row);
       }
-      const waitMs = waitMsOf(queued, deps.clock.nowMs());
-      if (waitMs > 0) {
-        timers.set(agentId, waitMs);
-        return null;
-      }
-      return await applyEvent(transaction, queued, { event: { type: "offer" }, atMs: deps.clock.nowMs() });
-    });
-    if (running === null) return;
-    deps.bus.publish(rolloutTopic(running.rollout_id));
-    restate(agent, running);
+    }
   };
+  const dispatch = (agentId: AgentId) => dispatchAll([agentId]);
   const timers: AgentTimers = createAgentTimers(deps.clock, async (agentId) => {
     await dispatch(agentId).catch((error: unknown) => {
       deps.log.error("cannot offer what was put off", { reason: describeError(error) });
@@ -84,18 +84,23 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   });
   return {
     dispatch,
+    dispatchAll,
     async welcome(agentId, remembered) {
-      await deps.database
-        .transaction()
-        .execute((transaction) => settleReturn(transaction, { ...remembered, agentId }, deps));
+      // Nearly every agent that comes back has nothing to do, and then nothing is written.
+      const { queued, running, onDevice } = await findUnfinished(deps.database, agentId);
+      if (running !== null || onDevice.length > 0) {
+        await deps.writes.write((transaction) => settleReturn(transaction, { ...remembered, agentId }, deps));
+      }
       await stopWhatIsOver(deps, agentId, remembered.inFlight);
-      await dispatch(agentId);
+      if (queued !== null || running !== null) await dispatch(agentId);
     },
     async contactLost(agentId) {
       timers.clear(agentId);
-      const row = await deps.database.transaction().execute(async (transaction) => {
-        const running = await findRunning(transaction, agentId);
-        return running === null ? null : await takeBack(transaction, running, deps);
+      const row = await deps.writes.write(async (transaction) => {
+        const { running, queued } = await findUnfinished(transaction, agentId);
+        return running === null
+          ? null
+          : await takeBack(transaction, { row: running, newerWaits: queued !== null }, deps);
       });
       if (row === null) return;
       deps.registry.progress.delete(row.id);
@@ -103,12 +108,55 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       deps.bus.publish(QUEUE_TOPIC);
     },
     async recover() {
-      await deps.database.transaction().execute(async (transaction) => {
-        for (const row of await listOffered(transaction)) await takeBack(transaction, row, deps);
+      await deps.writes.write(async (transaction) => {
+        const offered = await listOffered(transaction);
+        const unfinished = await loadUnfinished(
+          transaction,
+          offered.map((row) => row.agent_id),
+        );
+        for (const newerWaits of [true, false]) {
+          const rows = offered.filter(
+            (row) => ((unfinished.get(row.agent_id)?.queued ?? null) !== null) === newerWaits,
+          );
+          await applyEvents(transaction, rows, {
+            event: { type: "contact-lost", newerWaits },
+            atMs: deps.clock.nowMs(),
+          });
+        }
       });
     },
     [Symbol.asyncDispose]: () => timers[Symbol.asyncDispose](),
   };
+}
+
+type Offers = {
+  /** Told of already, and not ended. */
+  readonly running: readonly DeploymentRow[];
+  readonly offered: readonly DeploymentRow[];
+  /** What waits and may not be offered yet. */
+  readonly later: readonly { readonly agentId: AgentId; readonly waitMs: number }[];
+  /** Something has waited for longer than it may. */
+  readonly isOverdue: boolean;
+};
+
+/** Offers what waits for those of the agents that are free. */
+async function offer(
+  transaction: CoordinatorDatabase,
+  agentIds: readonly AgentId[],
+  deps: DispatcherDeps,
+): Promise<Offers> {
+  const nowMs = deps.clock.nowMs();
+  const unfinished = [...(await loadUnfinished(transaction, agentIds)).values()];
+  const running = unfinished.map((has) => has.running).filter((row) => row !== null);
+  const free = unfinished.filter((has) => has.running === null);
+  const waiting = free.map(({ queued }) => queued).filter((row) => row !== null);
+  const inTime = waiting.filter((row) => row.expires_ms === null || row.expires_ms > nowMs);
+  const due = inTime.filter((row) => waitMsOf(row, nowMs) === 0);
+  const later = inTime
+    .map((row) => ({ agentId: row.agent_id, waitMs: waitMsOf(row, nowMs) }))
+    .filter(({ waitMs }) => waitMs > 0);
+  const offered = await applyEvents(transaction, due, { event: { type: "offer" }, atMs: nowMs });
+  return { running, offered, later, isOverdue: inTime.length < waiting.length };
 }
 
 /** Says again what stands in the database; the agent takes what it knows as news of nothing. */
@@ -137,14 +185,11 @@ async function stopWhatIsOver(deps: DispatcherDeps, agentId: AgentId, inFlight: 
 
 async function takeBack(
   transaction: CoordinatorDatabase,
-  row: DeploymentRow,
+  { row, newerWaits }: { readonly row: DeploymentRow; readonly newerWaits: boolean },
   deps: DispatcherDeps,
 ): Promise<DeploymentRow> {
-  const newerWaits = (await findQueued(transaction, row.agent_id)) !== null;
-  return await applyEvent(transaction, row, {
-    event: { type: "contact-lost", newerWaits },
-    atMs: deps.clock.nowMs(),
-  });
+  const atMs = deps.clock.nowMs();
+  return await applyEvent(transaction, row, { event: { type: "contact-lost", newerWaits }, atMs });
 }
 
 /**
@@ -157,7 +202,8 @@ async function settleReturn(
   deps: DispatcherDeps,
 ): Promise<void> {
   const known = new Set([returned.inFlight, ...(returned.unreported ?? [])]);
-  for (const row of await listRunningOnDevice(transaction, returned.agentId)) {
+  const { queued, running, onDevice } = await findUnfinished(transaction, returned.agentId);
+  for (const row of onDevice) {
     if (known.has(row.id)) continue;
     await applyEvent(transaction, row, {
       event: { type: "forgotten", newerWaits: false },
@@ -165,9 +211,8 @@ async function settleReturn(
     });
     deps.bus.publish(rolloutTopic(row.rollout_id));
   }
-  const running = await findRunning(transaction, returned.agentId);
   if (running === null) return;
-  const newerWaits = (await findQueued(transaction, returned.agentId)) !== null;
+  const newerWaits = queued !== null;
   const forgotten = !known.has(running.id);
   if (!forgotten && !newerWaits) return;
   const row = await applyEvent(transaction, running, {

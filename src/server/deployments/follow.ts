@@ -6,27 +6,47 @@
  * Event id: `<last event row>.<last log chunk>`. Besides changes, a deployment is sent again when its agent has been
  * silent long enough to count as offline, because a waiting `activate` ends on that.
  */
-import type { FollowEvent } from "../../api/deployments.ts";
-import { isTerminal } from "../../deployment.ts";
-import type { DeploymentId, RolloutId } from "../../names.ts";
+import type { AgentDto } from "../../api/agents.ts";
+import type { DeploymentDto, FollowEvent } from "../../api/deployments.ts";
+import { type DeploymentState, isTerminal } from "../../deployment.ts";
+import type { AgentId, AgentName, DeploymentId, RolloutId } from "../../names.ts";
 import { TOKENS_TOPIC } from "../access/authentication.ts";
 import type { Subscription } from "../bus.ts";
-import { deploymentToDto } from "../convert.ts";
-import { findAgent } from "../database/agents.ts";
-import { type DeploymentRow, findDeployment, loadRolloutDeployments } from "../database/deployments.ts";
+import { deploymentsToDtos } from "../convert.ts";
+import { loadAgents } from "../database/agents.ts";
+import {
+  type DeploymentRow,
+  findDeployment,
+  loadDeployments,
+  loadRolloutDeployments,
+} from "../database/deployments.ts";
 import { loadRolloutEvents } from "../database/events.ts";
-import { loadLogChunks } from "../database/logs.ts";
+import { findLastChunkId, loadLogChunks } from "../database/logs.ts";
 import type { Services } from "../services.ts";
 import { rolloutTopic } from "./transition.ts";
 
 type Following = { readonly rolloutId: RolloutId; readonly only: DeploymentId | null; readonly request: Request };
 type Cursor = { eventId: number; chunkId: number };
 
+/** A deployment that is followed, as it was sent last. */
+type Followed = {
+  readonly id: DeploymentId;
+  readonly agentId: AgentId;
+  agent: AgentName;
+  state: DeploymentState;
+  contact: AgentDto["contact"];
+  /** When it begins to count as offline, unless it connects; epoch milliseconds. */
+  offlineFromMs: number;
+  /** Progress that was sent last. */
+  bytes: number | null;
+};
+
 const CURSOR = /^(\d{1,15})\.(\d{1,15})$/;
 /** A comment this often keeps proxies from cutting a quiet stream, and finds out whether the token has expired. */
 const HEARTBEAT_MS = 15_000;
 const PROGRESS_INTERVAL_MS = 500;
-const BATCH = 200;
+const BATCH = 1_000;
+const PIECE_CHARACTERS = 64 * 1024;
 
 export function followRollout(services: Services, following: Following): Response {
   const hungUp = new AbortController();
@@ -55,21 +75,23 @@ async function* follow(
 ): AsyncGenerator<string, void, undefined> {
   using subscription = services.bus.subscribe(rolloutTopic(following.rolloutId), TOKENS_TOPIC);
   const cursor = parseFollowCursor(following.request.headers.get("last-event-id"));
-  const sentContact = new Map<DeploymentId, string>();
-  const sentProgress = new Map<DeploymentId, number>();
-  for (;;) {
+  const followed = new Map<DeploymentId, Followed>();
+  for (let isFirst = true; ; isFirst = false) {
     // In this order a row is never older than the events taken, and its log never shorter than the row.
     const changed = await takeEvents(services, following.rolloutId, cursor);
-    const rows = await loadFollowed(services, following);
-    yield* newLogs(services, following, cursor);
-    yield* changedDeployments(services, { rows, changed, cursor, sentContact });
-    yield* changedProgress(services, rows, sentProgress);
-    if (rows.every((row) => isTerminal(row.state))) {
+    const rows = isFirst ? await loadFollowed(services, following) : await loadChanged(services, followed, changed);
+    const deployments = await deploymentsToDtos(services, rows);
+    await note(services, followed, { rows, deployments });
+    yield* newLogs(services, { following, followed, cursor });
+    yield* inPieces(deployments.map((data) => formatEvent({ event: "deployment", data }, cursor)));
+    yield* inPieces(changedProgress(services, followed));
+    const live = [...followed.values()].filter(({ state }) => !isTerminal(state));
+    if (live.length === 0) {
       yield formatEvent({ event: "end", data: {} }, cursor);
       return;
     }
     yield ": still here\n\n";
-    await nextChange(services, { subscription, rows, signal: following.signal });
+    await nextChange(services, { subscription, live, signal: following.signal });
     if (following.signal.aborted || !(await stillAllowed(services, following.request))) return;
   }
 }
@@ -80,19 +102,85 @@ async function loadFollowed(services: Services, following: Following): Promise<r
   return row === null ? [] : [row];
 }
 
-async function* newLogs(services: Services, following: Following, cursor: Cursor): AsyncGenerator<string> {
-  const of = following.only === null ? { rolloutId: following.rolloutId } : { deploymentId: following.only };
-  for (;;) {
-    const chunks = await loadLogChunks(services.database, { of, afterId: cursor.chunkId, limit: BATCH });
-    for (const chunk of chunks) {
-      cursor.chunkId = chunk.id;
-      const agent = await agentNameOf(services, chunk.deploymentId);
-      if (agent === null) continue;
-      const data = { deployment: chunk.deploymentId, agent, lines: [...chunk.lines] };
-      yield formatEvent({ event: "log", data }, cursor);
-    }
-    if (chunks.length < BATCH) return;
+/** Those with new events, and those that have not ended whose agent is in another contact than it was. */
+async function loadChanged(
+  services: Services,
+  followed: ReadonlyMap<DeploymentId, Followed>,
+  changed: ReadonlySet<DeploymentId>,
+): Promise<readonly DeploymentRow[]> {
+  const ids: DeploymentId[] = [];
+  for (const known of followed.values()) {
+    const isOther = !isTerminal(known.state) && contactNow(services, known) !== known.contact;
+    if (isOther || changed.has(known.id)) ids.push(known.id);
   }
+  const rows = new Map((await loadDeployments(services.database, ids)).map((row) => [row.id, row]));
+  return ids.map((id) => rows.get(id)).filter((row) => row !== undefined);
+}
+
+function contactNow({ registry, clock }: Services, known: Followed): AgentDto["contact"] {
+  if (registry.find(known.agentId) !== null) return "online";
+  // Lost since it was sent last: when it was seen last is in the database.
+  if (known.contact === "online") return "unknown";
+  return clock.nowMs() < known.offlineFromMs ? "unknown" : "offline";
+}
+
+async function note(
+  services: Services,
+  followed: Map<DeploymentId, Followed>,
+  now: { readonly rows: readonly DeploymentRow[]; readonly deployments: readonly DeploymentDto[] },
+): Promise<void> {
+  const agents = await loadAgents(services.database, [...new Set(now.rows.map((row) => row.agent_id))]);
+  for (const [index, { id, agent_id }] of now.rows.entries()) {
+    const dto = now.deployments[index];
+    const agent = agents.get(agent_id);
+    if (dto === undefined || agent === undefined) continue;
+    followed.set(id, {
+      id,
+      agentId: agent_id,
+      agent: dto.agent,
+      state: dto.state,
+      contact: dto.contact,
+      offlineFromMs: services.registry.offlineFromMs({ lastSeenMs: agent.last_seen_ms }),
+      bytes: followed.get(id)?.bytes ?? null,
+    });
+  }
+}
+
+/** Up to what there is when it begins, so that a flood of lines does not hold up everything else. */
+async function* newLogs(
+  { database }: Services,
+  now: {
+    readonly following: Following;
+    readonly followed: ReadonlyMap<DeploymentId, Followed>;
+    readonly cursor: Cursor;
+  },
+): AsyncGenerator<string> {
+  const { following, followed, cursor } = now;
+  const of = following.only === null ? { rolloutId: following.rolloutId } : { deploymentId: following.only };
+  const throughId = await findLastChunkId(database);
+  while (cursor.chunkId < throughId) {
+    const chunks = await loadLogChunks(database, { of, afterId: cursor.chunkId, throughId });
+    if (chunks.length === 0) cursor.chunkId = throughId;
+    for (const { id, deploymentId, linesJson } of chunks) {
+      cursor.chunkId = id;
+      const agent = followed.get(deploymentId)?.agent;
+      if (agent === undefined) continue;
+      const data = `{"deployment":${JSON.stringify(deploymentId)},"agent":${JSON.stringify(agent)},"lines":${linesJson}}`;
+      yield `id: ${formatFollowCursor(cursor)}\nevent: log\ndata: ${data}\n\n`;
+    }
+  }
+}
+
+/** Thousands of events are not worth an enqueue each. */
+function* inPieces(events: Iterable<string>): Generator<string> {
+  let piece = "";
+  for (const event of events) {
+    piece += event;
+    if (piece.length < PIECE_CHARACTERS) continue;
+    yield piece;
+    piece = "";
+  }
+  if (piece !== "") yield piece;
 }
 
 /** Moves the cursor behind the newest event. @returns the deployments that have changed since */
@@ -112,37 +200,14 @@ async function takeEvents(
   }
 }
 
-/** The first time round every deployment, later those with new events or another contact. */
-async function* changedDeployments(
-  services: Services,
-  now: {
-    readonly rows: readonly DeploymentRow[];
-    readonly changed: ReadonlySet<DeploymentId>;
-    readonly cursor: Cursor;
-    readonly sentContact: Map<DeploymentId, string>;
-  },
-): AsyncGenerator<string> {
-  for (const row of now.rows) {
-    const dto = await deploymentToDto(services, row);
-    if (!now.changed.has(row.id) && now.sentContact.get(row.id) === dto.contact) continue;
-    now.sentContact.set(row.id, dto.contact);
-    yield formatEvent({ event: "deployment", data: dto }, now.cursor);
-  }
-}
-
-async function* changedProgress(
-  services: Services,
-  rows: readonly DeploymentRow[],
-  sent: Map<DeploymentId, number>,
-): AsyncGenerator<string> {
-  for (const row of rows) {
-    const progress = services.registry.progress.get(row.id);
-    if (progress === undefined || sent.get(row.id) === progress.bytes) continue;
-    sent.set(row.id, progress.bytes);
-    const agent = await agentNameOf(services, row.id);
-    if (agent === null) continue;
+function* changedProgress(services: Services, followed: ReadonlyMap<DeploymentId, Followed>): Generator<string> {
+  if (services.registry.progress.size === 0) return;
+  for (const known of followed.values()) {
+    const progress = services.registry.progress.get(known.id);
+    if (progress === undefined || known.bytes === progress.bytes) continue;
+    known.bytes = progress.bytes;
     const { paths, pathsTotal, bytes, bytesTotal } = progress;
-    const data = { deployment: row.id, agent, paths, pathsTotal, bytes, bytesTotal };
+    const data = { deployment: known.id, agent: known.agent, paths, pathsTotal, bytes, bytesTotal };
     yield `event: progress\ndata: ${JSON.stringify(data)}\n\n`;
   }
 }
@@ -150,11 +215,11 @@ async function* changedProgress(
 /** Waits for a signal, the moment an agent counts as offline, the next heartbeat, or the follower to hang up. */
 async function nextChange(
   services: Services,
-  wait: { readonly subscription: Subscription; readonly rows: readonly DeploymentRow[]; readonly signal: AbortSignal },
+  wait: { readonly subscription: Subscription; readonly live: readonly Followed[]; readonly signal: AbortSignal },
 ): Promise<void> {
   const deadline = new AbortController();
   const signal = AbortSignal.any([wait.signal, deadline.signal]);
-  const waitMs = await untilNextLook(services, wait.rows);
+  const waitMs = untilNextLook(services, wait.live);
   try {
     await Promise.race([wait.subscription.changed(signal), services.clock.sleep(waitMs, signal)]);
   } catch (error) {
@@ -164,15 +229,14 @@ async function nextChange(
   }
 }
 
-async function untilNextLook(services: Services, rows: readonly DeploymentRow[]): Promise<number> {
-  if (rows.some((row) => services.registry.progress.has(row.id))) return PROGRESS_INTERVAL_MS;
+function untilNextLook({ registry, clock }: Services, live: readonly Followed[]): number {
+  if (registry.progress.size > 0 && live.some(({ id }) => registry.progress.has(id))) return PROGRESS_INTERVAL_MS;
+  const nowMs = clock.nowMs();
   let waitMs = HEARTBEAT_MS;
-  for (const row of rows) {
-    if (row.state !== "queued" || services.registry.find(row.agent_id) !== null) continue;
-    const agent = await findAgent(services.database, row.agent_id);
-    if (agent === null) continue;
-    const left = services.registry.offlineFromMs({ lastSeenMs: agent.last_seen_ms }) - services.clock.nowMs();
-    if (left >= 0) waitMs = Math.min(waitMs, left + 1);
+  for (const known of live) {
+    if (known.state !== "queued" || registry.find(known.agentId) !== null) continue;
+    const leftMs = known.offlineFromMs - nowMs;
+    if (leftMs >= 0) waitMs = Math.min(waitMs, leftMs + 1);
   }
   return waitMs;
 }
@@ -181,11 +245,6 @@ async function untilNextLook(services: Services, rows: readonly DeploymentRow[])
 async function stillAllowed(services: Services, request: Request): Promise<boolean> {
   const authorization = request.headers.get("authorization");
   return authorization === null || (await services.authenticator.authenticate(authorization)) !== null;
-}
-
-async function agentNameOf(services: Services, deploymentId: DeploymentId) {
-  const row = await findDeployment(services.database, deploymentId);
-  return row === null ? null : ((await findAgent(services.database, row.agent_id))?.name ?? null);
 }
 
 /** From `Last-Event-ID`; whatever is no cursor of ours means from the beginning. */

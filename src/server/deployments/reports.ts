@@ -8,11 +8,13 @@ import type { ReportEntry } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import type { Bus } from "../bus.ts";
 import { type DeploymentRow, findDeployment, updateDeployment } from "../database/deployments.ts";
+import { insertEvents, type NewEvent } from "../database/events.ts";
 import { insertLogLines } from "../database/logs.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import type { WriteQueue } from "../database/write-queue.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
 import { requeueIfWanted } from "./requeue.ts";
-import { applyEvent, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
+import { type Happened, planTransition, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
 
 export type ReportResult = {
   /** Everything up to here is stored; the agent sends from the next one. */
@@ -23,7 +25,7 @@ export type ReportResult = {
 
 export async function takeReport(
   deps: {
-    readonly database: CoordinatorDatabase;
+    readonly writes: WriteQueue;
     readonly bus: Bus;
     readonly meters: Meters;
     readonly clock: Clock;
@@ -31,19 +33,15 @@ export async function takeReport(
   },
   report: { readonly agentId: AgentId; readonly deploymentId: DeploymentId; readonly entries: readonly ReportEntry[] },
 ): Promise<ReportResult> {
-  const before = await findDeployment(deps.database, report.deploymentId);
-  if (before === null || before.agent_id !== report.agentId) {
-    // Not ours (a database restored from an older backup, say): let the agent put it aside.
-    return { through: report.entries.at(-1)?.n ?? 0, ended: true };
-  }
-  const after = await deps.database.transaction().execute(async (transaction) => {
+  const stored = await deps.writes.write(async (transaction) => {
     const row = await findDeployment(transaction, report.deploymentId);
-    if (row === null) throw new Error(`deployment ${report.deploymentId} vanished`);
-    return await store(transaction, row, nextEntries(row.journal_through, report.entries), {
-      nowMs: deps.clock.nowMs(),
-      random: deps.random,
-    });
+    if (row === null || row.agent_id !== report.agentId) return null;
+    const now = { nowMs: deps.clock.nowMs(), random: deps.random };
+    return { before: row, after: await store(transaction, row, nextEntries(row.journal_through, report.entries), now) };
   });
+  // Not ours (a database restored from an older backup, say): let the agent put it aside.
+  if (stored === null) return { through: report.entries.at(-1)?.n ?? 0, ended: true };
+  const { before, after } = stored;
   deps.meters.logLines(
     report.entries.filter(({ type, n }) => type === "log" && n > before.journal_through && n <= after.journal_through)
       .length,
@@ -71,58 +69,70 @@ async function store(
 ): Promise<DeploymentRow> {
   const last = entries.at(-1);
   if (last === undefined) return row;
-  const lines = entries.flatMap((entry): LogLine[] =>
-    entry.type === "log"
-      ? [{ n: entry.n, at: new Date(entry.atMs).toISOString(), stream: entry.stream, text: entry.text }]
-      : [],
-  );
-  await insertLogLines(transaction, { deploymentId: row.id, rolloutId: row.rollout_id, lines });
-  await updateDeployment(transaction, row.id, { journal_through: last.n });
-  let current: DeploymentRow = { ...row, journal_through: last.n };
-  for (const entry of entries) current = await applyEntry(transaction, current, entry, now);
-  return current;
+  await insertLogLines(transaction, { deploymentId: row.id, rolloutId: row.rollout_id, lines: linesOf(entries) });
+  const { changes, events, ended } = planEntries(row, entries, now.nowMs);
+  const update = { ...changes, journal_through: last.n };
+  await updateDeployment(transaction, row.id, update);
+  await insertEvents(transaction, events);
+  const after: DeploymentRow = { ...row, ...update };
+  if (ended !== null) await requeueIfWanted(transaction, { before: ended, after }, now);
+  return after;
 }
 
-async function applyEntry(
-  transaction: CoordinatorDatabase,
-  row: DeploymentRow,
-  entry: ReportEntry,
-  now: Now,
-): Promise<DeploymentRow> {
-  switch (entry.type) {
-    case "log":
-      return row;
-    case "phase": {
-      const after = await applyEvent(transaction, row, {
-        event: { type: "phase", phase: entry.phase },
-        atMs: now.nowMs,
-      });
-      if (after === row || entry.previousPath === null) return after;
-      await updateDeployment(transaction, row.id, { previous_path: entry.previousPath });
-      return { ...after, previous_path: entry.previousPath };
-    }
-    case "outcome": {
-      const after = await applyEvent(transaction, row, {
-        event: { type: "outcome", outcome: entry.outcome, reason: entry.reason },
-        atMs: endedMs(row, entry, now.nowMs),
-      });
-      if (after === row) return row;
-      const facts = {
-        previous_path: entry.previousPath ?? row.previous_path,
-        fetched_bytes: entry.fetchedBytes,
-        exit_code: entry.exitCode,
-        phase_ms: JSON.stringify(entry.phaseMs),
-        fault: entry.fault ?? null,
-        unit_changes: entry.unitChanges === undefined ? null : JSON.stringify(entry.unitChanges),
-      };
-      await updateDeployment(transaction, row.id, facts);
-      const ended = { ...after, ...facts };
-      await requeueIfWanted(transaction, { before: row, after: ended }, now);
-      return ended;
-    }
-    default:
-      return entry satisfies never;
+function linesOf(entries: readonly ReportEntry[]): readonly LogLine[] {
+  const lines: LogLine[] = [];
+  for (const entry of entries) {
+    if (entry.type !== "log") continue;
+    lines.push({ n: entry.n, at: new Date(entry.atMs).toISOString(), stream: entry.stream, text: entry.text });
   }
+  return lines;
+}
+
+type EntriesPlan = {
+  readonly changes: Partial<DeploymentRow>;
+  readonly events: readonly NewEvent[];
+  /** The deployment as it was when its outcome came; null when none did. */
+  readonly ended: DeploymentRow | null;
+};
+
+/** What the phases and the outcome among the entries make of a deployment. Pure. */
+function planEntries(row: DeploymentRow, entries: readonly ReportEntry[], nowMs: number): EntriesPlan {
+  const events: NewEvent[] = [];
+  let changes: Partial<DeploymentRow> = {};
+  let current = row;
+  let ended: DeploymentRow | null = null;
+  for (const entry of entries) {
+    if (entry.type === "log") continue;
+    const transition = planTransition(current, happenedOf(current, entry, nowMs));
+    if (transition === null) continue;
+    if (entry.type === "outcome") ended = current;
+    events.push(transition.event);
+    changes = { ...changes, ...transition.update, ...factsOf(current, entry) };
+    current = { ...current, ...changes };
+  }
+  return { changes, events, ended };
+}
+
+type TransitionEntry = Exclude<ReportEntry, { type: "log" }>;
+
+function happenedOf(row: DeploymentRow, entry: TransitionEntry, nowMs: number): Happened {
+  if (entry.type === "phase") return { event: { type: "phase", phase: entry.phase }, atMs: nowMs };
+  const { outcome, reason } = entry;
+  return { event: { type: "outcome", outcome, reason }, atMs: endedMs(row, entry, nowMs) };
+}
+
+/** What an entry says besides the state. */
+function factsOf(row: DeploymentRow, entry: TransitionEntry): Partial<DeploymentRow> {
+  const previous_path = entry.previousPath ?? row.previous_path;
+  if (entry.type === "phase") return { previous_path };
+  return {
+    previous_path,
+    fetched_bytes: entry.fetchedBytes,
+    exit_code: entry.exitCode,
+    phase_ms: JSON.stringify(entry.phaseMs),
+    fault: entry.fault ?? null,
+    unit_changes: entry.unitChanges === undefined ? null : JSON.stringify(entry.unitChanges),
+  };
 }
 
 /** What was started on the device ended when its journal says, however much later we were told. */

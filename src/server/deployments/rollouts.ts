@@ -17,12 +17,14 @@ import type { RolloutRow } from "../database/deployments.ts";
 import { findMissingPaths, loadClosure } from "../database/paths.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { loadWorkspaceCache, type WorkspaceRow } from "../database/workspaces.ts";
+import type { WriteQueue } from "../database/write-queue.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { Once } from "./once.ts";
 import { EXPIRES_AFTER_DEFAULT_MS, FIRST_ATTEMPT, startRollout } from "./start-rollout.ts";
 
 export type RolloutDeps = {
   readonly database: CoordinatorDatabase;
+  readonly writes: WriteQueue;
   readonly registry: AgentRegistry;
   readonly dispatcher: Dispatcher;
   readonly bus: Bus;

@@ -9,17 +9,17 @@ import type { Bus } from "../bus.ts";
 import { findRemovedNames } from "../database/agents.ts";
 import {
   type DeploymentRow,
-  findQueued,
-  findRunning,
-  insertDeployment,
+  insertDeployments,
   insertRollout,
+  loadUnfinished,
   type RolloutRow,
 } from "../database/deployments.ts";
-import { insertEvent, type NewEvent } from "../database/events.ts";
+import { insertEvents, type NewEvent } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import type { WriteQueue } from "../database/write-queue.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import { claimKey, type Once } from "./once.ts";
-import { applyEvent, deploymentEvent, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
+import { applyEvents, deploymentEvent, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
 
 /** Where nobody says how long a deployment may wait for its agent. */
 export const EXPIRES_AFTER_DEFAULT_MS = 30 * 24 * 3_600_000;
@@ -45,6 +45,9 @@ export const NOTHING_HAPPENED = {
   exit_code: null,
   phase_ms: "{}",
   unit_changes: null,
+  log_bytes: 0,
+  log_truncated: 0,
+  log_expired: 0,
   journal_through: 0,
   fault: null,
 } as const;
@@ -81,11 +84,9 @@ export async function writeRollout(
   const touched = new Set([rollout.id]);
   await requireAgents(transaction, deployments);
   await insertRollout(transaction, rollout);
-  await insertEvent(transaction, rolloutEvent(rollout, deployments.length));
-  for (const deployment of deployments) {
-    for (const row of await makeRoom(transaction, deployment, nowMs)) touched.add(row.rollout_id);
-    await insertQueued(transaction, { rollout, deployment, random });
-  }
+  await insertEvents(transaction, [rolloutEvent(rollout, deployments.length)]);
+  for (const row of await makeRoom(transaction, deployments, nowMs)) touched.add(row.rollout_id);
+  await insertQueued(transaction, { rollout, deployments, random });
   return { rollout, touched };
 }
 
@@ -113,7 +114,7 @@ async function requireAgents(transaction: CoordinatorDatabase, deployments: read
 /** The same in a transaction of its own; followers and agents are told after it. */
 export async function startRollout(
   deps: {
-    readonly database: CoordinatorDatabase;
+    readonly writes: WriteQueue;
     readonly dispatcher: Dispatcher;
     readonly bus: Bus;
     readonly clock: Clock;
@@ -123,46 +124,55 @@ export async function startRollout(
 ): Promise<RolloutRow> {
   const { random } = deps;
   const nowMs = deps.clock.nowMs();
-  const { rollout, touched } = await deps.database.transaction().execute(async (transaction) => {
+  const { rollout, touched } = await deps.writes.write(async (transaction) => {
     const written = await writeRollout(transaction, { wanted, nowMs, random });
     await claimKey(transaction, { once, rolloutId: written.rollout.id });
     return written;
   });
   for (const rolloutId of touched) deps.bus.publish(rolloutTopic(rolloutId));
   deps.bus.publish(QUEUE_TOPIC);
-  for (const deployment of wanted.deployments) await deps.dispatcher.dispatch(deployment.agent_id);
+  await deps.dispatcher.dispatchAll(wanted.deployments.map(({ agent_id }) => agent_id));
   return rollout;
 }
 
-/** The one that waited gives way; an offer that nobody has accepted yet is asked back. */
+/** Those that waited give way; offers that nobody has accepted yet are asked back. */
 async function makeRoom(
   transaction: CoordinatorDatabase,
-  { agent_id }: Asked,
+  asked: readonly Asked[],
   nowMs: number,
 ): Promise<readonly DeploymentRow[]> {
-  const queued = await findQueued(transaction, agent_id);
-  const running = await findRunning(transaction, agent_id);
-  const older = [queued, running?.state === "offered" ? running : null].filter((row) => row !== null);
-  for (const row of older) await applyEvent(transaction, row, { event: { type: "supersede" }, atMs: nowMs });
-  return older;
+  const unfinished = await loadUnfinished(
+    transaction,
+    asked.map(({ agent_id }) => agent_id),
+  );
+  const older = [...unfinished.values()].flatMap(({ queued, running }) =>
+    [queued, running?.state === "offered" ? running : null].filter((row) => row !== null),
+  );
+  return await applyEvents(transaction, older, { event: { type: "supersede" }, atMs: nowMs });
 }
 
 async function insertQueued(
   transaction: CoordinatorDatabase,
-  made: { readonly rollout: RolloutRow; readonly deployment: Asked & Attempt; readonly random: Random },
+  made: { readonly rollout: RolloutRow; readonly deployments: readonly (Asked & Attempt)[]; readonly random: Random },
 ): Promise<void> {
-  const { rollout, deployment } = made;
-  const row = {
-    ...NOTHING_HAPPENED,
-    ...deployment,
-    id: parseDeploymentId(drawId(made.random)),
-    rollout_id: rollout.id,
-    workspace_id: rollout.workspace_id,
-    state: "queued",
-    created_ms: rollout.created_ms,
-    started_ms: null,
-    started_on_device: 0,
-  } as const;
-  await insertDeployment(transaction, row);
-  await insertEvent(transaction, deploymentEvent(row, rollout.created_ms));
+  const { rollout, random } = made;
+  const rows = made.deployments.map(
+    (deployment) =>
+      ({
+        ...NOTHING_HAPPENED,
+        ...deployment,
+        id: parseDeploymentId(drawId(random)),
+        rollout_id: rollout.id,
+        workspace_id: rollout.workspace_id,
+        state: "queued",
+        created_ms: rollout.created_ms,
+        started_ms: null,
+        started_on_device: 0,
+      }) as const,
+  );
+  await insertDeployments(transaction, rows);
+  await insertEvents(
+    transaction,
+    rows.map((row) => deploymentEvent(row, rollout.created_ms)),
+  );
 }

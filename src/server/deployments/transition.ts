@@ -1,11 +1,11 @@
 /**
- * One transition of one deployment inside a transaction: row, pure `step`, row, event. Everyone who changes the state
- * of a deployment comes through here.
+ * Transitions of deployments inside a transaction: row, pure `step`, row, event. Everyone who changes the state of a
+ * deployment comes through here.
  */
 import { isTerminal } from "../../deployment.ts";
 import type { RolloutId } from "../../names.ts";
-import { type DeploymentRow, updateDeployment } from "../database/deployments.ts";
-import { insertEvent, type NewEvent } from "../database/events.ts";
+import { type DeploymentRow, updateDeployment, updateDeployments } from "../database/deployments.ts";
+import { insertEvents, type NewEvent } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { type LifecycleEvent, step } from "./lifecycle.ts";
 
@@ -15,25 +15,70 @@ export const rolloutTopic = (rolloutId: RolloutId): string => `rollout ${rollout
 /** The topic that says that something was queued: it may be the next to expire. */
 export const QUEUE_TOPIC = "queue";
 
+export type Happened = { readonly event: LifecycleEvent; readonly atMs: number };
+
+/** What an event makes of a deployment. */
+export type Transition = {
+  /** The columns that change. */
+  readonly update: Pick<DeploymentRow, "state" | "stop_requested" | "reason" | "started_ms" | "finished_ms">;
+  /** The line in the log of changes. */
+  readonly event: NewEvent;
+};
+
+/** @returns null when the event changes nothing. Pure */
+export function planTransition(row: DeploymentRow, { event, atMs }: Happened): Transition | null {
+  const change = step({ state: row.state, stopRequested: row.stop_requested }, event);
+  if (change === null) return null;
+  return {
+    update: {
+      state: change.state,
+      stop_requested: change.stopRequested,
+      reason: change.reason ?? row.reason,
+      started_ms: row.started_ms ?? (event.type === "phase" ? atMs : null),
+      finished_ms: isTerminal(change.state) ? atMs : null,
+    },
+    event: deploymentEvent({ ...row, state: change.state, reason: change.reason }, atMs),
+  };
+}
+
 /** @returns the row as it is now; the same object when the event changed nothing */
 export async function applyEvent(
   transaction: CoordinatorDatabase,
   row: DeploymentRow,
-  happened: { readonly event: LifecycleEvent; readonly atMs: number },
+  happened: Happened,
 ): Promise<DeploymentRow> {
-  const change = step({ state: row.state, stopRequested: row.stop_requested }, happened.event);
-  if (change === null) return row;
-  const { atMs } = happened;
-  const update = {
-    state: change.state,
-    stop_requested: change.stopRequested,
-    reason: change.reason ?? row.reason,
-    started_ms: row.started_ms ?? (happened.event.type === "phase" ? atMs : null),
-    finished_ms: isTerminal(change.state) ? atMs : null,
-  };
-  await updateDeployment(transaction, row.id, update);
-  await insertEvent(transaction, deploymentEvent({ ...row, state: change.state, reason: change.reason }, atMs));
-  return { ...row, ...update };
+  const transition = planTransition(row, happened);
+  if (transition === null) return row;
+  await updateDeployment(transaction, row.id, transition.update);
+  await insertEvents(transaction, [transition.event]);
+  return { ...row, ...transition.update };
+}
+
+/**
+ * The same event to many deployments, in few statements.
+ * @returns the rows as they are now, in the same order
+ */
+export async function applyEvents(
+  transaction: CoordinatorDatabase,
+  rows: readonly DeploymentRow[],
+  happened: Happened,
+): Promise<readonly DeploymentRow[]> {
+  const planned = rows.map((row) => ({ row, transition: planTransition(row, happened) }));
+  const alike = Map.groupBy(
+    planned.filter(({ transition }) => transition !== null),
+    ({ transition }) => JSON.stringify(transition?.update),
+  );
+  for (const group of alike.values()) {
+    const [first] = group;
+    const ids = group.map(({ row }) => row.id);
+    if (first?.transition) await updateDeployments(transaction, ids, first.transition.update);
+  }
+  const transitions = planned.map(({ transition }) => transition).filter((transition) => transition !== null);
+  await insertEvents(
+    transaction,
+    transitions.map(({ event }) => event),
+  );
+  return planned.map(({ row, transition }) => (transition === null ? row : { ...row, ...transition.update }));
 }
 
 /** What happened to a deployment, for whoever follows it or all changes: its state since then, and why. */

@@ -2,7 +2,7 @@
 
 import { z } from "zod";
 import { parseAgentSelector } from "../../agent-selector.ts";
-import { type DeploymentDto, deploymentListSchema, deploymentSchema, logPageSchema } from "../../api/deployments.ts";
+import { deploymentListSchema, deploymentSchema, logPageSchema } from "../../api/deployments.ts";
 import {
   cancellationSchema,
   cancelledSchema,
@@ -16,7 +16,7 @@ import { NixdeployError } from "../../errors.ts";
 import { type AgentId, parseAgentName, parseDeploymentId, parseRolloutId, type TokenId } from "../../names.ts";
 import { mayDo, type Right } from "../access/authorization.ts";
 import { loadSelectedAgents } from "../agents/select-agents.ts";
-import { deploymentToDto, rolloutToDto } from "../convert.ts";
+import { deploymentsToDtos, deploymentToDto, rolloutToDto } from "../convert.ts";
 import { findAgentByName, findRemovedAgentByName } from "../database/agents.ts";
 import {
   type DeploymentRow,
@@ -116,7 +116,7 @@ function createRepairRoutes(services: Services): readonly Route[] {
       });
       const ids = rows.map((row) => row.id).join(" ");
       services.log.info("cancelled", { deployments: ids.slice(0, LOGGED_MAX) });
-      return context.json({ deployments: await toDtos(services, rows) });
+      return context.json({ deployments: await deploymentsToDtos(services, rows) });
     },
   });
   return [retry, cancel];
@@ -143,7 +143,7 @@ function createReadingRoutes(services: Services): readonly Route[] {
         limit: limit + 1,
       });
       const { page, next } = toPage(rows, { limit, cursorOf: ({ number }) => [number] });
-      return context.json({ deployments: await toDtos(services, page), next });
+      return context.json({ deployments: await deploymentsToDtos(services, page), next });
     },
   });
   const show = defineRoute({
@@ -209,12 +209,6 @@ async function answerStarted(services: Services, context: RouteContext, { rollou
   });
   const started: StartedRolloutDto = { ...dto, isRepeat };
   return context.json(started, isRepeat ? 200 : 201);
-}
-
-async function toDtos(services: Services, rows: readonly DeploymentRow[]): Promise<DeploymentDto[]> {
-  const deployments: DeploymentDto[] = [];
-  for (const row of rows) deployments.push(await deploymentToDto(services, row));
-  return deployments;
 }
 
 /** Those that are selected; those that were removed only by their names, for their history. */

@@ -129,6 +129,9 @@ const COLUMNS: Columns = {
     exit_code: "integer?",
     phase_ms: "text",
     unit_changes: "text?",
+    log_bytes: "integer",
+    log_truncated: "integer",
+    log_expired: "integer",
     journal_through: "integer",
     started_on_device: "integer",
     fault: "text?",
@@ -155,6 +158,7 @@ const COLUMNS: Columns = {
     rollout_id: "text",
     first_n: "integer",
     last_n: "integer",
+    text_bytes: "integer",
     body: "blob",
   },
 };

@@ -53,7 +53,7 @@ const ROWS: Readonly<Record<string, SampleRow>> = {
     ...{ at_ms: 1, workspace_id: "w", kind: "deployment", rollout_id: "r", deployment_id: "d", agent_id: "a" },
     data: "{}",
   },
-  log_chunks: { deployment_id: "d", rollout_id: "r", first_n: 1, last_n: 1, body: new Uint8Array(1) },
+  log_chunks: { deployment_id: "d", rollout_id: "r", first_n: 1, last_n: 1, text_bytes: 1, body: new Uint8Array(1) },
 };
 
 test("every table of every version has a sample row that it takes", async () => {
