@@ -77,7 +77,7 @@ export type CreateRollout = z.input<typeof createRolloutSchema>;
 
 /** Ids and names in one call. */
 export const TARGETS_MAX = 100;
-const targets = {
+export const targets = {
   /** Ids of deployments or rollouts, or names of agents. */
   of: z.array(z.string().min(1).max(200)).min(1).max(TARGETS_MAX),
   /** Where the agents are; default: wherever the token may. */

@@ -12,6 +12,13 @@ import {
   logPageSchema,
 } from "../api/deployments.ts";
 import {
+  type RedeploymentRequest,
+  type RollbackPlan,
+  type RollbackPlanRequest,
+  type RollbackRequest,
+  rollbackPlanAnswerSchema,
+} from "../api/going-back.ts";
+import {
   type CancellationRequest,
   type CreateRollout,
   cancelledSchema,
@@ -51,6 +58,12 @@ export type CoordinatorClient = AdministrationClient & {
   createRollout(start: Start<CreateRollout>): Promise<StartedRolloutDto>;
   /** A new rollout of what did not succeed. */
   retry(start: Start<RetryRequest>): Promise<StartedRolloutDto>;
+  /** A new rollout of what ran before. */
+  rollBack(start: Start<RollbackRequest>): Promise<StartedRolloutDto>;
+  /** What that would be. */
+  planRollback(request: RollbackPlanRequest, signal: AbortSignal): Promise<readonly RollbackPlan[]>;
+  /** An older rollout once more. */
+  redeploy(start: Start<RedeploymentRequest>): Promise<StartedRolloutDto>;
   /** @returns those that were cancelled, as they are now */
   cancel(request: CancellationRequest, signal: AbortSignal): Promise<readonly DeploymentDto[]>;
   loadRollout(id: RolloutId, signal: AbortSignal): Promise<RolloutDto>;
@@ -77,6 +90,13 @@ export function createCoordinatorClient(http: HttpTransport): CoordinatorClient 
     loadStatus: (signal) => call({ method: "GET", path: "/status", schema: statusSchema, signal }),
     createRollout: (start) => startRollout(call, "/rollouts", start),
     retry: (start) => startRollout(call, "/retries", start),
+    rollBack: (start) => startRollout(call, "/rollbacks", start),
+    async planRollback(body, signal) {
+      const how = { isIdempotent: true, signal };
+      return (await call({ method: "POST", path: "/rollback-plans", body, schema: rollbackPlanAnswerSchema, ...how }))
+        .agents;
+    },
+    redeploy: (start) => startRollout(call, "/redeployments", start),
     async cancel(body, signal) {
       const how = { isIdempotent: true, signal };
       return (await call({ method: "POST", path: "/cancellations", body, schema: cancelledSchema, ...how }))

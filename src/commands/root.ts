@@ -34,6 +34,8 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./activate.ts"),
   },
   { name: "retry", summary: "Try again what did not succeed", load: () => import("./retry.ts") },
+  { name: "rollback", summary: "Go back to what ran before", load: () => import("./rollback.ts") },
+  { name: "redeploy", summary: "Deploy an older rollout once more", load: () => import("./redeploy.ts") },
   { name: "cancel", summary: "Cancel deployments that wait or run", load: () => import("./cancel.ts") },
   {
     name: "agent",

@@ -4,6 +4,7 @@ import { NixdeployError } from "../errors.ts";
 import type { Principal } from "./access/authentication.ts";
 import { createOpenApi } from "./openapi.ts";
 import { formatProblem, problemResponse, unauthorized } from "./problem.ts";
+import { createAgainRoutes } from "./routes/again.ts";
 import { createAgentAdministrationRoutes } from "./routes/agent-administration.ts";
 import { createAgentRoutes } from "./routes/agents.ts";
 import { createCacheRoutes } from "./routes/caches.ts";
@@ -24,6 +25,7 @@ export function createApiRoutes(services: Services): readonly Route[] {
     ...createAgentRoutes(services),
     ...createAgentAdministrationRoutes(services),
     ...createDeploymentRoutes(services),
+    ...createAgainRoutes(services),
   ];
 }
 

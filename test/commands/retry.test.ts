@@ -1,4 +1,4 @@
-/** `retry` and `cancel` against a coordinator that does as the test says: what is printed where, and the exit codes. */
+/** `retry`, `rollback`, `redeploy` and `cancel` against a coordinator that does as the test says: what is printed where, and the exit codes. */
 import { describe, expect, test } from "bun:test";
 import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
 import { FAKE_TOKEN, type FakeCoordinator, startFakeCoordinator } from "../support/fake-coordinator.ts";
@@ -60,6 +60,45 @@ describe("retry", () => {
     expect(refused.exitCode).toBe(1);
     expect(refused.stderr).toContain("nuc: no");
     expect((await start(fake, "retry").result).exitCode).toBe(2);
+  });
+});
+
+describe("rollback", () => {
+  const BEFORE = `/nix/store/${EXAMPLE_HASH_PART}-before`;
+
+  test("follows the rollout of what ran before; --dry-run starts nothing", async () => {
+    await using fake = await startFailed();
+    for (const agent of ["nuc", "tv"]) fake.setDeployment(agent, { state: "succeeded", previousPath: BEFORE });
+    const dry = await start(fake, "rollback", "nuc", "tv", "--dry-run").result;
+    expect(dry.exitCode).toBe(0);
+    expect(dry.stdout.replace(/ +/g, " ")).toBe(
+      `AGENT FROM BACK TO\nnuc ${SYSTEM} ${BEFORE}\ntv ${SYSTEM} ${BEFORE}\n`,
+    );
+    const json = await start(fake, "rollback", "nuc", "--dry-run", "--json").result;
+    expect(JSON.parse(json.stdout)).toMatchObject({ agents: [{ agent: "nuc", to: BEFORE }, {}] });
+    expect(fake.rollouts).toHaveLength(1);
+    const command = start(fake, "rollback", "nuc", "tv");
+    await waitFor("it to follow", () => fake.followers > 0);
+    fake.setDeployment("nuc", { state: "succeeded" });
+    fake.setDeployment("tv", { state: "failed", reason: "The disk is full." });
+    const { exitCode, stderr } = await command.result;
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain(`nuc: queued ${BEFORE}`);
+  });
+});
+
+describe("redeploy", () => {
+  test("follows the older rollout's paths, of all agents or of one", async () => {
+    await using fake = await startFailed();
+    const [{ id } = { id: "" }] = fake.rollouts;
+    const all = await start(fake, "redeploy", id, "--async", "--json").result;
+    expect(rolloutResultSchema.parse(JSON.parse(all.stdout)).deployments).toHaveLength(2);
+    const command = start(fake, "redeploy", id, "--agent", "tv");
+    await waitFor("it to follow", () => fake.followers > 0);
+    fake.setDeployment("tv", { state: "succeeded" });
+    expect((await command.result).exitCode).toBe(0);
+    expect(fake.rollouts.at(-1)?.deployments.map(({ agent }) => String(agent))).toEqual(["tv"]);
+    expect((await start(fake, "redeploy").result).exitCode).toBe(2);
   });
 });
 

@@ -17,6 +17,7 @@ import {
   type FollowEvent,
   followEventSchema,
 } from "../../src/api/deployments.ts";
+import { redeploymentSchema, rollbackPlanAnswerSchema, rollbackPlanSchema } from "../../src/api/going-back.ts";
 import {
   cancellationSchema,
   createRolloutSchema,
@@ -250,6 +251,25 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
       const rollout = createRollout({ agents, mode: "switch" });
       rollouts.push(rollout);
       return Response.json(rollout, { status: 201 });
+    }),
+    route("POST", "/api/v1/(?:rollbacks|redeployments)", async (request) => {
+      const asked = redeploymentSchema.parse(await request.json());
+      const last = rollouts.at(-1)?.deployments.filter(({ agent }) => asked.agents?.includes(agent) ?? true) ?? [];
+      if (last.length === 0) throw nothingToDo("go back", asked.of);
+      const before = Object.fromEntries(
+        last.map(({ agent, previousPath, storePath }) => [agent, previousPath ?? storePath]),
+      );
+      const rollout = createRollout({ agents: before, mode: "switch" });
+      rollouts.push(rollout);
+      return Response.json(rollout, { status: 201 });
+    }),
+    route("POST", "/api/v1/rollback-plans", async (request) => {
+      rollbackPlanSchema.parse(await request.json());
+      const last = rollouts.at(-1)?.deployments ?? [];
+      const plan = last.map(({ agent, workspace, rollout, storePath, previousPath }) => ({
+        ...{ agent, workspace, rollout, from: storePath, to: previousPath ?? storePath },
+      }));
+      return Response.json(rollbackPlanAnswerSchema.parse({ agents: plan }));
     }),
     route("POST", "/api/v1/cancellations", async (request) => {
       const asked = cancellationSchema.parse(await request.json());

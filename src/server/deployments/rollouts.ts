@@ -158,15 +158,21 @@ async function closureSizes(
   assignments: readonly Assignment[],
   workspace: WorkspaceRow,
 ): Promise<ReadonlyMap<StorePath, number>> {
-  const cache = await loadWorkspaceCache(database, workspace.id);
   const sizes = new Map<StorePath, number>();
   for (const { storePath } of assignments) {
-    if (sizes.has(storePath)) continue;
-    const closure = await loadClosure(database, { cacheId: cache.id, hashPart: storePathHash(storePath) });
-    sizes.set(
-      storePath,
-      closure.reduce((sum, row) => sum + row.nar_size_bytes, 0),
-    );
+    if (!sizes.has(storePath)) {
+      sizes.set(storePath, await closureSizeOf(database, { workspaceId: workspace.id, storePath }));
+    }
   }
   return sizes;
+}
+
+/** Uncompressed bytes of all its paths in the workspace's cache; 0 when it is not there. */
+export async function closureSizeOf(
+  database: CoordinatorDatabase,
+  { workspaceId, storePath }: { readonly workspaceId: string; readonly storePath: StorePath },
+): Promise<number> {
+  const cache = await loadWorkspaceCache(database, workspaceId);
+  const closure = await loadClosure(database, { cacheId: cache.id, hashPart: storePathHash(storePath) });
+  return closure.reduce((sum, row) => sum + row.nar_size_bytes, 0);
 }

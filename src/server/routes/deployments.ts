@@ -1,4 +1,4 @@
-/** /api/v1/rollouts and /api/v1/deployments: start, try again, cancel, look at, follow, read the log. */
+/** /api/v1/rollouts and /api/v1/deployments: start, cancel, look at, follow, read the log. Starting again: `again.ts`. */
 
 import { z } from "zod";
 import { parseAgentSelector } from "../../agent-selector.ts";
@@ -7,13 +7,10 @@ import {
   cancellationSchema,
   cancelledSchema,
   createRolloutSchema,
-  retrySchema,
   rolloutSchema,
-  type StartedRolloutDto,
   startedRolloutSchema,
 } from "../../api/rollouts.ts";
-import { NixdeployError } from "../../errors.ts";
-import { type AgentId, parseAgentName, parseDeploymentId, parseRolloutId, type TokenId } from "../../names.ts";
+import { type AgentId, parseAgentName, parseDeploymentId, parseRolloutId } from "../../names.ts";
 import { mayDo, type Right } from "../access/authorization.ts";
 import { loadSelectedAgents } from "../agents/select-agents.ts";
 import { deploymentsToDtos, deploymentToDto, rolloutToDto } from "../convert.ts";
@@ -28,14 +25,14 @@ import {
 import { loadLogLines } from "../database/logs.ts";
 import { cancelDeployments } from "../deployments/cancellations.ts";
 import { followRollout } from "../deployments/follow.ts";
-import { fingerprintOf, IDEMPOTENCY_KEY, type Once, type StartedRollout, startOnce } from "../deployments/once.ts";
-import { startRetry } from "../deployments/retries.ts";
+import { startOnce } from "../deployments/once.ts";
 import { createRollout } from "../deployments/rollouts.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
 import { findTargetWorkspace, type RouteContext, readId, visibleWorkspaces, workspaceIdsFor } from "./context.ts";
 import { pageParams, parseCursor, toPage } from "./pages.ts";
 import { countParam, defineRoute, EVENT_STREAM, type Route } from "./route.ts";
+import { answerStarted, readOnce, tokenIdOf } from "./starting.ts";
 
 const LIST_LIMIT_MAX = 1_000;
 const LOG_LIMIT_MAX = 10_000;
@@ -43,7 +40,7 @@ const LOG_LIMIT_MAX = 10_000;
 const LOGGED_MAX = 200;
 
 export function createDeploymentRoutes(services: Services): readonly Route[] {
-  return [...createRolloutRoutes(services), ...createRepairRoutes(services), ...createReadingRoutes(services)];
+  return [...createRolloutRoutes(services), ...createCancelRoutes(services), ...createReadingRoutes(services)];
 }
 
 function createRolloutRoutes(services: Services): readonly Route[] {
@@ -82,27 +79,7 @@ function createRolloutRoutes(services: Services): readonly Route[] {
   return [start, show, follow];
 }
 
-function createRepairRoutes(services: Services): readonly Route[] {
-  const retry = defineRoute({
-    ...{ method: "POST", path: "/retries", right: "activate" },
-    summary: "Start a rollout of what did not succeed of these",
-    body: retrySchema,
-    answers: { 200: startedRolloutSchema, 201: startedRolloutSchema },
-    async handle(context, { readBody }) {
-      const request = await readBody();
-      const once = readOnce(services, context, { action: "retry", request });
-      const asked = {
-        words: request.of,
-        workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
-        tokenId: tokenIdOf(context),
-        origin: request.origin === undefined ? null : JSON.stringify(request.origin),
-        once,
-        nowMs: services.clock.nowMs(),
-      };
-      const started = await startOnce(services.database, once, () => startRetry(services, asked));
-      return await answerStarted(services, context, started);
-    },
-  });
+function createCancelRoutes(services: Services): readonly Route[] {
   const cancel = defineRoute({
     ...{ method: "POST", path: "/cancellations", right: "activate" },
     summary: "Cancel what waits of these, and ask what runs to stop",
@@ -119,7 +96,7 @@ function createRepairRoutes(services: Services): readonly Route[] {
       return context.json({ deployments: await deploymentsToDtos(services, rows) });
     },
   });
-  return [retry, cancel];
+  return [cancel];
 }
 
 function createReadingRoutes(services: Services): readonly Route[] {
@@ -178,37 +155,6 @@ function createReadingRoutes(services: Services): readonly Route[] {
     },
   });
   return [list, show, log, follow];
-}
-
-function tokenIdOf(context: RouteContext): TokenId | null {
-  const principal = context.get("principal");
-  return principal.kind === "token" ? principal.tokenId : null;
-}
-
-/** @throws NixdeployError `usage` for a key that is none. @returns null without one */
-function readOnce(
-  services: Services,
-  context: RouteContext,
-  { action, request }: { readonly action: string; readonly request: Readonly<Record<string, unknown>> },
-): Once | null {
-  const key = context.req.header("idempotency-key");
-  if (key === undefined) return null;
-  if (!IDEMPOTENCY_KEY.test(key)) {
-    throw new NixdeployError("usage", "cannot read the header Idempotency-Key: it must be 1 to 255 visible characters");
-  }
-  const owner = tokenIdOf(context) ?? "control";
-  return { owner, key, fingerprint: fingerprintOf(action, request), nowMs: services.clock.nowMs() };
-}
-
-/** 201 for a new rollout, 200 for one that the same request has started before. */
-async function answerStarted(services: Services, context: RouteContext, { rollout, isRepeat }: StartedRollout) {
-  const dto = await rolloutToDto(services, rollout);
-  services.log.info(isRepeat ? "rollout asked for again" : "rollout started", {
-    id: rollout.id,
-    agents: dto.deployments.length,
-  });
-  const started: StartedRolloutDto = { ...dto, isRepeat };
-  return context.json(started, isRepeat ? 200 : 201);
 }
 
 /** Those that are selected; those that were removed only by their names, for their history. */

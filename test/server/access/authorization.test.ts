@@ -10,6 +10,7 @@ import { createApiRoutes, createApp } from "../../../src/server/app.ts";
 import { insertCache, insertWorkspace } from "../../../src/server/database/workspaces.ts";
 import { TOKEN_KINDS } from "../../../src/token.ts";
 import { createTestCoordinator, type RequestOptions, type TestCoordinator } from "../../support/coordinator.ts";
+import { numberEntries, outcomeEntry } from "../../support/scripted-agent.ts";
 import { createTinyPath } from "../../support/tiny-path.ts";
 
 type Rule = {
@@ -18,14 +19,18 @@ type Rule = {
   readonly isList?: true;
   readonly path: (known: Known) => string | Promise<string>;
   readonly options?: RequestOptions;
+  readonly json?: (known: Known) => object;
 };
 type Known = {
   readonly server: TestCoordinator;
   readonly rollout: string;
   readonly deployment: string;
+  /** A deployment that succeeded; its agent said what ran before. */
+  readonly ended: string;
 };
 
 const PATH = createTinyPath("one");
+const BEFORE = createTinyPath("before");
 const UPLOAD = `upload=0123456789abcdfg&offset=0&narSize=${PATH.nar.length}&fileHash=${formatHashNix32(PATH.fileHash)}`;
 
 let gone = 0;
@@ -104,6 +109,21 @@ const RULES: Readonly<Record<string, Rule>> = {
     },
     options: { json: { of: ["off"], workspace: "default" } },
   },
+  "POST /rollbacks": {
+    right: "activate",
+    path: () => "rollbacks",
+    json: ({ ended }) => ({ of: [ended], workspace: "default" }),
+  },
+  "POST /rollback-plans": {
+    right: "activate",
+    path: () => "rollback-plans",
+    json: ({ ended }) => ({ of: [ended], workspace: "default" }),
+  },
+  "POST /redeployments": {
+    right: "activate",
+    path: () => "redeployments",
+    json: ({ ended }) => ({ of: [ended], workspace: "default" }),
+  },
   "POST /cancellations": {
     right: "activate",
     path: async ({ server }) => {
@@ -148,6 +168,18 @@ async function addOtherWorkspace(server: TestCoordinator): Promise<void> {
   });
 }
 
+/** An agent that is gone, after a deployment that succeeded. */
+async function endOne(server: TestCoordinator): Promise<string> {
+  await server.push(BEFORE);
+  const agent = await server.connectAgent("done");
+  const [deployment] = (await server.activate(PATH, "done")).deployments;
+  if (deployment === undefined) throw new Error("there is no deployment");
+  const outcome = { ...outcomeEntry("succeeded"), previousPath: BEFORE.storePath };
+  await agent.report(deployment.id, numberEntries([outcome]));
+  await agent.disconnect();
+  return deployment.id;
+}
+
 beforeAll(async () => {
   const server = await createTestCoordinator();
   await server.push(PATH);
@@ -162,13 +194,15 @@ beforeAll(async () => {
   }
   tokens.set("default an agent's own", agent.framesOf("welcome")[0]?.readCredential ?? "");
   const rollout = await server.activate(PATH, "nuc");
-  known = { server, rollout: rollout.id, deployment: rollout.deployments[0]?.id ?? "" };
+  const ended = await endOne(server);
+  known = { server, rollout: rollout.id, deployment: rollout.deployments[0]?.id ?? "", ended };
 });
 afterAll(async () => await known.server[Symbol.asyncDispose]());
 
 async function statusOf(rule: Rule, token: string | null): Promise<number> {
   const hangUp = new AbortController();
-  const options = { ...rule.options, token, signal: hangUp.signal };
+  const body = rule.json === undefined ? {} : { json: rule.json(known) };
+  const options = { ...rule.options, ...body, token, signal: hangUp.signal };
   const answer = await known.server.fetch(await rule.path(known), options);
   hangUp.abort();
   await answer.body?.cancel();

@@ -1,0 +1,53 @@
+/** `nixdeploy redeploy`: what an older rollout started, once more, followed like that of `activate`. */
+import { readOrigin } from "../client/origin.ts";
+import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
+import { parseAgentName } from "../names.ts";
+import { defineNixdeployCommand } from "./args.ts";
+import { followStartedRollout } from "./follow-rollout.ts";
+import { openCoordinator } from "./open-coordinator.ts";
+import { chooseKey, START_ARGS } from "./start-args.ts";
+import { readTargets, TARGET_ARGS } from "./target-args.ts";
+
+export const command = defineNixdeployCommand({
+  name: "redeploy",
+  summary: "Deploy an older rollout once more",
+  details:
+    "The same paths for the same agents, in the same mode and under the same policy, whatever became of it and whatever " +
+    "came after it. A device that holds such a version back because it failed there before tries it all the same. Ends as " +
+    "`activate` does.",
+  examples: [
+    { comment: "All of it", command: "nixdeploy redeploy ROLLOUT" },
+    { comment: "For one of its agents", command: "nixdeploy redeploy ROLLOUT --agent nuc" },
+  ],
+  args: {
+    ...START_ARGS,
+    ...TARGET_ARGS,
+    agent: {
+      type: "string",
+      repeatable: true,
+      valueHint: "NAME",
+      parse: parseAgentName,
+      description: "Only this agent of them",
+    },
+  },
+  positionals: {
+    what: { label: "ID", description: "Rollout or deployment", required: true, repeatable: true },
+  },
+  async run({ args, context }) {
+    await using coordinator = await openCoordinator(context, "activate");
+    const origin = readOrigin(context.env);
+    const rollout = await coordinator.redeploy({
+      request: {
+        ...readTargets(args),
+        ...(args.agent.length === 0 ? {} : { agents: [...args.agent] }),
+        ...(origin === undefined ? {} : { origin }),
+      },
+      idempotencyKey: chooseKey(context, args.idempotencyKey),
+      signal: context.signal,
+    });
+    await followStartedRollout(context, {
+      ...{ coordinator, rollout, async: args.async, timeoutMs: args.timeoutMs },
+      extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
+    });
+  },
+});

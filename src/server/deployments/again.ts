@@ -1,0 +1,142 @@
+/**
+ * What trying again, going back and deploying an older rollout have in common: of what is named, something is chosen for
+ * each agent, every fault is named at once, and one new rollout starts it all, or nothing is started.
+ */
+import { NixdeployError } from "../../errors.ts";
+import { parseOwnHealthChecks, storePathOf } from "../../health-check.ts";
+import type { AgentId, TokenId } from "../../names.ts";
+import type { StorePath } from "../../nix/store-path.ts";
+import { findAgent } from "../database/agents.ts";
+import { type DeploymentRow, findRollout, type RolloutRow } from "../database/deployments.ts";
+import type { CoordinatorDatabase } from "../database/schema.ts";
+import type { Once } from "./once.ts";
+import { describeAbsentPaths, type RolloutDeps } from "./rollouts.ts";
+import { type Asked, type Attempt, startRollout } from "./start-rollout.ts";
+
+export type AgainRequest = {
+  /** Ids of deployments or rollouts, or names of agents. */
+  readonly words: readonly string[];
+  /** Those in which whoever asks may activate. */
+  readonly workspaceIds: readonly string[];
+  readonly tokenId: TokenId | null;
+  /** CI facts, JSON; null takes those of the rollout that is named. */
+  readonly origin: string | null;
+  readonly once: Once | null;
+  readonly nowMs: number;
+};
+
+/** For one agent: the deployment that is named, or stands for what is, and what is asked for now. */
+export type Choice = {
+  readonly agent: string;
+  readonly row: DeploymentRow;
+  readonly deployment: Asked & Attempt;
+};
+
+/** A choice, or why there is none: the end of a sentence. */
+export type Considered = { readonly agent: string } & (
+  | { readonly kind: "choice"; readonly choice: Choice }
+  | { readonly kind: "nothing"; readonly why: string }
+);
+
+export type Chosen = { readonly choices: readonly Choice[]; readonly faults: readonly string[] };
+
+/** Of a pattern that chooses a whole fleet, nobody reads more. */
+const REASONS_MAX = 50;
+
+/** The agent of a deployment, by its name; `isRemoved`: nothing can be deployed to it any more. */
+export async function findAgentOf(
+  database: CoordinatorDatabase,
+  row: Pick<DeploymentRow, "agent_id">,
+): Promise<{ readonly agent: string; readonly isRemoved: boolean }> {
+  const agent = await findAgent(database, row.agent_id);
+  return { agent: agent?.name ?? row.agent_id, isRemoved: agent === null || agent.removed_ms !== null };
+}
+
+export const REMOVED = "the agent was removed";
+
+/**
+ * An agent can take only one. What is not chosen of a target is a fault only when nothing of it is.
+ * @param nothing how the sentence about that begins, such as "nothing to try again"
+ */
+export function choose(
+  targets: readonly { readonly word: string; readonly considered: readonly Considered[] }[],
+  nothing: string,
+): Chosen {
+  const chosen = new Map<AgentId, Choice>();
+  const faults: string[] = [];
+  for (const { word, considered } of targets) {
+    const choices = considered.flatMap((each) => (each.kind === "choice" ? [each.choice] : []));
+    for (const choice of choices) {
+      const { agent, row } = choice;
+      const other = chosen.get(row.agent_id)?.row;
+      if (other === undefined) chosen.set(row.agent_id, choice);
+      else if (other.id !== row.id) {
+        faults.push(`${agent}: two deployments are named (${other.id}, ${row.id}), and it can take only one`);
+      }
+    }
+    if (choices.length > 0) continue;
+    if (considered.length === 0) faults.push(`${word}: nothing was deployed`);
+    const reasons = considered.flatMap((each) => (each.kind === "nothing" ? [`${each.agent}: ${each.why}`] : []));
+    faults.push(...reasons.slice(0, REASONS_MAX).map((reason) => `${nothing}: ${reason}`));
+  }
+  return { choices: [...chosen.values()], faults };
+}
+
+/** @throws NixdeployError `refused` with every fault in its details; nothing has been started then */
+export async function startChosen(
+  deps: RolloutDeps,
+  request: AgainRequest,
+  how: {
+    readonly chosen: Chosen;
+    /** The end of "cannot …: nothing was started". */
+    readonly verb: string;
+    readonly hint: string;
+    readonly description: string;
+  },
+): Promise<RolloutRow> {
+  const first = await requireStartable(deps.database, how);
+  const before = await findRollout(deps.database, first.rollout_id);
+  return await startRollout(deps, {
+    once: request.once,
+    workspace_id: first.workspace_id,
+    token_id: request.tokenId,
+    description: `${how.description}: ${request.words.join(", ")}`.slice(0, 1_000),
+    origin: request.origin ?? before?.origin ?? "{}",
+    deployments: how.chosen.choices.map(({ deployment }) => deployment),
+  });
+}
+
+/** @returns the first of what is chosen. @throws NixdeployError `refused` with every fault in its details */
+export async function requireStartable(
+  database: CoordinatorDatabase,
+  { chosen, verb, hint }: { readonly chosen: Chosen; readonly verb: string; readonly hint: string },
+): Promise<DeploymentRow> {
+  const faults = [...chosen.faults, ...(await findCommonFaults(database, chosen.choices))];
+  const [first] = chosen.choices;
+  if (faults.length === 0 && first !== undefined) return first.row;
+  throw new NixdeployError("refused", `cannot ${verb}: nothing was started`, { details: faults, hint });
+}
+
+/** One rollout belongs to one workspace, whose cache still holds the paths. */
+async function findCommonFaults(database: CoordinatorDatabase, choices: readonly Choice[]): Promise<readonly string[]> {
+  const [first] = choices;
+  if (first === undefined) return [];
+  const { workspace_id } = first.row;
+  if (choices.some(({ row }) => row.workspace_id !== workspace_id)) {
+    return ["they belong to several workspaces; do it one workspace at a time (--workspace)"];
+  }
+  const paths = new Set(
+    choices.flatMap(({ deployment }) => [
+      deployment.store_path,
+      deployment.rollback_script,
+      ...checkedPathsOf(deployment),
+    ]),
+  );
+  return await describeAbsentPaths(database, paths, { id: workspace_id });
+}
+
+/** The programs among its health checks. */
+function checkedPathsOf({ health_checks }: Asked): readonly (StorePath | null)[] {
+  const parsed = parseOwnHealthChecks(JSON.parse(health_checks), "health checks");
+  return parsed.kind === "faults" ? [] : parsed.checks.map(storePathOf);
+}

@@ -1,0 +1,231 @@
+/** POST /rollbacks and /redeployments: what of what is named is started again, and what is refused, all at once. */
+import { describe, expect, test } from "bun:test";
+import { rollbackPlanAnswerSchema } from "../../../src/api/going-back.ts";
+import { problemSchema } from "../../../src/api/problem.ts";
+import { type RolloutDto, rolloutSchema } from "../../../src/api/rollouts.ts";
+import type { Outcome } from "../../../src/deployment.ts";
+import { findBefore } from "../../../src/server/deployments/rollbacks.ts";
+import { createTestCoordinator, expectOk, type TestCoordinator } from "../../support/coordinator.ts";
+import { numberEntries, outcomeEntry, phaseEntry, type ScriptedAgent } from "../../support/scripted-agent.ts";
+import { createTinyPath, storePathFor, type TinyPath } from "../../support/tiny-path.ts";
+
+const ONE = createTinyPath("one");
+const TWO = createTinyPath("two");
+const THREE = createTinyPath("three");
+const BY_HAND = storePathFor("installed-by-hand");
+
+async function createServer(): Promise<TestCoordinator> {
+  const server = await createTestCoordinator();
+  await server.publishUnseen(ONE, TWO, THREE);
+  return server;
+}
+
+type Step = readonly [agent: ScriptedAgent, outcome: Outcome, previous?: string | null];
+
+/** Rolls a path out to agents, which end it each in its own way and say what ran before. */
+async function rollOut(server: TestCoordinator, path: TinyPath, steps: readonly Step[], more: object = {}) {
+  const agents = Object.fromEntries(steps.map(([agent]) => [agent.identity.name, path.storePath]));
+  const answer = await expectOk(await server.fetch("rollouts", { json: { agents, mode: "switch", ...more } }));
+  const rollout = rolloutSchema.parse(await answer.json());
+  for (const step of steps) await end(rollout, step);
+  return rollout;
+}
+
+async function end(rollout: RolloutDto, [agent, outcome, previousPath = null]: Step): Promise<void> {
+  const id = rollout.deployments.find((each) => each.agent === agent.identity.name)?.id;
+  if (id === undefined) throw new Error("it is not in the rollout");
+  await agent.report(id, numberEntries([phaseEntry("activating"), { ...outcomeEntry(outcome), previousPath }]));
+}
+
+async function post(server: TestCoordinator, path: "rollbacks" | "redeployments", json: object): Promise<RolloutDto> {
+  return rolloutSchema.parse(await (await expectOk(await server.fetch(path, { json }))).json());
+}
+
+async function faultsOf(server: TestCoordinator, path: string, json: object): Promise<readonly string[]> {
+  const answer = await server.fetch(path, { json });
+  expect(answer.status).toBe(422);
+  const { title, errors = [] } = problemSchema.parse(await answer.json());
+  expect(title).toContain("nothing was started");
+  return errors;
+}
+
+const summarize = ({ deployments }: RolloutDto) => deployments.map(({ agent, storePath }) => `${agent} ${storePath}`);
+const idOf = (rollout: RolloutDto, index = 0) => rollout.deployments[index]?.id ?? "";
+
+describe("a rollback", () => {
+  test("of an agent goes to what the device says ran before, and twice is where it began", async () => {
+    await using server = await createServer();
+    const nuc = await server.connectAgent("nuc");
+    await rollOut(server, ONE, [[nuc, "succeeded", BY_HAND]]);
+    await rollOut(server, TWO, [[nuc, "succeeded", ONE.storePath]]);
+    const back = await post(server, "rollbacks", { of: ["nuc"] });
+    expect(summarize(back)).toEqual([`nuc ${ONE.storePath}`]);
+    expect(back.description).toBe("rolled back: nuc");
+    expect(nuc.framesOf("offer").at(-1)).toMatchObject({ storePath: ONE.storePath, mode: "switch", retry: true });
+    await end(back, [nuc, "succeeded", TWO.storePath]);
+    expect(summarize(await post(server, "rollbacks", { of: ["nuc"] }))).toEqual([`nuc ${TWO.storePath}`]);
+  });
+
+  test("is asked for as before: policy of what is left, health checks of what is gone back to", async () => {
+    await using server = await createServer();
+    const nuc = await server.connectAgent("nuc");
+    const ssh = { name: "ssh", kind: "tcp", port: 22 };
+    const script = { "x86_64-linux": THREE.storePath };
+    await rollOut(server, ONE, [[nuc, "succeeded"]], { healthChecks: [ssh], rollbackScript: script });
+    await rollOut(server, TWO, [[nuc, "degraded", ONE.storePath]], { policy: { onUnitFailure: "keep" }, mode: "boot" });
+    await post(server, "rollbacks", { of: ["nuc"] });
+    expect(nuc.framesOf("offer").at(-1)).toMatchObject({
+      ...{ storePath: ONE.storePath, mode: "boot", policy: { onUnitFailure: "keep" } },
+      ...{ healthChecks: [ssh], rollbackScript: THREE.storePath },
+    });
+  });
+
+  test("of what left nothing there goes back from what runs", async () => {
+    await using server = await createServer();
+    const nuc = await server.connectAgent("nuc");
+    await rollOut(server, ONE, [[nuc, "succeeded"]]);
+    await rollOut(server, TWO, [[nuc, "succeeded", ONE.storePath]]);
+    const failed = await rollOut(server, THREE, [[nuc, "rolled-back", TWO.storePath]]);
+    expect(await faultsOf(server, "rollbacks", { of: [failed.id] })).toEqual([
+      `nothing to go back to: nuc: deployment ${idOf(failed)} is rolled-back: it left nothing there`,
+    ]);
+    expect(summarize(await post(server, "rollbacks", { of: ["nuc"] }))).toEqual([`nuc ${ONE.storePath}`]);
+  });
+
+  test("of a rollout goes back wherever it left something and nothing newer came", async () => {
+    await using server = await createServer();
+    const [a, b, c] = [await server.connectAgent("a"), await server.connectAgent("b"), await server.connectAgent("c")];
+    await rollOut(server, ONE, [
+      [a, "succeeded"],
+      [b, "succeeded"],
+      [c, "succeeded"],
+    ]);
+    const bad = await rollOut(server, TWO, [
+      [a, "succeeded", ONE.storePath],
+      [b, "failed"],
+      [c, "succeeded", ONE.storePath],
+    ]);
+    const newer = await rollOut(server, THREE, [[c, "succeeded", TWO.storePath]]);
+    expect(summarize(await post(server, "rollbacks", { of: [bad.id] }))).toEqual([`a ${ONE.storePath}`]);
+    // By its id a deployment is gone back from whatever came after it.
+    expect(summarize(await post(server, "rollbacks", { of: [idOf(bad, 2)] }))).toEqual([`c ${ONE.storePath}`]);
+    expect(newer.deployments).toHaveLength(1);
+  });
+
+  test("says first what it would be, when asked", async () => {
+    await using server = await createServer();
+    const nuc = await server.connectAgent("nuc");
+    const first = await rollOut(server, TWO, [[nuc, "succeeded", ONE.storePath]]);
+    const answer = await expectOk(await server.fetch("rollback-plans", { json: { of: ["nuc"] } }));
+    expect(rollbackPlanAnswerSchema.parse(await answer.json()).agents).toMatchObject([
+      { agent: "nuc", workspace: "default", rollout: first.id, from: TWO.storePath, to: ONE.storePath },
+    ]);
+    expect(nuc.framesOf("offer")).toHaveLength(1);
+    expect(await faultsOf(server, "rollback-plans", { of: ["tv"] })).toHaveLength(1);
+  });
+
+  test("is refused with every fault at once, and nothing is started", async () => {
+    await using server = await createServer();
+    const [a, b, c] = [await server.connectAgent("a"), await server.connectAgent("b"), await server.connectAgent("c")];
+    await server.connectAgent("new");
+    await rollOut(server, ONE, [[a, "succeeded"]]);
+    await rollOut(server, ONE, [[b, "succeeded", BY_HAND]]);
+    await rollOut(server, ONE, [[c, "succeeded", TWO.storePath]]);
+    const running = await server.activate(TWO, "c");
+    expect(await faultsOf(server, "rollbacks", { of: ["nobody", "new", "a", "b", "c", running.id] })).toEqual([
+      '"nobody": no deployment, rollout or agent is called so',
+      "nothing to go back to: new: nothing that was deployed runs there",
+      `nothing to go back to: a: what ran there before ${ONE.storePath} is not known`,
+      "nothing to go back to: c: something is being deployed there: cancel it first (`nixdeploy cancel c`)",
+      `nothing to go back to: c: deployment ${idOf(running)} is offered: cancel it (\`nixdeploy cancel ${idOf(running)}\`)`,
+      `${BY_HAND} is not in the cache default: push it first`,
+    ]);
+    expect(a.framesOf("offer")).toHaveLength(1);
+  });
+
+  test("with a key is started once", async () => {
+    await using server = await createServer();
+    const nuc = await server.connectAgent("nuc");
+    await rollOut(server, TWO, [[nuc, "succeeded", ONE.storePath]]);
+    const headers = { "idempotency-key": "k" };
+    const answers = [];
+    for (let count = 0; count < 2; count += 1) {
+      answers.push(await server.fetch("rollbacks", { json: { of: ["nuc"] }, headers }));
+    }
+    expect(answers.map(({ status }) => status)).toEqual([201, 200]);
+    expect(nuc.framesOf("offer").length).toBeGreaterThan(1);
+  });
+});
+
+describe("what ran before", () => {
+  const path = (name: string) => storePathFor(name);
+  const row = (id: string, own: string, previous: string | null = null) => ({
+    ...{ id: id as never, store_path: path(own), previous_path: previous === null ? null : path(previous) },
+  });
+  test.each([
+    ["what the device said", [row("3", "c", "b"), row("2", "x", "y")], "b"],
+    ["the deployment before, when it said nothing", [row("3", "c"), row("2", "b", "a")], "b"],
+    ["another path than its own", [row("3", "c", "c"), row("2", "c", "c"), row("1", "a")], "a"],
+    ["what the one before the same path came after", [row("3", "c", "c"), row("2", "c", "b"), row("1", "a")], "b"],
+    ["nothing that is known", [row("3", "c")], null],
+    ["nothing but itself", [row("3", "c", "c"), row("2", "c")], null],
+  ])("is %s", (_what, live, expected) => {
+    const [latest] = live;
+    if (latest === undefined) throw new Error("there is no deployment");
+    expect(findBefore(latest, live)).toBe(expected === null ? null : path(expected));
+  });
+});
+
+describe("a redeployment", () => {
+  test("starts an older rollout once more, whatever became of it and came after it", async () => {
+    await using server = await createServer();
+    const [a, b] = [await server.connectAgent("a"), await server.connectAgent("b")];
+    const old = await rollOut(
+      server,
+      ONE,
+      [
+        [a, "succeeded"],
+        [b, "rolled-back"],
+      ],
+      { mode: "test", policy: { confirmWindowMs: 5_000 } },
+    );
+    await rollOut(server, TWO, [
+      [a, "succeeded"],
+      [b, "succeeded"],
+    ]);
+    const again = await post(server, "redeployments", { of: [old.id] });
+    expect(summarize(again)).toEqual([`a ${ONE.storePath}`, `b ${ONE.storePath}`]);
+    expect(again.description).toBe(`deployed again: ${old.id}`);
+    expect(b.framesOf("offer").at(-1)).toMatchObject({ mode: "test", policy: { confirmWindowMs: 5_000 }, retry: true });
+    expect(again.deployments.map(({ retryOf }) => retryOf)).toEqual([null, null]);
+  });
+
+  test("for some of its agents, or one deployment of it", async () => {
+    await using server = await createServer();
+    const [a, b] = [await server.connectAgent("a"), await server.connectAgent("b")];
+    const old = await rollOut(server, ONE, [
+      [a, "succeeded"],
+      [b, "succeeded"],
+    ]);
+    expect(summarize(await post(server, "redeployments", { of: [old.id], agents: ["b"] }))).toEqual([
+      `b ${ONE.storePath}`,
+    ]);
+    expect(summarize(await post(server, "redeployments", { of: [idOf(old)] }))).toEqual([`a ${ONE.storePath}`]);
+  });
+
+  test("is refused with every fault at once", async () => {
+    await using server = await createServer();
+    const a = await server.connectAgent("a");
+    const old = await rollOut(server, ONE, [[a, "succeeded"]]);
+    const other = await rollOut(server, TWO, [[a, "succeeded"]]);
+    await server.coordinator.services.database.deleteFrom("paths").where("store_path", "=", ONE.storePath).execute();
+    const json = { of: ["a", "nobody", old.id, other.id], agents: ["a", "tv"] };
+    expect(await faultsOf(server, "redeployments", json)).toEqual([
+      '"nobody": no deployment, rollout or agent is called so',
+      "a: it is an agent; name a rollout or a deployment, or use `nixdeploy rollback`",
+      "agent tv: nothing of what is named was for it",
+      `a: two deployments are named (${idOf(old)}, ${idOf(other)}), and it can take only one`,
+      `${ONE.storePath} is not in the cache default: push it first`,
+    ]);
+  });
+});
