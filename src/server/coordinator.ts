@@ -65,7 +65,6 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const bus = createBus();
   const writes = createWriteQueue(database);
   const dispatcher = createDispatcher({ database, writes, registry, bus, clock, log });
-  await dispatcher.recover();
   const background = new AsyncDisposableStack();
   if (deps.isServing) background.use(startExpirations({ database, clock, bus, log }));
   const authenticator = createAuthenticator({ database, clock, credentialKey });

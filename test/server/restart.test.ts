@@ -135,7 +135,7 @@ test("what is being fetched is asked to give way when the agent returns and a ne
   expect(again.framesOf("offer")).toMatchObject([{ storePath: TWO.storePath }]);
 });
 
-test("an offer that was out when the coordinator was killed waits in the queue", async () => {
+test("an offer that was out when the coordinator was killed stands until its agent returns", async () => {
   await using server = await createTestCoordinator({ database: "file" });
   await server.push(ONE);
   await server.connectAgent("nuc");
@@ -143,7 +143,10 @@ test("an offer that was out when the coordinator was killed waits in the queue",
   expect(rollout.deployments).toMatchObject([{ state: "offered" }]);
   await server.restart();
   const [id] = idsOf(rollout);
-  expect(await (await server.fetch(`deployments/${id}`)).json()).toMatchObject({ state: "queued", contact: "unknown" });
+  expect(await (await server.fetch(`deployments/${id}`)).json()).toMatchObject({
+    state: "offered",
+    contact: "unknown",
+  });
 });
 
 test("a report whose acknowledgement was lost is stored once", async () => {

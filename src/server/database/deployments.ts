@@ -185,17 +185,6 @@ export async function loadDeployments(
   return rows;
 }
 
-/** Offers that no agent has accepted, of every agent. */
-export async function listOffered(database: CoordinatorDatabase): Promise<readonly DeploymentRow[]> {
-  return await database
-    .selectFrom("deployments")
-    .selectAll()
-    .where("state", "=", "offered")
-    .orderBy("id")
-    .limit(ROLLOUT_DEPLOYMENTS_MAX)
-    .execute();
-}
-
 /** Everything that has not begun to touch its machine, of every agent. */
 export async function listNotBegun(database: CoordinatorDatabase): Promise<readonly DeploymentRow[]> {
   const waiting = ["queued", "offered", "fetching"] as const;

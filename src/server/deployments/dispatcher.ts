@@ -1,7 +1,7 @@
 /**
  * Brings deployments to agents: offers what is queued to an agent that is connected and free, asks one to stop, and
- * takes offers back when contact is lost. Everything is restated from the database, so calling it once too often is
- * harmless. What may not be offered yet has a timer while its agent is connected; who logs in gets a new one.
+ * settles at a login what the agent knows nothing of. Everything is restated from the database, so calling it once too
+ * often is harmless. What may not be offered yet has a timer while its agent is connected; who logs in gets a new one.
  */
 import { z } from "zod";
 import { describeError } from "../../errors.ts";
@@ -17,7 +17,6 @@ import {
   findDeployment,
   findUnfinished,
   forgetJournal,
-  listOffered,
   loadUnfinished,
 } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
@@ -33,8 +32,6 @@ export type Dispatcher = AsyncDisposable & {
   /** After a login: settles what the agent no longer knows, then dispatches. */
   welcome(agentId: AgentId, remembered: Remembered): Promise<void>;
   contactLost(agentId: AgentId): Promise<void>;
-  /** At the coordinator's start: nobody is connected, so no offer stands. */
-  recover(): Promise<void>;
 };
 
 /** As they were recorded: what they are was checked then, and is checked again where they are carried out. */
@@ -96,34 +93,10 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
     },
     async contactLost(agentId) {
       timers.clear(agentId);
-      const row = await deps.writes.write(async (transaction) => {
-        const { running, queued } = await findUnfinished(transaction, agentId);
-        return running === null
-          ? null
-          : await takeBack(transaction, { row: running, newerWaits: queued !== null }, deps);
-      });
+      const { running: row } = await findUnfinished(deps.database, agentId);
       if (row === null) return;
       deps.registry.progress.delete(row.id);
       deps.bus.publish(rolloutTopic(row.rollout_id));
-      deps.bus.publish(QUEUE_TOPIC);
-    },
-    async recover() {
-      await deps.writes.write(async (transaction) => {
-        const offered = await listOffered(transaction);
-        const unfinished = await loadUnfinished(
-          transaction,
-          offered.map((row) => row.agent_id),
-        );
-        for (const newerWaits of [true, false]) {
-          const rows = offered.filter(
-            (row) => ((unfinished.get(row.agent_id)?.queued ?? null) !== null) === newerWaits,
-          );
-          await applyEvents(transaction, rows, {
-            event: { type: "contact-lost", newerWaits },
-            atMs: deps.clock.nowMs(),
-          });
-        }
-      });
     },
     [Symbol.asyncDispose]: () => timers[Symbol.asyncDispose](),
   };
@@ -181,15 +154,6 @@ async function stopWhatIsOver(deps: DispatcherDeps, agentId: AgentId, inFlight: 
   const row = inFlight === null ? null : await findDeployment(deps.database, inFlight);
   if (row === null || (row.state !== "superseded" && row.state !== "cancelled")) return;
   deps.registry.find(agentId)?.send({ kind: "cancel", deploymentId: row.id });
-}
-
-async function takeBack(
-  transaction: CoordinatorDatabase,
-  { row, newerWaits }: { readonly row: DeploymentRow; readonly newerWaits: boolean },
-  deps: DispatcherDeps,
-): Promise<DeploymentRow> {
-  const atMs = deps.clock.nowMs();
-  return await applyEvent(transaction, row, { event: { type: "contact-lost", newerWaits }, atMs });
 }
 
 /**

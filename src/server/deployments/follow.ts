@@ -47,6 +47,8 @@ const HEARTBEAT_MS = 15_000;
 const PROGRESS_INTERVAL_MS = 500;
 const BATCH = 1_000;
 const PIECE_CHARACTERS = 64 * 1024;
+/** Whoever waits for these ends when their agent counts as offline. */
+const WAITING: readonly DeploymentState[] = ["queued", "offered"];
 
 export function followRollout(services: Services, following: Following): Response {
   const hungUp = new AbortController();
@@ -234,7 +236,7 @@ function untilNextLook({ registry, clock }: Services, live: readonly Followed[])
   const nowMs = clock.nowMs();
   let waitMs = HEARTBEAT_MS;
   for (const known of live) {
-    if (known.state !== "queued" || registry.find(known.agentId) !== null) continue;
+    if (!WAITING.includes(known.state) || registry.find(known.agentId) !== null) continue;
     const leftMs = known.offlineFromMs - nowMs;
     if (leftMs >= 0) waitMs = Math.min(waitMs, leftMs + 1);
   }

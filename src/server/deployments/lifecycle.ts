@@ -9,7 +9,6 @@
  * | event        | queued     | offered          | fetching         | activating … rolling-back | terminal |
  * | ------------ | ---------- | ---------------- | ---------------- | ------------------------- | -------- |
  * | offer        | offered    | –                | –                | –                         | –        |
- * | contact-lost | –          | queued ¹         | –                | –                         | –        |
  * | forgotten    | –          | queued ¹         | queued ¹         | degraded ²                | –        |
  * | phase        | that phase | that phase       | that phase       | that phase                | –        |
  * | outcome      | outcome    | outcome ³        | outcome ³        | outcome ³                 | –        |
@@ -27,7 +26,9 @@
  * ⁵ Its agent is nobody any more, so its word will never come; without its login it goes back by itself.
  *
  * The agent's word decides: a phase may follow any live state, since an agent that was killed starts a step again. A
- * lost connection is never an outcome. "Ask to stop" sets `stopRequested`; the state changes when the agent answers.
+ * lost connection is never an outcome, and takes no offer back: the agent may have accepted it, and be at work on it out
+ * of reach. What it knows, its next login says. "Ask to stop" sets `stopRequested`; the state changes when the agent
+ * answers.
  */
 import { type DeploymentState, isTerminal, type Outcome, type Phase } from "../../deployment.ts";
 
@@ -37,7 +38,6 @@ export type Lifecycle = { readonly state: DeploymentState; readonly stopRequeste
 
 export type LifecycleEvent =
   | { readonly type: "offer" }
-  | { readonly type: "contact-lost"; readonly newerWaits: boolean }
   | { readonly type: "forgotten"; readonly newerWaits: boolean }
   | { readonly type: "phase"; readonly phase: Phase }
   | { readonly type: "outcome"; readonly outcome: Outcome; readonly reason: string }
@@ -56,6 +56,7 @@ const SUPERSEDED = "A newer deployment took its place.";
 const FORGOTTEN = "The agent came back without any memory of it; look at what the machine runs.";
 const REMOVED = "Its agent was removed.";
 const REMOVED_RUNNING = "Its agent was removed before it told how this ended; look at what the machine runs.";
+const STOPPED_AND_FORGOTTEN = "It was asked to stop, and the agent came back without any memory of it.";
 const RESTORED = "The coordinator was restored from a backup before it ended; start it again if it is still wanted.";
 
 /** The machine may be on the new version by now. */
@@ -67,8 +68,6 @@ export function step(current: Lifecycle, event: LifecycleEvent): LifecycleChange
   switch (event.type) {
     case "offer":
       return current.state === "queued" ? enter("offered") : null;
-    case "contact-lost":
-      return current.state === "offered" ? backToQueue(current, event.newerWaits) : null;
     case "forgotten":
       return stepForgotten(current, event.newerWaits);
     case "phase":
@@ -120,7 +119,7 @@ function stepForgotten(current: Lifecycle, newerWaits: boolean): LifecycleChange
 }
 
 function backToQueue(current: Lifecycle, newerWaits: boolean): LifecycleChange {
-  if (current.stopRequested === "cancelled") return enter("cancelled", "Cancelled before it started.");
+  if (current.stopRequested === "cancelled") return enter("cancelled", STOPPED_AND_FORGOTTEN);
   return newerWaits || current.stopRequested === "superseded" ? enter("superseded", SUPERSEDED) : enter("queued");
 }
 

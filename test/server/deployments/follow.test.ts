@@ -202,7 +202,7 @@ describe("contact", () => {
     const nuc = await server.connectAgent(away.identity);
     expect(contactOf(await stream.next())).toBe("offered online");
     await nuc.disconnect();
-    expect(contactOf(await stream.next())).toBe("queued unknown");
+    expect(contactOf(await stream.next())).toBe("offered unknown");
     await stream.close();
   });
 });

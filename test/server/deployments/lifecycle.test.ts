@@ -12,8 +12,6 @@ const STOP_REASONS: readonly (StopReason | null)[] = [null, "cancelled", "supers
 
 const EVENTS = {
   offer: { type: "offer" },
-  lost: { type: "contact-lost", newerWaits: false },
-  "lost-newer": { type: "contact-lost", newerWaits: true },
   forgotten: { type: "forgotten", newerWaits: false },
   "forgotten-newer": { type: "forgotten", newerWaits: true },
   fetching: { type: "phase", phase: "fetching" },
@@ -29,19 +27,19 @@ type EventName = keyof typeof EVENTS;
 
 /** One row per state (`!` with the reason when it was asked to stop), one column per event; `–`: nothing happens. */
 const TABLE = `
-| state                 | offer   | lost       | lost-newer | forgotten  | forgotten-newer | fetching            |
-| queued                | offered | –          | –          | –          | –               | fetching            |
-| offered               | –       | queued     | superseded | queued     | superseded      | fetching            |
-| offered!cancelled     | –       | cancelled  | cancelled  | cancelled  | cancelled       | fetching!cancelled  |
-| offered!superseded    | –       | superseded | superseded | superseded | superseded      | fetching!superseded |
-| fetching              | –       | –          | –          | queued     | superseded      | –                   |
-| fetching!cancelled    | –       | –          | –          | cancelled  | cancelled       | –                   |
-| fetching!superseded   | –       | –          | –          | superseded | superseded      | –                   |
-| activating            | –       | –          | –          | degraded   | degraded        | fetching            |
-| activating!superseded | –       | –          | –          | degraded   | degraded        | fetching!superseded |
-| rebooting             | –       | –          | –          | degraded   | degraded        | fetching            |
-| confirming            | –       | –          | –          | degraded   | degraded        | fetching            |
-| rolling-back          | –       | –          | –          | degraded   | degraded        | fetching            |
+| state                 | offer   | forgotten  | forgotten-newer | fetching            |
+| queued                | offered | –          | –               | fetching            |
+| offered               | –       | queued     | superseded      | fetching            |
+| offered!cancelled     | –       | cancelled  | cancelled       | fetching!cancelled  |
+| offered!superseded    | –       | superseded | superseded      | fetching!superseded |
+| fetching              | –       | queued     | superseded      | –                   |
+| fetching!cancelled    | –       | cancelled  | cancelled       | –                   |
+| fetching!superseded   | –       | superseded | superseded      | –                   |
+| activating            | –       | degraded   | degraded        | fetching            |
+| activating!superseded | –       | degraded   | degraded        | fetching!superseded |
+| rebooting             | –       | degraded   | degraded        | fetching            |
+| confirming            | –       | degraded   | degraded        | fetching            |
+| rolling-back          | –       | degraded   | degraded        | fetching            |
 
 | state                 | activating            | succeeded | cancelled  | supersede           | cancel                 | expire  |
 | queued                | activating            | succeeded | cancelled  | superseded          | cancelled              | expired |
@@ -125,6 +123,7 @@ describe("reasons", () => {
     ["queued", { type: "cancel" }, "Cancelled before it started."],
     ["queued", { type: "expire" }, "The agent did not come back in time."],
     ["activating", { type: "forgotten", newerWaits: false }, "without any memory of it"],
+    ["fetching!cancelled", { type: "forgotten", newerWaits: false }, "asked to stop"],
     ["queued", { type: "offer" }, null],
     ["offered", { type: "cancel" }, null],
   ];
@@ -139,7 +138,7 @@ describe("reasons", () => {
 
 const anyEvent: fc.Arbitrary<LifecycleEvent> = fc.oneof(
   fc.constantFrom<LifecycleEvent>({ type: "offer" }, { type: "supersede" }, { type: "cancel" }, { type: "expire" }),
-  fc.record({ type: fc.constantFrom("contact-lost" as const, "forgotten" as const), newerWaits: fc.boolean() }),
+  fc.record({ type: fc.constant("forgotten" as const), newerWaits: fc.boolean() }),
   fc.record({ type: fc.constant("phase" as const), phase: fc.constantFrom(...PHASES) }),
   fc.record({
     type: fc.constant("outcome" as const),
@@ -206,15 +205,6 @@ describe("whatever happens", () => {
         if (state === "succeeded" || state === "failed" || state === "rolled-back") {
           expect(event).toMatchObject({ type: "outcome", outcome: state });
         }
-      }),
-    );
-  });
-
-  test("a lost connection is never an outcome of what began", () => {
-    fc.assert(
-      fc.property(anyLifecycle, fc.boolean(), (from, newerWaits) => {
-        const change = step(from, { type: "contact-lost", newerWaits });
-        if (from.state !== "offered") expect(change).toBeNull();
       }),
     );
   });

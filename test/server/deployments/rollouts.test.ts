@@ -288,12 +288,12 @@ describe("an agent that is away", () => {
     expect(told(agent)).toEqual([`offer ${idOf(newer)}`]);
   });
 
-  test("takes its offer back to the queue, and gets it again", async () => {
+  test("keeps its offer, and gets it again", async () => {
     await using server = await createServer();
     const first = await server.connectAgent("nuc");
     const rollout = await server.activate(ONE, "nuc");
     await first.disconnect();
-    expect(await stateOf(server, rollout)).toBe("queued");
+    expect(await stateOf(server, rollout)).toBe("offered");
     const again = await server.connectAgent(first.identity);
     expect(told(again)).toEqual([`offer ${idOf(rollout)}`]);
   });
@@ -304,8 +304,9 @@ describe("an agent that is away", () => {
     const older = await server.activate(ONE, "nuc");
     const newer = await server.activate(TWO, "nuc");
     await first.disconnect();
-    expect([await stateOf(server, older), await stateOf(server, newer)]).toEqual([NEWER, "queued"]);
+    expect([await stateOf(server, older), await stateOf(server, newer)]).toEqual(["offered", "queued"]);
     expect(told(await server.connectAgent(first.identity))).toEqual([`offer ${idOf(newer)}`]);
+    expect(await stateOf(server, older)).toBe(NEWER);
   });
 
   const lost = [

@@ -27,8 +27,8 @@ describe("metrics", () => {
     await server.push(PATH);
     const nuc = await server.connectAgent("nuc");
     const gone = await server.connectAgent("gone");
-    const rollout = await server.activate(PATH, "nuc", "gone");
     await gone.disconnect();
+    const rollout = await server.activate(PATH, "nuc", "gone");
     const id = rollout.deployments.find(({ agent }) => agent === "nuc")?.id;
     if (id === undefined) throw new Error("no deployment");
     const before = await readMetrics(server);
@@ -50,7 +50,7 @@ describe("metrics", () => {
       nixdeploy_log_lines_total: 2,
       nixdeploy_cache_uploaded_bytes_total: PATH.file.length,
       'nixdeploy_agent_frames_total{direction="received",kind="report"}': 2,
-      'nixdeploy_agent_frames_total{direction="sent",kind="offer"}': 2,
+      'nixdeploy_agent_frames_total{direction="sent",kind="offer"}': 1,
       'nixdeploy_http_request_duration_seconds_count{route="/api/v1/rollouts",method="POST",status="2xx"}': 1,
     };
     for (const [series, value] of Object.entries(expected)) expect([series, now.get(series)]).toEqual([series, value]);
