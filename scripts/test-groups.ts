@@ -37,13 +37,14 @@ const RULES: readonly GroupRule[] = [
     processes: 1,
   },
   {
-    // Floods, fuzzing, and a kill or a power cut before each step: they need nothing, but time.
+    // Floods, fuzzing, simulated fleets, and a kill or a power cut before each step: they need nothing, but time.
     name: "endurance",
     places: [
       "test/adversarial/",
       "test/agent/activation/power-cut.test.ts",
       "test/agent/activation/supervise.test.ts",
       "test/agent/machine/process.test.ts",
+      "test/simulation/",
     ],
     needs: [],
     testTimeoutMs: 60_000,

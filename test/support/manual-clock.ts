@@ -12,7 +12,16 @@ export type ManualClock = Clock & {
 
 type Sleeper = { readonly dueMs: number; readonly wake: () => void };
 
-export function createManualClock(startMs = Date.UTC(2026, 0, 1)): ManualClock {
+export type ManualClockOptions = {
+  readonly startMs?: number;
+  /** Of the event loop, for whoever was woken: enough to go to sleep again. */
+  readonly turns?: number;
+};
+
+export function createManualClock({
+  startMs = Date.UTC(2026, 0, 1),
+  turns = 10,
+}: ManualClockOptions = {}): ManualClock {
   const sleepers = new Set<Sleeper>();
   let elapsedMs = 0;
   const nextDue = (untilMs: number) =>
@@ -37,19 +46,18 @@ export function createManualClock(startMs = Date.UTC(2026, 0, 1)): ManualClock {
     },
     async advance(durationMs) {
       const untilMs = elapsedMs + durationMs;
-      await letOthersWork();
+      await letOthersWork(turns);
       for (let due = nextDue(untilMs); due !== undefined; due = nextDue(untilMs)) {
         elapsedMs = Math.max(elapsedMs, due.dueMs);
         sleepers.delete(due);
         due.wake();
-        await letOthersWork();
+        await letOthersWork(turns);
       }
       elapsedMs = untilMs;
     },
   };
 }
 
-/** A few turns of the event loop: enough for whoever is awake to go to sleep. */
-async function letOthersWork(): Promise<void> {
-  for (let turn = 0; turn < 10; turn += 1) await new Promise<void>((resolve) => setImmediate(resolve));
+async function letOthersWork(turns: number): Promise<void> {
+  for (let turn = 0; turn < turns; turn += 1) await new Promise<void>((resolve) => setImmediate(resolve));
 }

@@ -26,7 +26,7 @@ const DAMAGED_HINT =
  */
 export function openDatabase(file: string): CoordinatorDatabase {
   try {
-    return open(file);
+    return useConnection(openConnection(file));
   } catch (error) {
     throw explainDatabaseFault(error, file);
   }
@@ -41,7 +41,8 @@ export function explainDatabaseFault(error: unknown, file: string): unknown {
   return explainDatabaseError(error, { what: "the database", file, hint: DAMAGED_HINT });
 }
 
-function open(file: string): CoordinatorDatabase {
+/** With everything set that the coordinator relies on. @throws SQLiteError */
+export function openConnection(file: string): Database {
   const database = new Database(file, { create: true, strict: true });
   if (file !== ":memory:") chmodSync(file, OWNER_ONLY);
   // busy_timeout comes first: with none, two processes that switch to WAL at once fail at once.
@@ -51,7 +52,12 @@ function open(file: string): CoordinatorDatabase {
   database.run("pragma synchronous = full");
   database.run("pragma foreign_keys = on");
   database.run("pragma trusted_schema = off");
-  return new Kysely<Schema>({ dialect: createSqliteDialect(database) });
+  return database;
+}
+
+/** The tables behind a connection, which is closed with them. */
+export function useConnection(connection: Database): CoordinatorDatabase {
+  return new Kysely<Schema>({ dialect: createSqliteDialect(connection) });
 }
 
 /**

@@ -1,0 +1,131 @@
+/**
+ * A coordinator that can be killed between any two statements, on a real data directory: what its database had
+ * committed is there for the next one, everything else is gone, and the dead one can touch nothing any more.
+ */
+import { join } from "node:path";
+import type { LogFields, Logger } from "../../src/log.ts";
+import type { Clock } from "../../src/runtime.ts";
+import type { BlobStore } from "../../src/server/cache/blob-store.ts";
+import { type Coordinator, createCoordinator } from "../../src/server/coordinator.ts";
+import { openDataDirectory } from "../../src/server/data-directory.ts";
+import { openConnection, useConnection } from "../../src/server/database/dialect.ts";
+import type { SeededRandom } from "../support/seeded-random.ts";
+
+export type CoordinatorProcess = {
+  readonly coordinator: Coordinator;
+  readonly isDead: boolean;
+  /** Resolves when it is killed. */
+  readonly death: Promise<void>;
+  /** It dies before it carries out the statement after that many. */
+  killAfter(statements: number): void;
+  kill(): void;
+  /** An orderly end. */
+  stop(): Promise<void>;
+};
+
+export type CoordinatorProcessDeps = {
+  readonly directory: string;
+  readonly clock: Clock;
+  readonly random: SeededRandom;
+  readonly publicUrl: string;
+  readonly onAdminToken: (token: string) => void;
+  readonly onBug: (what: string) => void;
+  /** Told everything, for the story. */
+  readonly tell: (what: string) => void;
+  /** Told at once when it died. */
+  readonly onDeath: () => void;
+};
+
+const NO_BLOBS: BlobStore = {
+  beginWrite: () => Promise.reject(new Error("nobody uploads here")),
+  open: () => Bun.file("/dev/null"),
+};
+
+export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Promise<CoordinatorProcess> {
+  const directory = openDataDirectory(deps.directory);
+  const { promise: death, resolve: announceDeath } = Promise.withResolvers<void>();
+  const died = new AbortController();
+  const connection = openConnection(directory.databaseFile);
+  // A process that is killed loses nothing that was written, so there is no disk to wait for.
+  connection.run("pragma synchronous = off");
+  let isDead = false;
+  let statementsLeft = Number.POSITIVE_INFINITY;
+  const die = () => {
+    if (isDead) return;
+    isDead = true;
+    if (connection.inTransaction) connection.run("rollback");
+    directory[Symbol.dispose]();
+    died.abort(new Error("the coordinator was killed"));
+    announceDeath();
+    deps.onDeath();
+  };
+  const prepare = connection.prepare.bind(connection);
+  Object.assign(connection, {
+    prepare(text: string) {
+      statementsLeft -= 1;
+      if (statementsLeft < 0) die();
+      if (isDead) throw new Error("the coordinator was killed");
+      return prepare(text);
+    },
+  });
+  const coordinator = await createCoordinator({
+    database: useConnection(connection),
+    blobs: NO_BLOBS,
+    isServing: true,
+    clock: mortalClock(deps.clock, died.signal),
+    // Keys and ids must differ from those of the process before.
+    random: { bytes: deps.random.bytes, fraction: deps.random.fraction },
+    log: createBugLogger(deps, () => isDead),
+    publicUrl: () => deps.publicUrl,
+    writeAdminToken: async (token) => deps.onAdminToken(token),
+  });
+  return {
+    coordinator,
+    death,
+    get isDead() {
+      return isDead;
+    },
+    killAfter(statements) {
+      statementsLeft = statements;
+    },
+    kill: die,
+    async stop() {
+      if (isDead) return;
+      await coordinator[Symbol.asyncDispose]();
+      directory[Symbol.dispose]();
+      isDead = true;
+    },
+  };
+}
+
+/** Whoever sleeps in a dead process never wakes. */
+function mortalClock(clock: Clock, death: AbortSignal): Clock {
+  return {
+    ...clock,
+    async sleep(durationMs, signal) {
+      try {
+        await clock.sleep(durationMs, AbortSignal.any([signal, death]));
+      } catch (error) {
+        if (death.aborted) await new Promise<never>(() => {});
+        throw error;
+      }
+    },
+  };
+}
+
+function createBugLogger({ onBug, tell }: CoordinatorProcessDeps, isDead: () => boolean): Logger {
+  const note = (message: string, fields: LogFields = {}) => {
+    if (!isDead()) tell(`coordinator: ${message} ${JSON.stringify(fields)}`);
+  };
+  return {
+    error(message, fields = {}) {
+      if (!isDead()) onBug(`the coordinator says: ${message} ${JSON.stringify(fields)}`);
+    },
+    ...{ warn: note, info: note, debug: () => {} },
+  };
+}
+
+/** The database's file, for whoever looks into it from outside. */
+export function databaseFileOf(directory: string): string {
+  return join(directory, "coordinator.db");
+}

@@ -1,0 +1,65 @@
+/** One seed: a world is made, much happens to it, then nothing fails any more, and what must hold is looked at. */
+import { actAtRandom, type Stage } from "./acts.ts";
+import { findDisorder, findLies, findUnrest, readKnown } from "./truth.ts";
+import { createWorld, type World } from "./world.ts";
+
+export type Simulated = { readonly faults: readonly string[]; readonly story: readonly string[] };
+
+const ACTS = { min: 15, more: 35 };
+const PAUSE_MS = { min: 50, max: 40_000 };
+/** In which everything must have come to rest: what the coordinator tries again by itself takes 21 minutes. */
+const REST_MAX_MS = 60 * 60_000;
+const REST_STEP_MS = 20_000;
+
+export async function simulate(options: { readonly seed: number; readonly directory: string }): Promise<Simulated> {
+  await using world = await createWorld(options);
+  const stage: Stage = { world, later: [], backups: [] };
+  const acts = ACTS.min + world.random.below(ACTS.more);
+  for (let act = 0; act < acts && world.bugs.length === 0; act += 1) {
+    // Several things may happen at one moment.
+    await actAtRandom(stage);
+    if (world.random.chance(0.2)) continue;
+    await passTime(stage, world.random.durationMs(PAUSE_MS.min, PAUSE_MS.max));
+    world.bugs.push(...findDisorder(readKnown(world)));
+  }
+  await heal(world);
+  const unrest = world.bugs.length > 0 ? [] : await settle(world);
+  const lies = world.bugs.length > 0 ? [] : await findLies(world, readKnown(world));
+  const known = readKnown(world);
+  for (const row of known.rows) world.tell(`in the end: ${row.id} of ${row.agent} ${row.state}: ${row.reason}`);
+  for (const event of known.events) world.tell(`event: ${event.deploymentId} ${event.state}`);
+  return { faults: [...world.bugs, ...unrest, ...lies], story: world.story };
+}
+
+/** Time goes on, and with it what was put off. */
+async function passTime({ world, later }: Stage, durationMs: number): Promise<void> {
+  const untilMs = world.clock.nowMs() + durationMs;
+  for (;;) {
+    const due = later.filter(({ atMs }) => atMs <= untilMs).sort((a, b) => a.atMs - b.atMs)[0];
+    if (due === undefined) break;
+    later.splice(later.indexOf(due), 1);
+    await world.clock.advance(Math.max(0, due.atMs - world.clock.nowMs()));
+    world.tell(due.what);
+    await due.run();
+  }
+  await world.clock.advance(Math.max(0, untilMs - world.clock.nowMs()));
+}
+
+async function heal(world: World): Promise<void> {
+  world.tell("nothing fails any more");
+  world.network.mend();
+  world.coordinator?.killAfter(Number.POSITIVE_INFINITY);
+  await world.startCoordinator();
+  for (const device of world.devices) if (!device.isRunning) device.start();
+}
+
+/** @returns what is still going on after a long time */
+async function settle(world: World): Promise<string[]> {
+  const untilMs = world.clock.nowMs() + REST_MAX_MS;
+  for (;;) {
+    const unrest = findUnrest(world, readKnown(world));
+    if (unrest.length === 0 || world.clock.nowMs() >= untilMs) return unrest;
+    await world.clock.advance(REST_STEP_MS);
+    world.bugs.push(...findDisorder(readKnown(world)));
+  }
+}
