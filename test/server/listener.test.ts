@@ -332,8 +332,8 @@ describe("connections that break", () => {
     const { listener } = await serve(server);
     await server.push(PATH);
     const agent = await server.connectAgent("nuc");
-    const rollout = await server.activate(PATH, "nuc");
     await agent.disconnect();
+    const rollout = await server.activate(PATH, "nuc");
     await waitFor("the timer of what may expire", () => server.clock.sleepers === 1);
     const hangUp = new AbortController();
     const headers = { authorization: `Bearer ${server.adminToken}` };
