@@ -10,6 +10,7 @@ import { type Coordinator, createCoordinator } from "../../src/server/coordinato
 import { openDataDirectory } from "../../src/server/data-directory.ts";
 import { openConnection, useConnection } from "../../src/server/database/dialect.ts";
 import type { SeededRandom } from "../support/seeded-random.ts";
+import { watchConnection } from "../support/watched-connection.ts";
 
 export type CoordinatorProcess = {
   readonly coordinator: Coordinator;
@@ -59,14 +60,10 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
     announceDeath();
     deps.onDeath();
   };
-  const prepare = connection.prepare.bind(connection);
-  Object.assign(connection, {
-    prepare(text: string) {
-      statementsLeft -= 1;
-      if (statementsLeft < 0) die();
-      if (isDead) throw new Error("the coordinator was killed");
-      return prepare(text);
-    },
+  watchConnection(connection, () => {
+    statementsLeft -= 1;
+    if (statementsLeft < 0) die();
+    if (isDead) throw new Error("the coordinator was killed");
   });
   const coordinator = await createCoordinator({
     database: useConnection(connection),
