@@ -10,6 +10,7 @@ import {
   type RemoveAgentsRequest,
   removedAgentsSchema,
 } from "../api/agents.ts";
+import { type AuditEntryDto, auditListSchema } from "../api/audit.ts";
 import { type CacheDto, cacheSchema } from "../api/caches.ts";
 import {
   type CreatedToken,
@@ -21,6 +22,13 @@ import {
 import type { AgentName, CacheName, TokenId, WorkspaceName } from "../names.ts";
 import type { CallApi } from "./api-call.ts";
 
+export type AuditFilter = {
+  /** ISO time. */
+  readonly since: string | undefined;
+  readonly workspace: WorkspaceName | undefined;
+  readonly limit: number;
+};
+
 /** Every call @throws NixdeployError as {@link CallApi} does. */
 export type AdministrationClient = {
   createToken(request: z.input<typeof createTokenSchema>, signal: AbortSignal): Promise<CreatedToken>;
@@ -28,6 +36,8 @@ export type AdministrationClient = {
   revokeToken(id: TokenId, signal: AbortSignal): Promise<void>;
   loadCache(name: CacheName, signal: AbortSignal): Promise<CacheDto>;
   setCachePublic(change: { name: CacheName; isPublic: boolean }, signal: AbortSignal): Promise<CacheDto>;
+  /** Newest first. */
+  listAudit(filter: AuditFilter, signal: AbortSignal): Promise<readonly AuditEntryDto[]>;
   listAgents(filter: AgentFilter, signal: AbortSignal): Promise<readonly AgentDto[]>;
   renameAgent(change: AgentRename, signal: AbortSignal): Promise<AgentDto>;
   /** @returns them as they are now */
@@ -67,6 +77,9 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
         isIdempotent: true,
         signal,
       }),
+    async listAudit(query, signal) {
+      return (await call({ method: "GET", path: "/audit", query, schema: auditListSchema, signal })).entries;
+    },
     async listAgents({ select = [], ...filter }, signal) {
       const query = { ...filter, select: select.length === 0 ? undefined : select.join(",") };
       return (await call({ method: "GET", path: "/agents", query, schema: agentListSchema, signal })).agents;

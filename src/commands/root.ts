@@ -47,6 +47,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "Show the log of a deployment, a rollout or an agent's latest deployment",
     load: () => import("./logs.ts"),
   },
+  { name: "audit", summary: "Show who did what, newest first", load: () => import("./audit.ts") },
   { name: "status", summary: "Show the coordinator and the agents", load: () => import("./status.ts") },
   {
     name: "local",

@@ -51,6 +51,7 @@ export const command = defineNixdeployCommand({
     },
     tlsCert: { type: "string", description: "PEM file with the certificate chain", valueHint: "FILE" },
     tlsKey: { type: "string", description: "PEM file with its key", valueHint: "FILE" },
+    keepAudit: { type: "duration", description: "How long the audit log keeps a line (default: 400d)" },
     trustedProxy: {
       type: "string",
       repeatable: true,
@@ -78,6 +79,7 @@ export const command = defineNixdeployCommand({
         notifyServiceManager({ state: "ready", environment: context.env, log: context.log });
       },
       onBeat: createHeartbeat(context),
+      ...(args.keepAudit === undefined ? {} : { keepAuditMs: args.keepAudit }),
       ...(args.trustedProxy.length === 0 ? {} : { trustedProxies: parseTrustedProxies(args.trustedProxy) }),
       onStopping: () => notifyServiceManager({ state: "stopping", environment: context.env, log: context.log }),
     });

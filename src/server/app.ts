@@ -1,12 +1,13 @@
 /** The REST API as one Hono app. Opens no port: requests come from the listener, the control socket or a test. */
 import type { MiddlewareHandler } from "hono";
 import { NixdeployError } from "../errors.ts";
-import type { Principal } from "./access/authentication.ts";
+import { type Principal, refuseLogin } from "./access/authentication.ts";
 import { createOpenApi } from "./openapi.ts";
-import { formatProblem, problemResponse, unauthorized } from "./problem.ts";
+import { formatProblem, problemResponse } from "./problem.ts";
 import { createAgainRoutes } from "./routes/again.ts";
 import { createAgentAdministrationRoutes } from "./routes/agent-administration.ts";
 import { createAgentRoutes } from "./routes/agents.ts";
+import { createAuditRoutes } from "./routes/audit.ts";
 import { createCacheRoutes } from "./routes/caches.ts";
 import { atRoute, createRouter, type RouteEnv } from "./routes/context.ts";
 import { createDeploymentRoutes } from "./routes/deployments.ts";
@@ -26,6 +27,7 @@ export function createApiRoutes(services: Services): readonly Route[] {
     ...createAgentAdministrationRoutes(services),
     ...createDeploymentRoutes(services),
     ...createAgainRoutes(services),
+    ...createAuditRoutes(services),
   ];
 }
 
@@ -60,7 +62,7 @@ export function createApp(services: Services) {
   app.get("/metrics", atRoute, authenticated, async (context) => await answerMetrics(services, context));
   const api = createRouter();
   api.use(authenticated);
-  api.route("/", mountRoutes(routes));
+  api.route("/", mountRoutes(routes, services.auditor));
   api.all("*", atRoute, (context) => {
     throw new NixdeployError("not-found", `cannot find ${new URL(context.req.url).pathname}: there is no such route`);
   });
@@ -70,10 +72,10 @@ export function createApp(services: Services) {
 
 function authenticate(services: Services): MiddlewareHandler<RouteEnv> {
   return async (context, next) => {
-    const principal = context.env.control
-      ? CONTROL
-      : await services.authenticator.authenticate(context.req.header("authorization") ?? null);
-    if (principal === null) return unauthorized("Bearer");
+    const authorization = context.req.header("authorization") ?? null;
+    const { control, address } = context.env;
+    const principal = control ? CONTROL : await services.authenticator.authenticate(authorization);
+    if (principal === null) return refuseLogin(services, { authorization, address, scheme: "Bearer" });
     context.set("principal", principal);
     return await next();
   };

@@ -6,6 +6,7 @@ import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
 import { createAuthenticator } from "./access/authentication.ts";
+import { createFailedLogins } from "./access/failed-logins.ts";
 import { createAgentRegistry } from "./agents/registry.ts";
 import { type AgentSession, type AgentSocket, createAgentSessions } from "./agents/session.ts";
 import { createApp } from "./app.ts";
@@ -20,13 +21,14 @@ import { createWriteQueue } from "./database/write-queue.ts";
 import { createDispatcher } from "./deployments/dispatcher.ts";
 import { startExpirations } from "./deployments/expirations.ts";
 import { ensureFirstStart } from "./first-start.ts";
+import { createAuditor } from "./operations/audit.ts";
 import { createMeters } from "./operations/metrics/meters.ts";
 import { createMetrics } from "./operations/metrics/snapshot.ts";
 import { createReadiness } from "./operations/readiness.ts";
 import type { StoragePlaces } from "./operations/storage.ts";
 import { createAttend } from "./requests/attend.ts";
 import { LOOPBACK, parseTrustedProxies, type TrustedProxies } from "./requests/peer-address.ts";
-import type { Arrival } from "./requests/visit.ts";
+import { type Arrival, beginVisit, NO_VISIT, type Visit } from "./requests/visit.ts";
 import { type CacheFileRoutes, createCacheFileRoutes } from "./routes/cache-files.ts";
 import type { Services } from "./services.ts";
 
@@ -53,7 +55,9 @@ export type Coordinator = AsyncDisposable & {
   readonly cacheFileRoutes: CacheFileRoutes;
   /** Everything else. */
   fetch(request: Request, arrival: Arrival): Promise<Response>;
-  openAgentSession(socket: AgentSocket): AgentSession;
+  /** The request that wants to become an agent's connection, as logs will speak of it. */
+  greet(request: Request, arrival: Arrival): Visit;
+  openAgentSession(socket: AgentSocket, visit?: Visit): AgentSession;
 };
 
 /** Migrates the database and makes the coordinator ready for requests. */
@@ -77,11 +81,13 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     database,
     writes,
     authenticator,
+    failedLogins: createFailedLogins(clock),
     registry,
     dispatcher,
     bus,
     narInfos: createNarInfos(database),
     uploads: createUploads({ blobs: deps.blobs, clock }),
+    auditor: createAuditor({ database, clock, log }),
     meters,
     metrics: await createMetrics({ database, registry, meters, readiness, storage, ...about }),
     readiness,
@@ -99,7 +105,8 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     services,
     cacheFileRoutes: createCacheFileRoutes({ services, blobs: deps.blobs, attend }),
     fetch: async (request, arrival) => await attend(request, arrival, async (visit) => await app.fetch(request, visit)),
-    openAgentSession: (socket) => sessions.create(socket),
+    greet: (request, arrival) => beginVisit(request, arrival, { trustedProxies, random }),
+    openAgentSession: (socket, visit = NO_VISIT) => sessions.create(socket, visit),
     async [Symbol.asyncDispose]() {
       await background.disposeAsync();
       await sessions[Symbol.asyncDispose]();

@@ -9,6 +9,7 @@ import { AGENT_CONNECT_PATH, FRAME_BYTES_MAX, PEER_SILENCE_MAX_MS } from "../pro
 import type { AgentSession, AgentSocket } from "./agents/session.ts";
 import type { Coordinator } from "./coordinator.ts";
 import { formatProblem } from "./problem.ts";
+import type { Visit } from "./requests/visit.ts";
 import type { CacheFileRoutes } from "./routes/cache-files.ts";
 
 export type ListenOptions = {
@@ -25,7 +26,7 @@ export type Listener = AsyncDisposable & {
   readonly url: string;
 };
 
-type Connection = { session: AgentSession | null };
+type Connection = { session: AgentSession | null; visit: Visit | null };
 
 const OWNER_ONLY = 0o600;
 /** What may wait for a slow agent before its connection is given up; it resumes where it was acknowledged. */
@@ -61,8 +62,9 @@ export function listen(coordinator: Coordinator, options: ListenOptions): Listen
       fetch: async (request, bun) => {
         const url = URL.parse(request.url);
         if (url === null) return NOT_A_URL();
-        if (url.pathname === AGENT_CONNECT_PATH) return upgrade(request, bun);
-        return await coordinator.fetch(request, { control: false, peer: bun.requestIP(request)?.address ?? null });
+        const arrival = { control: false, peer: bun.requestIP(request)?.address ?? null };
+        if (url.pathname === AGENT_CONNECT_PATH) return upgrade(request, bun, coordinator.greet(request, arrival));
+        return await coordinator.fetch(request, arrival);
       },
       websocket: agentWebsocket(coordinator, connections),
     }),
@@ -116,8 +118,8 @@ function bindControlSocket(coordinator: Coordinator, path: string) {
 }
 
 /** @returns undefined once the request has become a websocket: Bun then answers it by itself */
-function upgrade(request: Request, server: Server<Connection>): Response | undefined {
-  if (server.upgrade(request, { data: { session: null } })) return undefined;
+function upgrade(request: Request, server: Server<Connection>, visit: Visit): Response | undefined {
+  if (server.upgrade(request, { data: { session: null, visit } })) return undefined;
   return formatProblem({ title: "Agents connect here by websocket", status: 426 }, { upgrade: "websocket" });
 }
 
@@ -133,7 +135,10 @@ function agentWebsocket(
     perMessageDeflate: false,
     open(socket) {
       connections.add(socket);
-      socket.data.session = coordinator.openAgentSession(new BunAgentSocket(socket));
+      const { visit } = socket.data;
+      // Its login needs it, and nobody after that: there are ten thousand.
+      socket.data.visit = null;
+      socket.data.session = coordinator.openAgentSession(new BunAgentSocket(socket), visit ?? undefined);
       socket.data.session.open();
     },
     message(socket, message) {

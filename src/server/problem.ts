@@ -55,6 +55,19 @@ export function unauthorized(scheme: "Bearer" | "Basic"): Response {
   );
 }
 
+/** Without valid credentials, once more, from an address that sends too many. */
+export function tooManyFailedLogins(retryAfterMs: number): Response {
+  const seconds = Math.ceil(retryAfterMs / 1_000);
+  return formatProblem(
+    {
+      title: `cannot log in: the token is no good, and too many such came from this address; try again in ${seconds} s`,
+      status: 429,
+      hint: "A token that is good is taken at once.",
+    },
+    { "retry-after": String(seconds) },
+  );
+}
+
 /** Not there, or not for you: nobody learns which. */
 export function notFound(what: string, hint?: string): NixdeployError {
   return new NixdeployError("not-found", `cannot find ${what}: it does not exist, or this token may not see it`, {

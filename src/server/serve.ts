@@ -29,12 +29,17 @@ export type ServeOptions = {
   readonly onStopping: () => void;
   /** Called each second while the process moves. */
   readonly onBeat?: () => void;
+  /** Default: 400 days. */
+  readonly keepAuditMs?: number;
   /** Whose `X-Forwarded-For` counts. Default: this host's. */
   readonly trustedProxies?: TrustedProxies;
 };
 
+const KEEP_AUDIT_MS = 400 * 24 * 60 * 60 * 1000;
+
 export async function runServe(options: ServeOptions): Promise<void> {
   await requireKnownHost(options.hostname);
+  const choreOptions = { onBeat: options.onBeat ?? (() => {}), keepAuditMs: options.keepAuditMs ?? KEEP_AUDIT_MS };
   using directory = openDataDirectory(options.dataDirectory);
   let url = options.publicUrl;
   await using coordinator = await createCoordinator({
@@ -54,7 +59,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
   }).catch((error: unknown) => {
     throw explainDatabaseFault(error, directory.databaseFile);
   });
-  await using _ = startUpkeep(options, listChores(coordinator.services, options.onBeat ?? (() => {})));
+  await using _ = startUpkeep(options, listChores(coordinator.services, choreOptions));
   await using listener = listen(coordinator, { ...options, controlSocket: directory.controlSocket });
   url ??= listener.url;
   await options.onReady(url);

@@ -2,6 +2,7 @@
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { Authenticator } from "./access/authentication.ts";
+import type { FailedLogins } from "./access/failed-logins.ts";
 import type { AgentRegistry } from "./agents/registry.ts";
 import type { Bus } from "./bus.ts";
 import type { NarInfos } from "./cache/narinfos.ts";
@@ -9,6 +10,7 @@ import type { Uploads } from "./cache/uploads.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import type { WriteQueue } from "./database/write-queue.ts";
 import type { Dispatcher } from "./deployments/dispatcher.ts";
+import type { Auditor } from "./operations/audit.ts";
 import type { Meters } from "./operations/metrics/meters.ts";
 import type { Metrics } from "./operations/metrics/snapshot.ts";
 import type { Readiness } from "./operations/readiness.ts";
@@ -18,11 +20,13 @@ export type Services = {
   /** Where whatever many agents may cause at once is written. */
   readonly writes: WriteQueue;
   readonly authenticator: Authenticator;
+  readonly failedLogins: FailedLogins;
   readonly registry: AgentRegistry;
   readonly dispatcher: Dispatcher;
   readonly bus: Bus;
   readonly narInfos: NarInfos;
   readonly uploads: Uploads;
+  readonly auditor: Auditor;
   readonly meters: Meters;
   readonly metrics: Metrics;
   readonly readiness: Readiness;

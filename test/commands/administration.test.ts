@@ -53,6 +53,30 @@ describe("token", () => {
   });
 });
 
+describe("audit", () => {
+  test("who did what, on the coordinator's own host", async () => {
+    await using directory = await createTemporaryDirectory("audit");
+    const here = (...words: readonly string[]) => runCommand([...words, "--data-dir", directory.path]);
+    expect((await here("token", "create", "--kind", "push", "--description", "CI")).exitCode).toBe(0);
+    const shown = await here("audit", "--since", "1d");
+    expect(shown.exitCode).toBe(0);
+    expect(shown.stdout).toMatch(
+      /the coordinator's own host +here +POST \/tokens +token [0-9a-z]{16} +made, kind push CI/,
+    );
+    const listed: unknown = JSON.parse((await here("audit", "--json", "--limit", "1")).stdout);
+    expect(listed).toMatchObject({ entries: [{ act: "POST /tokens", actor: { kind: "control" } }] });
+  });
+
+  test.each([
+    [["audit", "--limit", "0"], "--limit"],
+    [["audit", "--limit", "1001"], "--limit"],
+    [["audit", "--since", "yesterday"], "--since"],
+  ])("%p is a usage error", async (words, text) => {
+    const { exitCode, stdout, stderr } = await runCommand(words);
+    expect([exitCode, stdout, stderr]).toEqual([2, "", expect.stringContaining(text)]);
+  });
+});
+
 describe("cache", () => {
   test("show and set", async () => {
     await using fake = startFakeCoordinator();

@@ -13,6 +13,9 @@ import { parseToken, secretSha256, type TokenKind } from "../../token.ts";
 import { findAgent } from "../database/agents.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { findToken, type TokenRow, touchToken } from "../database/tokens.ts";
+import type { Meters } from "../operations/metrics/meters.ts";
+import { tooManyFailedLogins, unauthorized } from "../problem.ts";
+import type { FailedLogins } from "./failed-logins.ts";
 
 export type Principal =
   /** Whoever may open the control socket: the coordinator's own user. */
@@ -91,6 +94,24 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticator {
 /** Whether a token is neither revoked nor expired at this moment. */
 export function isTokenValid(row: Pick<TokenRow, "revoked_ms" | "expires_ms">, nowMs: number): boolean {
   return row.revoked_ms === null && (row.expires_ms === null || nowMs < row.expires_ms);
+}
+
+/**
+ * The answer to a request without valid credentials: 401, or 429 when too many that were no good came from its address.
+ * One that brought none has not failed yet: vanilla Nix and browsers ask first.
+ */
+export function refuseLogin(
+  deps: { readonly failedLogins: FailedLogins; readonly meters: Meters },
+  refused: {
+    readonly authorization: string | null;
+    readonly address: string | null;
+    readonly scheme: "Bearer" | "Basic";
+  },
+): Response {
+  if (refused.authorization === null) return unauthorized(refused.scheme);
+  deps.meters.failedLogin("request");
+  const retryAfterMs = deps.failedLogins.note(refused.address);
+  return retryAfterMs === null ? unauthorized(refused.scheme) : tooManyFailedLogins(retryAfterMs);
 }
 
 /** The secret text of an Authorization header: Bearer, or the password of Basic. */

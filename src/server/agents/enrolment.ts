@@ -6,11 +6,14 @@
 import { type AgentName, drawId, parseAgentId, type TokenId } from "../../names.ts";
 import type { Hello, RefusalCode } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
-import { type Authenticator, isTokenValid } from "../access/authentication.ts";
+import { type Authenticator, isTokenValid, type Principal } from "../access/authentication.ts";
 import { type AgentRow, findAgentByName, insertAgent } from "../database/agents.ts";
+import { insertAuditRow } from "../database/audit.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { findToken, type TokenRow, takeTokenUse } from "../database/tokens.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
+import { auditRowOf } from "../operations/audit.ts";
+import type { Visit } from "../requests/visit.ts";
 import { factsOf } from "./agent-facts.ts";
 
 export type EnrolmentDeps = {
@@ -19,6 +22,8 @@ export type EnrolmentDeps = {
   readonly authenticator: Authenticator;
   readonly clock: Clock;
   readonly random: Random;
+  /** The request that became the connection. */
+  readonly visit: Pick<Visit, "address" | "requestId">;
 };
 
 export type Refused = {
@@ -81,7 +86,24 @@ async function register(
     removed_ms: null,
   };
   await insertAgent(deps.database, agent);
+  await recordEnrolment(deps, { agent, principal: { kind: "token", tokenKind: token.kind, tokenId, workspaceId } });
   return { kind: "admitted", agent };
+}
+
+/** In the audit log: it was the token's doing. */
+async function recordEnrolment(
+  { database, clock, visit }: EnrolmentDeps,
+  { agent, principal }: { readonly agent: AgentRow; readonly principal: Principal },
+): Promise<void> {
+  const row = await auditRowOf(database, {
+    principal,
+    visit,
+    act: "enroll",
+    workspaceId: agent.workspace_id,
+    target: agent.name,
+    effect: `admitted: agent ${agent.id}, ${agent.host_name}, profile ${agent.profile}`,
+  });
+  await insertAuditRow(database, { ...row, at_ms: clock.nowMs() });
 }
 
 /** What keeps a valid agent token from admitting an agent of this name, the end of a sentence. Pure. */

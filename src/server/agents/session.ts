@@ -10,6 +10,7 @@ import { formatPublicKey, parseSecretKey, publicKeyOf } from "../../nix/signing-
 import { type AgentFrame, type CoordinatorFrameInput, decodeAgentFrame, PROTOCOL_VERSION } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import { type Authenticator, READ_CREDENTIAL_LIFETIME_MS } from "../access/authentication.ts";
+import type { FailedLogins } from "../access/failed-logins.ts";
 import type { Bus } from "../bus.ts";
 import { type AgentRow, findAgent, saveAgentState } from "../database/agents.ts";
 import { findDeployment } from "../database/deployments.ts";
@@ -21,6 +22,7 @@ import type { Dispatcher } from "../deployments/dispatcher.ts";
 import { takeReport } from "../deployments/reports.ts";
 import { rolloutTopic } from "../deployments/transition.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
+import { NO_VISIT, type Visit } from "../requests/visit.ts";
 import { createDeadlines, type Deadline, type Deadlines } from "./deadlines.ts";
 import { login } from "./login.ts";
 import type { AgentRegistry, LiveAgent } from "./registry.ts";
@@ -37,6 +39,7 @@ export type AgentSessionDeps = {
   readonly random: Random;
   readonly log: Logger;
   readonly version: string;
+  readonly failedLogins: FailedLogins;
 };
 
 /** The connection as the session sees it; a websocket, or a pair of queues in a test. */
@@ -56,8 +59,9 @@ export type AgentSession = {
 };
 
 /** All sessions of a coordinator. Disposed of, they are given up. */
-export type AgentSessions = AsyncDisposable & { create(socket: AgentSocket): AgentSession };
+export type AgentSessions = AsyncDisposable & { create(socket: AgentSocket, visit: Visit): AgentSession };
 
+type Refusal = Extract<CoordinatorFrameInput, { kind: "refused" }>;
 type HelloFrame = Extract<AgentFrame, { kind: "hello" }>;
 
 const CLOSE_POLICY = 1008;
@@ -86,13 +90,16 @@ type SharedDeps = AgentSessionDeps & {
   readonly onClosed: (session: Session) => void;
 };
 
+/** Of a session. */
+type Origin = { readonly socket: AgentSocket; readonly visit: Visit };
+
 export function createAgentSessions(deps: AgentSessionDeps): AgentSessions {
   const sessions = new Set<Session>();
   const deadlines = createDeadlines(deps.clock);
   const shared: SharedDeps = { ...deps, deadlines, onClosed: (session) => sessions.delete(session) };
   return {
-    create(socket) {
-      const session = new Session(shared, socket);
+    create(socket, visit) {
+      const session = new Session(shared, { socket, visit });
       sessions.add(session);
       return session;
     },
@@ -112,15 +119,18 @@ class Session implements AgentSession, LiveAgent, Deadline {
   dueMs = 0;
   readonly #deps: SharedDeps;
   readonly #socket: AgentSocket;
+  /** The request that became this connection; forgotten once the agent is known. */
+  #visit: Visit;
   #state: SessionState;
   /** The end of the last frame; null while none is worked on. */
   #queue: Promise<void> | null = null;
   #pending = 0;
   #closing: Promise<void> | null = null;
 
-  constructor(deps: SharedDeps, socket: AgentSocket) {
+  constructor(deps: SharedDeps, { socket, visit }: Origin) {
     this.#deps = deps;
     this.#socket = socket;
+    this.#visit = visit;
     this.#state = { kind: "challenged", nonce: Buffer.from(deps.random.bytes(NONCE_BYTES)).toString("base64") };
   }
 
@@ -211,9 +221,10 @@ class Session implements AgentSession, LiveAgent, Deadline {
 
   async #handleHello(frame: HelloFrame, nonce: string): Promise<void> {
     const deps = this.#deps;
-    const result = await login(deps, { hello: frame, nonce });
+    const visit = this.#visit;
+    const result = await login({ ...deps, visit }, { hello: frame, nonce });
     if (result.kind === "refused") {
-      deps.log.warn("agent refused", { name: frame.name, code: result.code, reason: result.message });
+      sayRefused(deps, { name: frame.name, visit, refusal: result });
       this.send(result);
       this.#socket.close(CLOSE_POLICY, result.code);
       return;
@@ -227,7 +238,9 @@ class Session implements AgentSession, LiveAgent, Deadline {
     deps.registry.enter(this);
     // Whoever removed or replaced it in the meantime did not find it among those that are connected.
     if (!(await isStillAgent(deps.database, agent))) return this.close("log in again");
-    deps.log.info("agent connected", { name: agent.name, version: agent.agent_version });
+    const { address, requestId } = visit;
+    deps.log.info("agent connected", { name: agent.name, version: agent.agent_version, address, requestId });
+    this.#visit = NO_VISIT;
     await deps.dispatcher.welcome(agent.id, frame.state);
   }
 
@@ -249,6 +262,20 @@ class Session implements AgentSession, LiveAgent, Deadline {
     this.#state = { kind: "closed" };
     deps.onClosed(this);
   }
+}
+
+/** In the log, unless its address floods it: who is refused again and again is told all the same. */
+function sayRefused(
+  deps: AgentSessionDeps,
+  refused: { readonly name: string; readonly visit: Visit; readonly refusal: Refusal },
+): void {
+  const { code, message } = refused.refusal;
+  const { requestId, address } = refused.visit;
+  const isFailure = code !== "version";
+  if (isFailure) deps.meters.failedLogin("agent");
+  const isFlood = isFailure && deps.failedLogins.note(address) !== null;
+  const say = isFlood ? deps.log.debug : deps.log.warn;
+  say("agent refused", { name: refused.name, code, reason: message, address, requestId });
 }
 
 function drawRenewalMs(random: Random): number {

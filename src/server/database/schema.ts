@@ -193,6 +193,19 @@ export type Schema = {
     /** What there is to say besides, JSON, by kind. */
     data: string;
   };
+  audit_log: {
+    id: Generated<number>;
+    at_ms: number;
+    workspace_id: string | null;
+    actor_kind: "token" | "agent" | "control";
+    actor_id: string | null;
+    actor_name: string;
+    address: string | null;
+    act: string;
+    target: string;
+    effect: string;
+    request_id: string | null;
+  };
   log_chunks: {
     id: Generated<number>;
     deployment_id: DeploymentId;

@@ -1,4 +1,5 @@
 /** The chores of a coordinator (`upkeep.ts` runs them): what is looked after while it serves, and how often. */
+import { deleteAuditRows } from "../database/audit.ts";
 import type { Services } from "../services.ts";
 import type { ReadinessReport } from "./readiness.ts";
 import type { Chore } from "./upkeep.ts";
@@ -7,9 +8,18 @@ const BEAT_MS = 1_000;
 /** With the time that a write may take, a stuck disk is said within 15 s. */
 const READINESS_MS = 10_000;
 const CATCH_UP_MS = 60_000;
+const HOUR_MS = 60 * 60 * 1000;
+/** Deleted in one statement, which holds up everything else. */
+const DELETED_AT_ONCE = 1_000;
 
-/** @param onBeat called each second while the process moves */
-export function listChores(services: Services, onBeat: () => void): readonly Chore[] {
+export type ChoreOptions = {
+  /** Called each second while the process moves. */
+  readonly onBeat: () => void;
+  /** The audit log's lines are deleted when they are older. */
+  readonly keepAuditMs: number;
+};
+
+export function listChores(services: Services, { onBeat, keepAuditMs }: ChoreOptions): readonly Chore[] {
   const { meters, metrics, readiness, log } = services;
   const sayReadiness = createReadinessNews();
   return [
@@ -30,8 +40,18 @@ export function listChores(services: Services, onBeat: () => void): readonly Cho
         if (news?.ready === true) log.info("ready again");
       },
     },
+    {
+      what: "delete old lines of the audit log",
+      everyMs: HOUR_MS,
+      run: () => deleteOldAuditRows(services, keepAuditMs),
+    },
     { what: "count what has ended", everyMs: CATCH_UP_MS, run: () => metrics.catchUp() },
   ];
+}
+
+async function deleteOldAuditRows({ database, clock }: Services, keepMs: number): Promise<void> {
+  const which = { beforeMs: clock.nowMs() - keepMs, limit: DELETED_AT_ONCE };
+  while ((await deleteAuditRows(database, which)) === DELETED_AT_ONCE);
 }
 
 /** What of a look is news: that something is wrong, or something else than before, or nothing any more. */

@@ -7,7 +7,7 @@ import type { Clock, Random } from "../../runtime.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
 import { addToProblem } from "../problem.ts";
 import type { TrustedProxies } from "./peer-address.ts";
-import { type Arrival, beginVisit, REQUEST_ID_HEADER, type Visit } from "./visit.ts";
+import { type Arrival, beginVisit, hideSecrets, REQUEST_ID_HEADER, type Visit } from "./visit.ts";
 
 export type AttendDeps = {
   readonly trustedProxies: TrustedProxies;
@@ -24,8 +24,6 @@ export type Attend = (
   answer: (visit: Visit) => Promise<Response>,
 ) => Promise<Response>;
 
-/** A whole token in a path: whoever revokes one may name it by itself. */
-const SECRETS = /\bnda?_[\w-]+/g;
 const PATH_LENGTH_MAX = 300;
 
 export function createAttend(deps: AttendDeps): Attend {
@@ -40,7 +38,7 @@ export function createAttend(deps: AttendDeps): Attend {
     deps.log.debug("request", {
       requestId: visit.requestId,
       method,
-      path: pathOf(request.url).replaceAll(SECRETS, "nd_…").slice(0, PATH_LENGTH_MAX),
+      path: hideSecrets(pathOf(request.url)).slice(0, PATH_LENGTH_MAX),
       status,
       durationMs: Math.round(durationMs * 10) / 10,
       address: visit.address,

@@ -26,6 +26,9 @@ export type Visit = {
 export const REQUEST_ID_HEADER = "x-request-id";
 export const NO_ROUTE = "(none)";
 
+/** Of a connection in this process. */
+export const NO_VISIT: Visit = { requestId: "-", control: false, address: null, route: NO_ROUTE };
+
 const REQUEST_ID = /^[\w.~+/=:@-]{1,64}$/;
 
 export function beginVisit(
@@ -43,4 +46,9 @@ export function beginVisit(
       peer === undefined || peer === null ? null : readClientAddress({ peer, forwardedFor }, deps.trustedProxies),
     route: NO_ROUTE,
   };
+}
+
+/** A path as it may be shown: whoever revokes a token may name it by the token itself. */
+export function hideSecrets(path: string): string {
+  return path.replaceAll(/\bnda?_[\w-]+/g, "nd_…");
 }

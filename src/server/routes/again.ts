@@ -66,7 +66,7 @@ export function createAgainRoutes(services: Services): readonly Route[] {
 
 function createPlanRoute(services: Services): Route {
   return defineRoute({
-    ...{ method: "POST", path: "/rollback-plans", right: "activate" },
+    ...{ method: "POST", path: "/rollback-plans", right: "activate", isNoAct: true },
     summary: "Say what a rollback would start, and start nothing",
     body: rollbackPlanSchema,
     answers: { 200: rollbackPlanAnswerSchema },

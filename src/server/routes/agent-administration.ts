@@ -18,7 +18,7 @@ import { type AgentRow, findAgentByName } from "../database/agents.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
 import { listedAgents } from "./agents.ts";
-import { type RouteContext, readId, visibleWorkspaces, workspaceIdsFor } from "./context.ts";
+import { noteAct, type RouteContext, readId, visibleWorkspaces, workspaceIdsFor } from "./context.ts";
 import { defineRoute, type Route } from "./route.ts";
 
 export function createAgentAdministrationRoutes(services: Services): readonly Route[] {
@@ -36,6 +36,7 @@ function renameOne(services: Services): Route {
       const { agent, visible } = await findTargetAgent(services, context, "administrate");
       const { name } = await readBody();
       const renamed = await renameAgent(services, { agent, name });
+      noteAct(context, { workspaceId: agent.workspace_id, target: agent.name, effect: `renamed to ${name}` });
       services.log.info("agent renamed", { from: agent.name, to: name });
       const [listed] = await listedAgents(services, [renamed], visible);
       return context.json(listed);
@@ -55,6 +56,7 @@ function labelSome(services: Services): Route {
       const agents = await loadSelectedAgents(services.database, { selectors, workspaceIds });
       requireOneWorkspace(agents);
       const labeled = await labelAgents(services, { agents, labels });
+      noteAct(context, { ...actOn(agents), effect: `labels: ${JSON.stringify(labels)}` });
       services.log.info("agents labeled", { agents: labeled.length });
       const visible = await visibleWorkspaces(services, context, "administrate");
       return context.json({ agents: await listedAgents(services, labeled, visible) });
@@ -78,10 +80,16 @@ function removeSome(services: Services): Route {
       requireOneWorkspace(agents);
       await removeAgents(services, agents);
       const names = agents.map((agent) => agent.name);
+      noteAct(context, { ...actOn(agents), effect: "removed" });
       services.log.info("agents removed", { agents: names.join(" ").slice(0, LOGGED_MAX) });
       return context.json({ removed: names });
     },
   });
+}
+
+/** For the audit log: these, which are all of one workspace. */
+function actOn(agents: readonly AgentRow[]) {
+  return { workspaceId: agents[0]?.workspace_id ?? null, target: agents.map((agent) => agent.name).join(" ") };
 }
 
 /** Characters of a list of names in a line of the coordinator's own log. */

@@ -9,11 +9,12 @@ import { parseCacheName } from "../../names.ts";
 import { formatCacheInfo } from "../../nix/cache-info.ts";
 import { formatHashNix32, parseFileHash } from "../../nix/hash.ts";
 import { parseStorePathHash, STORE_DIR } from "../../nix/store-path.ts";
+import { refuseLogin } from "../access/authentication.ts";
 import { mayDo } from "../access/authorization.ts";
 import type { BlobStore } from "../cache/blob-store.ts";
 import { findNar } from "../database/paths.ts";
 import { type CacheRow, findCache } from "../database/workspaces.ts";
-import { formatProblem, notFound, problemResponse, unauthorized } from "../problem.ts";
+import { formatProblem, notFound, problemResponse } from "../problem.ts";
 import type { Attend } from "../requests/attend.ts";
 import type { Visit } from "../requests/visit.ts";
 import type { Services } from "../services.ts";
@@ -38,13 +39,15 @@ export function createCacheFileRoutes(deps: {
   const { services, blobs, attend } = deps;
   const guarded =
     (answer: (request: CacheFileRequest, cache: CacheRow) => Promise<Response>) =>
-    async (request: CacheFileRequest, { requestId }: Visit): Promise<Response> => {
+    async (request: CacheFileRequest, { requestId, address }: Visit): Promise<Response> => {
       try {
         if (request.method !== "GET" && request.method !== "HEAD") {
           return formatProblem({ title: "Only GET and HEAD", status: 405 }, { allow: "GET, HEAD" });
         }
         const cache = await findReadableCache(services, request);
-        return cache === null ? unauthorized("Basic") : await answer(request, cache);
+        if (cache !== null) return await answer(request, cache);
+        const authorization = request.headers.get("authorization");
+        return refuseLogin(services, { authorization, address, scheme: "Basic" });
       } catch (error) {
         return problemResponse(error, { log: services.log, requestId });
       }

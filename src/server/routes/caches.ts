@@ -26,7 +26,7 @@ import { type CacheRow, findCache, setCachePublic } from "../database/workspaces
 import type { Meters } from "../operations/metrics/meters.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
-import { hintForRight, type RouteContext } from "./context.ts";
+import { hintForRight, noteAct, type RouteContext } from "./context.ts";
 import { BYTES, countParam, defineRoute, type Route } from "./route.ts";
 
 const NAR_SIZE_BYTES_MAX = Number.MAX_SAFE_INTEGER;
@@ -53,6 +53,7 @@ function createSettingsRoutes(services: Services): readonly Route[] {
       const cache = await findTargetCache(services, context, "administrate");
       const wanted = await readBody();
       await setCachePublic(services.database, { cacheId: cache.id, isPublic: wanted.public });
+      noteAct(context, { effect: wanted.public ? "made public" : "made private" });
       services.log.info("cache changed", { cache: cache.name, public: wanted.public });
       return context.json(cacheToDto({ ...cache, is_public: wanted.public ? 1 : 0 }, services));
     },
@@ -62,7 +63,7 @@ function createSettingsRoutes(services: Services): readonly Route[] {
 
 function createReaderRoutes(services: Services): readonly Route[] {
   const missing = defineRoute({
-    ...{ method: "POST", path: "/caches/:cache/missing", right: "read-cache" },
+    ...{ method: "POST", path: "/caches/:cache/missing", right: "read-cache", isNoAct: true },
     summary: "Say which of these paths have no narinfo here",
     body: missingRequestSchema,
     answers: { 200: missingAnswerSchema },
@@ -73,7 +74,7 @@ function createReaderRoutes(services: Services): readonly Route[] {
     },
   });
   const plan = defineRoute({
-    ...{ method: "POST", path: "/caches/:cache/plan", right: "read-cache" },
+    ...{ method: "POST", path: "/caches/:cache/plan", right: "read-cache", isNoAct: true },
     summary: "Give the narinfos of a whole closure at once, references first",
     body: planRequestSchema,
     answers: { 200: planAnswerSchema },
@@ -98,12 +99,13 @@ function createPushRoutes(services: Services): readonly Route[] {
       const cache = await findTargetCache(services, context, "push");
       const { paths } = await readBody();
       const published = await publishPaths(services, { cache, paths });
+      noteAct(context, { effect: `${published} paths published` });
       services.log.info("paths published", { cache: cache.name, published });
       return context.json({ published }, 201);
     },
   });
   const upload = defineRoute({
-    ...{ method: "PUT", path: "/caches/:cache/nars/:narHash", right: "push" },
+    ...{ method: "PUT", path: "/caches/:cache/nars/:narHash", right: "push", isNoAct: true },
     summary: "Upload the next part of a zstd-compressed NAR; the part with `fileHash` is the last",
     query: z.object({
       upload: z.string("it is missing").regex(/^[0-9a-z]{16}$/, "it is no upload id"),
@@ -191,6 +193,7 @@ async function findTargetCache(services: Services, context: RouteContext, right:
   if (cache === null || !mayDo(context.get("principal"), right, cache.workspace_id)) {
     throw notFound(`the cache ${name}`, hintForRight(context, right));
   }
+  noteAct(context, { workspaceId: cache.workspace_id, target: `cache ${cache.name}` });
   return cache;
 }
 

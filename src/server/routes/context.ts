@@ -13,10 +13,25 @@ import type { Services } from "../services.ts";
 
 export type RouteEnv = {
   Bindings: Visit;
-  Variables: { readonly principal: Principal };
+  Variables: { readonly principal: Principal; readonly act?: ActNote };
 };
 export type RouteContext = Context<RouteEnv>;
 export const createRouter = () => new Hono<RouteEnv>();
+
+/** What a handler knows of the act that it carries out, for the audit log. */
+export type ActNote = {
+  /** Where; default: the workspace of the caller's token. */
+  readonly workspaceId?: string | null;
+  /** What it was done to; default: the path. */
+  readonly target?: string;
+  /** What came of it, in a few words; default: the answer's status. */
+  readonly effect?: string;
+};
+
+/** Adds to what the audit log will say of this request. */
+export function noteAct(context: RouteContext, note: ActNote): void {
+  context.set("act", { ...context.get("act"), ...note });
+}
 
 /** Stands before a handler: the request is counted under the pattern that this one was declared with. */
 export const atRoute: MiddlewareHandler<RouteEnv> = async (context, next) => {
@@ -101,6 +116,7 @@ export async function findTargetWorkspace(
       : await findWorkspace(services.database, target.name ?? DEFAULT_WORKSPACE);
   if (workspace === null) throw notFound(`the workspace ${target.name ?? DEFAULT_WORKSPACE}`);
   requireRight(context, target.right, workspace.id);
+  noteAct(context, { workspaceId: workspace.id });
   return workspace;
 }
 

@@ -29,7 +29,14 @@ import { startOnce } from "../deployments/once.ts";
 import { createRollout } from "../deployments/rollouts.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
-import { findTargetWorkspace, type RouteContext, readId, visibleWorkspaces, workspaceIdsFor } from "./context.ts";
+import {
+  findTargetWorkspace,
+  noteAct,
+  type RouteContext,
+  readId,
+  visibleWorkspaces,
+  workspaceIdsFor,
+} from "./context.ts";
 import { pageParams, parseCursor, toPage } from "./pages.ts";
 import { countParam, defineRoute, EVENT_STREAM, type Route } from "./route.ts";
 import { answerStarted, readOnce, tokenIdOf } from "./starting.ts";
@@ -92,6 +99,11 @@ function createCancelRoutes(services: Services): readonly Route[] {
         workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
       });
       const ids = rows.map((row) => row.id).join(" ");
+      noteAct(context, {
+        workspaceId: rows[0]?.workspace_id ?? null,
+        target: request.of.join(" "),
+        effect: `cancelled: ${ids}`,
+      });
       services.log.info("cancelled", { deployments: ids.slice(0, LOGGED_MAX) });
       return context.json({ deployments: await deploymentsToDtos(services, rows) });
     },

@@ -5,6 +5,8 @@
 import { z } from "zod";
 import { NixdeployError } from "../../errors.ts";
 import type { Right } from "../access/authorization.ts";
+import type { Act, Auditor } from "../operations/audit.ts";
+import { hideSecrets } from "../requests/visit.ts";
 import { atRoute, createRouter, type RouteContext, readBody } from "./context.ts";
 
 export type Route = {
@@ -18,6 +20,8 @@ export type Route = {
   readonly query: z.ZodObject;
   /** Null: it takes none. */
   readonly body: z.ZodType | typeof BYTES | null;
+  /** Of a route that is no GET: it changes nothing that anybody would ask for, so the audit log has no line of it. */
+  readonly isNoAct?: true;
   /** By status. Every route besides answers failures as problem+json. */
   readonly answers: Readonly<Record<number, Answer>>;
   handle(context: RouteContext): Promise<Response>;
@@ -29,6 +33,8 @@ export type Answer = z.ZodType | typeof BYTES | typeof EVENT_STREAM | typeof NOT
 export const BYTES = "application/octet-stream";
 export const EVENT_STREAM = "text/event-stream";
 export const NOTHING = "nothing";
+
+const STATUS_REFUSED = 400;
 
 type Declared<Query extends z.ZodObject, Body extends z.ZodType> = Omit<Route, "query" | "body" | "handle"> & {
   /** Texts of the query string; what it does not name is ignored. */
@@ -65,10 +71,34 @@ export function defineRoute<
   };
 }
 
-export function mountRoutes(routes: readonly Route[]) {
+export function mountRoutes(routes: readonly Route[], auditor: Auditor) {
   const router = createRouter();
-  for (const route of routes) router.on(route.method, route.path, atRoute, (context) => route.handle(context));
+  for (const route of routes) {
+    router.on(route.method, route.path, atRoute, async (context) => {
+      const answer = await route.handle(context);
+      if (isAct(route) && answer.status < STATUS_REFUSED) await auditor.record(actOf(route, context, answer));
+      return answer;
+    });
+  }
   return router;
+}
+
+/** Whether the audit log has a line of every success of this route. */
+export function isAct({ method, isNoAct }: Pick<Route, "method" | "isNoAct">): boolean {
+  return method !== "GET" && isNoAct !== true;
+}
+
+function actOf(route: Route, context: RouteContext, answer: Response): Act {
+  const principal = context.get("principal");
+  const note = context.get("act");
+  return {
+    principal,
+    visit: context.env,
+    act: `${route.method} ${route.path}`,
+    workspaceId: note?.workspaceId ?? (principal.kind === "control" ? null : principal.workspaceId),
+    target: note?.target ?? hideSecrets(new URL(context.req.url).pathname.replace(/^\/api\/v1\//, "")),
+    effect: note?.effect ?? String(answer.status),
+  };
 }
 
 /** A whole number of the query string. */

@@ -5,7 +5,7 @@ import type { TokenId } from "../../names.ts";
 import { rolloutToDto } from "../convert.ts";
 import { fingerprintOf, IDEMPOTENCY_KEY, type Once, type StartedRollout } from "../deployments/once.ts";
 import type { Services } from "../services.ts";
-import type { RouteContext } from "./context.ts";
+import { noteAct, type RouteContext } from "./context.ts";
 
 export function tokenIdOf(context: RouteContext): TokenId | null {
   const principal = context.get("principal");
@@ -33,6 +33,12 @@ export async function answerStarted(services: Services, context: RouteContext, {
   services.log.info(isRepeat ? "rollout asked for again" : "rollout started", {
     id: rollout.id,
     agents: dto.deployments.length,
+  });
+  const of = dto.deployments.length === 1 ? "deployment" : "deployments";
+  noteAct(context, {
+    workspaceId: rollout.workspace_id,
+    target: dto.deployments.map(({ agent }) => agent).join(" "),
+    effect: `${isRepeat ? "asked for again" : "started"}: rollout ${rollout.id}, ${dto.deployments.length} ${of}`,
   });
   const started: StartedRolloutDto = { ...dto, isRepeat };
   return context.json(started, isRepeat ? 200 : 201);

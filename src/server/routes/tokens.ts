@@ -12,7 +12,7 @@ import { tokenToDto } from "../convert.ts";
 import { findToken, insertToken, listTokens, revokeToken, type TokenRow } from "../database/tokens.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
-import { findTargetWorkspace, visibleWorkspaces } from "./context.ts";
+import { findTargetWorkspace, noteAct, visibleWorkspaces } from "./context.ts";
 import { defineRoute, NOTHING, type Route } from "./route.ts";
 
 const SECRET_BYTES = 32;
@@ -55,6 +55,10 @@ function createOne(services: Services): Route {
         usesMax: request.usesMax ?? null,
       });
       await insertToken(services.database, row);
+      noteAct(context, {
+        target: `token ${row.id}`,
+        effect: `made, ${["kind", row.kind, row.description].join(" ").trim()}`,
+      });
       const created: CreatedToken = {
         id: row.id,
         token,
@@ -98,6 +102,11 @@ function revokeOne(services: Services): Route {
       }
       await revokeToken(services.database, { id: row.id, atMs: services.clock.nowMs() });
       services.bus.publish(TOKENS_TOPIC);
+      noteAct(context, {
+        workspaceId: row.workspace_id,
+        target: `token ${row.id}`,
+        effect: `revoked, kind ${row.kind}`,
+      });
       services.log.info("token revoked", { id: row.id, kind: row.kind });
       return context.body(null, 204);
     },

@@ -36,6 +36,7 @@ const UPLOAD = `upload=0123456789abcdfg&offset=0&narSize=${PATH.nar.length}&file
 let gone = 0;
 
 const RULES: Readonly<Record<string, Rule>> = {
+  "GET /audit": { right: "administrate", isList: true, path: () => "audit" },
   "GET /metrics": { right: "watch", isList: true, path: () => "/metrics" },
   "POST /tokens": {
     right: "administrate",

@@ -152,6 +152,10 @@ const COLUMNS: Columns = {
     agent_id: "text?",
     data: "text",
   },
+  audit_log: {
+    ...{ id: "integer", at_ms: "integer", workspace_id: "text?", actor_kind: "text", actor_id: "text?" },
+    ...{ actor_name: "text", address: "text?", act: "text", target: "text", effect: "text", request_id: "text?" },
+  },
   log_chunks: {
     id: "integer",
     deployment_id: "text",

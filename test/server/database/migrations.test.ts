@@ -53,6 +53,10 @@ const ROWS: Readonly<Record<string, SampleRow>> = {
     ...{ at_ms: 1, workspace_id: "w", kind: "deployment", rollout_id: "r", deployment_id: "d", agent_id: "a" },
     data: "{}",
   },
+  audit_log: {
+    ...{ at_ms: 1, workspace_id: "w", actor_kind: "token", actor_id: "t", actor_name: "admin", address: null },
+    ...{ act: "POST /tokens", target: "t", effect: "made", request_id: null },
+  },
   log_chunks: { deployment_id: "d", rollout_id: "r", first_n: 1, last_n: 1, text_bytes: 1, body: new Uint8Array(1) },
 };
 
