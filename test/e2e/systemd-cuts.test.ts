@@ -103,7 +103,7 @@ async function runCase({ under, good }: Lane, { index, stage, firstMs, secondMs 
   const before = (await under.state()).profile;
   const [first, second] = good;
   const system = stage === "undoing" ? await buildDeaf(under, index) : before === first ? second : first;
-  const end = (await under.start(system, ["--confirm-window", stage === "undoing" ? "1s" : "60s"]))();
+  const end = (await under.start(system, ["--retry", "--confirm-window", stage === "undoing" ? "1s" : "60s"]))();
   // A short stage may pass between two looks: then it is cut after its end.
   const passed = under.stage(stage);
   passed.catch(() => {});
@@ -136,12 +136,14 @@ async function cutPower(under: SystemdFleet, [before, system]: readonly [string,
   return cut;
 }
 
+/** A power cut is no fault of a version; one to which it is laid would not be tried again. */
 function describeEnd({ state, reason, storePath }: Deployment, { before, stage }: { before: string; stage: string }) {
   // Systemd went before the supervisor did, which then could arm no deadline, and touched nothing.
   const isUntouched = stage === "activating" && reason?.startsWith(NO_DEADLINE) === true;
   const runs = state === "succeeded" ? storePath : before;
   return {
     state: isUntouched ? "failed" : expect.stringMatching(/^(succeeded|rolled-back)$/),
+    ...(stage === "undoing" ? {} : { fault: null }),
     ...{ profile: runs, current: runs, bootDefault: runs },
   };
 }

@@ -13,6 +13,7 @@ export const rolloutResultSchema = z.object({
       reason: z.string().nullable(),
       storePath: z.string(),
       previousPath: z.string().nullable(),
+      fault: z.string().nullable(),
       unitChanges: z
         .object({ stop: z.array(z.string()), start: z.array(z.string()), restart: z.array(z.string()) })
         .nullable(),

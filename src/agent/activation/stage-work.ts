@@ -68,7 +68,8 @@ export async function runWork(work: Work): Promise<StageEnd | Cancelled> {
     }
   } catch (error) {
     deps.signal.throwIfAborted();
-    return { kind: "bad", reason: `unexpectedly: ${describeError(error)}`, exitCode: null };
+    // What fails here are the machine's own programs and files, not the new version's.
+    return { kind: "bad", reason: `unexpectedly: ${describeError(error)}`, exitCode: null, cause: "elsewhere" };
   }
 }
 

@@ -156,7 +156,8 @@ async function runStage(before: ActivationRecord, context: StageContext): Promis
     if (!isBack) return advance(record, { kind: "refused", reason, exitCode: null, cause: "elsewhere" });
   }
   const unarmed = await armDeadline(deps, record);
-  if (unarmed !== null) return advance(record, { kind: "refused", reason: unarmed, exitCode: null });
+  if (unarmed !== null)
+    return advance(record, { kind: "refused", reason: unarmed, exitCode: null, cause: "elsewhere" });
   if (record.stage === "undoing" && record.tries > 1) await clock.sleep(UNDO_RETRY_MS, signal);
   if (record.stage === "undoing" && record.tries === 1) await journal.log("agent", `going back: ${record.reason}`);
   signal.throwIfAborted();

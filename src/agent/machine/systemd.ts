@@ -84,8 +84,9 @@ export function createSystemd(deps: ServiceManagerDeps): ServiceManager {
     throw new NixdeployError("host", `${command} ${args.join(" ")} ${describeExit(exit)} ${errors.join(" ")}`.trim());
   };
   const scoped = (scope: Scope, args: readonly string[]) => (scope === "user" ? ["--user", ...args] : args);
+  const question = (args: readonly string[]) => askAgain(() => systemctl("systemctl", args), deps.clock);
   const readProperty = async (scope: Scope, unit: string, property: string) =>
-    (await systemctl("systemctl", scoped(scope, ["show", `--property=${property}`, "--value", unit]))).join("").trim();
+    (await question(scoped(scope, ["show", `--property=${property}`, "--value", unit]))).join("").trim();
   const readMainProcess = async (scope: Scope, unit: string) => {
     const id = Number(await readProperty(scope, unit, "MainPID"));
     return id > 0 ? id : null;
@@ -110,7 +111,7 @@ export function createSystemd(deps: ServiceManagerDeps): ServiceManager {
     mainProcess: async (unit) => await readMainProcess(await requireScope(), unit),
     async readFailedUnits() {
       const scope = await readScope();
-      return scope === null ? null : parseFailedUnits(await systemctl("systemctl", scoped(scope, LIST_FAILED)));
+      return scope === null ? null : parseFailedUnits(await question(scoped(scope, LIST_FAILED)));
     },
     async readUnitStates(units, maxMs) {
       const scope = await readScope();
@@ -155,6 +156,24 @@ export function createSystemd(deps: ServiceManagerDeps): ServiceManager {
       });
     },
   };
+}
+
+const ASK_AGAIN_MAX_MS = 10_000;
+const ASK_AGAIN_PAUSE_MS = 500;
+/** What waits so briefly need not be told to stop. */
+const UNSTOPPED = new AbortController().signal;
+
+/** A question is put again for a while: a switch may start the manager and its bus anew, and they do not answer then. */
+export async function askAgain<Answer>(ask: () => Promise<Answer>, clock: Clock): Promise<Answer> {
+  const untilMs = clock.monotonicMs() + ASK_AGAIN_MAX_MS;
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (clock.monotonicMs() >= untilMs) throw error;
+      await clock.sleep(ASK_AGAIN_PAUSE_MS, UNSTOPPED);
+    }
+  }
 }
 
 const LIST_FAILED = ["list-units", "--state=failed", "--plain", "--no-legend", "--all"] as const;

@@ -1,6 +1,7 @@
 /** Who runs us, read from our cgroup: with cgroups of version 1, of both, and of version 2. */
 import { expect, test } from "bun:test";
-import { parseOwnService } from "../../../src/agent/machine/systemd.ts";
+import { askAgain, parseOwnService } from "../../../src/agent/machine/systemd.ts";
+import { createInstantClock } from "../../support/instant-clock.ts";
 
 const AGENT = "nixdeploy-agent-nuc.service";
 const HYBRID = `9:name=systemd:/user.slice/user-1000.slice/user@1000.service/app.slice/${AGENT}
@@ -23,3 +24,19 @@ const CASES = [
 for (const [what, groups, expected] of CASES) {
   test(`${what} is told by the cgroup`, () => expect(parseOwnService(groups)).toEqual(expected));
 }
+
+test("a question is put again while the manager does not answer, and given up after ten seconds", async () => {
+  const clock = createInstantClock();
+  let failuresLeft = 3;
+  const ask = async () => {
+    failuresLeft -= 1;
+    if (failuresLeft >= 0) throw new Error("Transport endpoint is not connected");
+    return "answer";
+  };
+  expect(await askAgain(ask, clock)).toBe("answer");
+  expect(clock.sleepsMs).toEqual([500, 500, 500]);
+  failuresLeft = Number.POSITIVE_INFINITY;
+  const beginMs = clock.monotonicMs();
+  await expect(askAgain(ask, clock)).rejects.toThrow("not connected");
+  expect(clock.monotonicMs() - beginMs).toBe(10_000);
+});
