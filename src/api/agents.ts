@@ -3,7 +3,7 @@ import { z } from "zod";
 import { DEPLOYMENT_STATES } from "../deployment.ts";
 import { labelChangesSchema } from "../labels.ts";
 import { storePathSchema } from "../protocol.ts";
-import { agentName, count, deploymentId, time, tokenId, workspaceName } from "./fields.ts";
+import { agentName, count, cursor, deploymentId, time, tokenId, workspaceName } from "./fields.ts";
 
 export const agentSchema = z
   .object({
@@ -73,10 +73,10 @@ const SELECTOR_LENGTH_MAX = 250;
 const selectors = z.array(z.string().min(1).max(SELECTOR_LENGTH_MAX)).max(SELECTORS_MAX);
 
 /**
- * GET /api/v1/agents[?workspace=NAME&select=SELECTOR,…&admittedBy=TOKEN-ID]: selectors as in `agent-selector.ts`; one that
+ * GET /api/v1/agents[?workspace=NAME&select=SELECTOR,…&admittedBy=TOKEN-ID&limit=N&after=CURSOR]: selectors as in `agent-selector.ts`; one that
  * chooses none is refused (422).
  */
-export const agentListSchema = z.object({ agents: z.array(agentSchema) });
+export const agentListSchema = z.object({ agents: z.array(agentSchema), next: cursor });
 
 /** PATCH /api/v1/agents/NAME[?workspace=NAME]: another name. The answer is the agent. */
 export const renameAgentSchema = z.object({ name: agentName });

@@ -82,7 +82,14 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
     },
     async listAgents({ select = [], ...filter }, signal) {
       const query = { ...filter, select: select.length === 0 ? undefined : select.join(",") };
-      return (await call({ method: "GET", path: "/agents", query, schema: agentListSchema, signal })).agents;
+      const agents: AgentDto[] = [];
+      for (let after: string | undefined; ; ) {
+        const paged = { ...query, after };
+        const page = await call({ method: "GET", path: "/agents", query: paged, schema: agentListSchema, signal });
+        agents.push(...page.agents);
+        if (page.next === null) return agents;
+        after = page.next;
+      }
     },
     renameAgent: ({ workspace, from, to }, signal) =>
       call({

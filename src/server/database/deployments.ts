@@ -214,12 +214,18 @@ export async function loadLatestDeployments(
   database: CoordinatorDatabase,
   agentIds: readonly AgentId[],
 ): Promise<ReadonlyMap<AgentId, DeploymentRow>> {
-  const latest = new Map<AgentId, DeploymentRow>();
-  for (const agentId of agentIds) {
-    const [row] = await listDeployments(database, { agentIds: [agentId], limit: 1 });
-    if (row !== undefined) latest.set(agentId, row);
-  }
-  return latest;
+  const rows = await database
+    .selectFrom("deployments")
+    .selectAll()
+    .where("number", "in", (query) =>
+      query
+        .selectFrom("deployments")
+        .select(({ fn }) => fn.max("number").as("number"))
+        .where("agent_id", "in", agentIds)
+        .groupBy("agent_id"),
+    )
+    .execute();
+  return new Map(rows.map((row) => [row.agent_id, row]));
 }
 
 /** Deployments that ended live, newest first, and whether one runs, wherever it was started. */
@@ -228,21 +234,33 @@ export type RecentDeployments = { readonly live: readonly DeploymentRow[]; reado
 /** More than anybody tries between two that are permanent. */
 const LIVE_MAX = 20;
 
-/** What the latest deployments left on the agent's machine. By their ends: one that was announced late has ended early. */
+/** What the latest deployments left on agents' machines. By their ends: one that was announced late has ended early. */
 export async function loadRecentDeployments(
   database: CoordinatorDatabase,
-  agentId: AgentId,
-): Promise<RecentDeployments> {
-  const ofAgent = database.selectFrom("deployments").selectAll().where("agent_id", "=", agentId);
-  const running = await ofAgent.where("state", "in", RUNNING_STATES).limit(1).execute();
-  const live = await ofAgent
-    .where("state", "in", ["succeeded", "degraded"])
-    .where("mode", "!=", "dry-activate")
-    .orderBy("finished_ms", "desc")
-    .orderBy("number", "desc")
-    .limit(LIVE_MAX)
+  agentIds: readonly AgentId[],
+): Promise<(agentId: AgentId) => RecentDeployments> {
+  const ofAgents = database.selectFrom("deployments").where("agent_id", "in", agentIds);
+  const running = await ofAgents.select("agent_id").where("state", "in", RUNNING_STATES).execute();
+  const ended = ofAgents.where("state", "in", ["succeeded", "degraded"]).where("mode", "!=", "dry-activate");
+  const live = await database
+    .selectFrom(
+      ended
+        .selectAll()
+        .select(({ fn }) =>
+          fn
+            .agg<number>("row_number")
+            .over((over) => over.partitionBy("agent_id").orderBy("finished_ms", "desc").orderBy("number", "desc"))
+            .as("place"),
+        )
+        .as("ranked"),
+    )
+    .selectAll()
+    .where("place", "<=", LIVE_MAX)
+    .orderBy("place")
     .execute();
-  return { live, isRunning: running.length > 0 };
+  const liveOf = Map.groupBy(live, (row) => row.agent_id);
+  const isRunning = new Set(running.map((row) => row.agent_id));
+  return (agentId) => ({ live: liveOf.get(agentId) ?? [], isRunning: isRunning.has(agentId) });
 }
 
 /** @returns how many deployments of these workspaces are in one of these states */

@@ -86,7 +86,7 @@ async function considerAll(
       considered.push({ kind: "nothing", agent, why: REMOVED });
       continue;
     }
-    const history = await loadRecentDeployments(database, row.agent_id);
+    const history = (await loadRecentDeployments(database, [row.agent_id]))(row.agent_id);
     const isNamed = target.kind === "deployment";
     considered.push(await consider(database, { agent, row, history, isNamed, nowMs }));
   }
@@ -99,8 +99,12 @@ async function considerAgents(
   nowMs: number,
 ): Promise<readonly Considered[]> {
   const considered: Considered[] = [];
+  const historyOf = await loadRecentDeployments(
+    database,
+    agents.map(({ id }) => id),
+  );
   for (const { id, name: agent } of agents) {
-    const history = await loadRecentDeployments(database, id);
+    const history = historyOf(id);
     const [row] = history.live;
     considered.push(
       row === undefined

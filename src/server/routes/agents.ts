@@ -16,7 +16,11 @@ import {
 } from "../database/deployments.ts";
 import type { Services } from "../services.ts";
 import { visibleWorkspaces } from "./context.ts";
+import { compareKeys, pageParams, parseCursor, toPage } from "./pages.ts";
 import { defineRoute, type Route } from "./route.ts";
+
+const PAGE_DEFAULT = 1_000;
+const PAGE_MAX = 1_000;
 
 export function createAgentRoutes(services: Services): readonly Route[] {
   const list = defineRoute({
@@ -26,6 +30,7 @@ export function createAgentRoutes(services: Services): readonly Route[] {
       workspace: z.string().optional(),
       select: z.string().optional(),
       admittedBy: tokenId.optional(),
+      ...pageParams({ fallback: PAGE_DEFAULT, max: PAGE_MAX }),
     }),
     answers: { 200: agentListSchema },
     async handle(context, { query }) {
@@ -35,7 +40,12 @@ export function createAgentRoutes(services: Services): readonly Route[] {
         admittedBy: query.admittedBy,
         workspaceIds: [...workspaces.keys()],
       });
-      return context.json({ agents: await listedAgents(services, agents, workspaces) });
+      const cursorOf = ({ name, id }: AgentRow) => [name, id];
+      const after = parseCursor(query.after, z.tuple([z.string(), z.string()]));
+      const sorted = agents.toSorted((a, b) => compareKeys(cursorOf(a), cursorOf(b)));
+      const behind = after === null ? sorted : sorted.filter((agent) => compareKeys(cursorOf(agent), after) > 0);
+      const { page, next } = toPage(behind, { limit: query.limit, cursorOf });
+      return context.json({ agents: await listedAgents(services, page, workspaces), next });
     },
   });
   const status = defineRoute({
@@ -80,11 +90,11 @@ export async function listedAgents(
 ): Promise<AgentDto[]> {
   const ids = agents.map((agent) => agent.id);
   const latest = await loadLatestDeployments(services.database, ids);
-  const listed: AgentDto[] = [];
-  for (const agent of agents) {
-    const recent = await loadRecentDeployments(services.database, agent.id);
-    const workspace = workspaces.get(agent.workspace_id);
-    listed.push(agentToDto(services, { agent, latest: latest.get(agent.id), recent, workspace }));
-  }
-  return listed;
+  const recent = await loadRecentDeployments(services.database, ids);
+  return agents.map((agent) =>
+    agentToDto(services, {
+      ...{ agent, latest: latest.get(agent.id), recent: recent(agent.id) },
+      workspace: workspaces.get(agent.workspace_id),
+    }),
+  );
 }

@@ -35,3 +35,12 @@ export function parseCursor<Keys extends z.ZodType>(text: string | undefined, sc
     throw new NixdeployError("usage", "cannot read after: it is no `next` of an earlier page", { cause });
   }
 }
+
+/** The order of rows sorted by these keys, texts as the database sorts them. @returns below, at or above 0 */
+export function compareKeys(a: readonly string[], b: readonly string[]): number {
+  for (const [index, key] of a.entries()) {
+    const order = Buffer.compare(Buffer.from(key), Buffer.from(b[index] ?? ""));
+    if (order !== 0) return order;
+  }
+  return 0;
+}
