@@ -61,6 +61,9 @@ export function isTerminal(state: DeploymentState): boolean {
 /** How long a new version may take to prove itself where nothing else is said. */
 export const CONFIRM_WINDOW_DEFAULT_MS = 60_000;
 
+/** How long an activation script may run where nothing else is said. */
+export const ACTIVATION_TIMEOUT_DEFAULT_MS = 30 * 60_000;
+
 /** How an activation is judged. What is not said is the device's default: roll back, 60 s, 30 min. */
 export type ActivationPolicy = {
   /** Units of the new version that fail: go back, or stay on it and call it degraded. */

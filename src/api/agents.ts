@@ -61,6 +61,7 @@ export const agentSchema = z
         attempt: z.number().int().positive().default(1),
         notBefore: time.nullable().default(null),
         expiresAt: time.nullable().default(null),
+        stalledSince: time.nullable().default(null),
       })
       .nullable(),
   })

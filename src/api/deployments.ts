@@ -33,6 +33,8 @@ export const deploymentSchema = z
     /** Counts from 1 up where the coordinator tries again by itself; it is not offered before `notBefore`. */
     attempt: z.number().int().positive().default(1),
     notBefore: time.nullable().default(null),
+    /** Nothing has come of it since, although it runs, for longer than is usual in its state; null: all is well. */
+    stalledSince: time.nullable().default(null),
     /** Queued no longer than until then; null: for ever. */
     expiresAt: time.nullable().default(null),
     /** The deployment that this one tries again, and the latest one that tries this one again. */

@@ -12,6 +12,8 @@ export const statusSchema = z
     agents: z.object({ online: count, offline: count, unknown: count }),
     deploymentsRunning: count,
     deploymentsQueued: count,
+    /** Of those that run, those of which nothing comes any more. */
+    deploymentsStalled: count.default(0),
   })
   .meta({ id: "Status" });
 export type StatusDto = z.output<typeof statusSchema>;

@@ -105,6 +105,7 @@ function applyDeployment(state: FollowState, deployment: DeploymentDto): { state
   const isNews =
     before === undefined ||
     before.state !== deployment.state ||
+    before.stalledSince !== deployment.stalledSince ||
     standingOf(before.state, before.contact) !== standingOf(deployment.state, deployment.contact);
   const deployments = new Map(state.deployments).set(deployment.id, deployment);
   return { state: { ...state, deployments }, notes: isNews ? [{ kind: "state", deployment }] : [] };

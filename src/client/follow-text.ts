@@ -31,6 +31,7 @@ export function formatDeploymentLine(deployment: DeploymentDto): string {
   if (standing === "parked")
     return `${agent} is offline: it takes this deployment when it returns${describeExpiry(deployment)}`;
   if (state === "queued") return `${agent}: queued ${deployment.storePath}${describePutOff(deployment)}`;
+  if (deployment.stalledSince !== null) return `${agent}: ${WORDS[state]}: ${describeStall(deployment.stalledSince)}`;
   const why = reason === null || standing === "running" ? "" : `: ${cleanLogText(reason)}`;
   return `${agent}: ${WORDS[state]}${why}${describeRetry(deployment)}`;
 }
@@ -39,6 +40,11 @@ export function formatDeploymentLine(deployment: DeploymentDto): string {
 export function describePutOff(deployment: Pick<DeploymentDto, "attempt" | "notBefore">): string {
   const { attempt, notBefore } = deployment;
   return notBefore === null ? "" : `, try ${attempt}, not before ${formatMinute(notBefore)}`;
+}
+
+/** `no progress since 2026-11-22 13:05 UTC` */
+export function describeStall(since: string): string {
+  return `no progress since ${formatMinute(since)}`;
 }
 
 /** `, until 2026-12-22 13:05 UTC`; "" for one that waits for ever. */

@@ -1,6 +1,6 @@
 /** `nixdeploy agents`: the registered agents and what runs on them; what else can be done to them is beside this file. */
 import type { AgentDto } from "../api/agents.ts";
-import { describeExpiry, describePutOff } from "../client/follow-text.ts";
+import { describeExpiry, describePutOff, describeStall } from "../client/follow-text.ts";
 import type { DeploymentState } from "../deployment.ts";
 import { formatLabels } from "../labels.ts";
 import { storePathName } from "../nix/store-path.ts";
@@ -88,8 +88,10 @@ function formatDeployment(deployment: NonNullable<AgentDto["deployment"]>): stri
 }
 
 /** What a person should look at, briefly; "" when there is nothing. */
-function describeAttention({ drift, failedUnits, failedUnitCount, rebootNeeded }: AgentDto): string {
+function describeAttention({ drift, failedUnits, failedUnitCount, rebootNeeded, deployment }: AgentDto): string {
   const remarks: string[] = [];
+  const stalled = deployment?.stalledSince ?? null;
+  if (stalled !== null) remarks.push(describeStall(stalled));
   if (drift !== null) remarks.push(`drift: not ${storePathName(drift.expected)}`);
   const failed = failedUnitCount ?? failedUnits?.length ?? 0;
   if (failed > 0) {

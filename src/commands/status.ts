@@ -25,9 +25,10 @@ export const command = defineNixdeployCommand({
 function formatStatus(status: StatusDto): string {
   const { online, offline, unknown } = status.agents;
   const silent = unknown === 0 ? "" : `, ${unknown} not heard of yet`;
+  const stalled = status.deploymentsStalled === 0 ? "" : ` (${status.deploymentsStalled} without progress)`;
   return [
     `coordinator: nixdeploy ${status.version} at ${status.url}, running since ${status.startedAt}`,
     `agents:      ${online} online, ${offline} offline${silent}`,
-    `deployments: ${status.deploymentsRunning} running, ${status.deploymentsQueued} queued`,
+    `deployments: ${status.deploymentsRunning} running${stalled}, ${status.deploymentsQueued} queued`,
   ].join("\n");
 }

@@ -83,6 +83,7 @@ export function agentToDto(
             attempt: latest.attempt,
             notBefore: formatTime(latest.not_before_ms),
             expiresAt: formatTime(latest.expires_ms),
+            stalledSince: formatTime(latest.stalled_ms),
           },
   };
 }
@@ -160,6 +161,7 @@ function convertDeployment(services: Services, row: DeploymentRow, known: Around
     attempt: row.attempt,
     notBefore: formatTime(row.not_before_ms),
     expiresAt: formatTime(row.expires_ms),
+    stalledSince: formatTime(row.stalled_ms),
     retryOf: row.retry_of,
     retriedBy:
       retry === undefined

@@ -20,6 +20,7 @@ import { saveSetting } from "./database/workspaces.ts";
 import { createWriteQueue } from "./database/write-queue.ts";
 import { createDispatcher } from "./deployments/dispatcher.ts";
 import { startExpirations } from "./deployments/expirations.ts";
+import { startStallWatch } from "./deployments/stalls.ts";
 import { ensureFirstStart } from "./first-start.ts";
 import { createAuditor } from "./operations/audit.ts";
 import { createMeters } from "./operations/metrics/meters.ts";
@@ -70,7 +71,10 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const writes = createWriteQueue(database);
   const dispatcher = createDispatcher({ database, writes, registry, bus, clock, log });
   const background = new AsyncDisposableStack();
-  if (deps.isServing) background.use(startExpirations({ database, clock, bus, log }));
+  if (deps.isServing) {
+    background.use(startExpirations({ database, clock, bus, log }));
+    background.use(startStallWatch({ database, registry, clock, bus, log }));
+  }
   const authenticator = createAuthenticator({ database, clock, credentialKey });
   const meters = createMeters();
   const about = { version: NIXDEPLOY_VERSION, startedMs: clock.nowMs() };

@@ -2,7 +2,7 @@
  * What is looked at before an activation may begin: why it may not, while nothing is touched, or the record of it, with
  * all that whoever finishes or undoes it must know. Reads, changes nothing.
  */
-import { CONFIRM_WINDOW_DEFAULT_MS } from "../../deployment.ts";
+import { ACTIVATION_TIMEOUT_DEFAULT_MS, CONFIRM_WINDOW_DEFAULT_MS } from "../../deployment.ts";
 import type { HealthCheck } from "../../health-check.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { AgentConfig } from "../agent.ts";
@@ -50,8 +50,6 @@ export type PrepareDeps = {
   readonly readOwnHealthChecks: () => Promise<readonly HealthCheck[]>;
   readonly bootClock: BootClock;
 };
-
-const ACTIVATION_TIMEOUT_MS = 30 * 60_000;
 
 /** @returns the record to write, or why it may not be activated */
 export async function prepareRecord(request: BeginRequest, deps: PrepareDeps): Promise<ActivationRecord | string> {
@@ -112,7 +110,7 @@ export async function prepareRecord(request: BeginRequest, deps: PrepareDeps): P
       ...policy,
       onUnitFailure: policy?.onUnitFailure ?? "rollback",
       confirmWindowMs: policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
-      activationTimeoutMs: policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_MS,
+      activationTimeoutMs: policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_DEFAULT_MS,
     },
     ...(removedAgentUnit === null ? {} : { removedAgentUnit }),
     prover: await chooseProver(request, removedAgentUnit === null ? unit : null, deps),

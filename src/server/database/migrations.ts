@@ -172,12 +172,14 @@ export const migrations: readonly Migration[] = [
         "attempt integer not null default 1",
         "not_before_ms integer",
         "expires_ms integer",
+        "stalled_ms integer",
         "lifts_quarantine integer not null default 0 check (lifts_quarantine in (0, 1))",
       ]),
       // Allowed: one queued beside one running. Blocked: two queued, two running. What is started on the device is in
       // turn with the others there, not here.
       "create unique index deployments_one_queued on deployments (agent_id) where state = 'queued'",
       `create unique index deployments_one_running on deployments (agent_id) where state in ${RUNNING} and started_on_device = 0`,
+      `create index deployments_running on deployments (number) where state in ${RUNNING}`,
       "create index deployments_by_expiry on deployments (expires_ms) where state = 'queued'",
       "create index deployments_by_rollout on deployments (rollout_id)",
       "create index deployments_by_agent on deployments (agent_id, number)",

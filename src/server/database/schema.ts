@@ -178,6 +178,8 @@ export type Schema = {
     not_before_ms: number | null;
     /** Queued no longer than until then; null: for ever. */
     expires_ms: number | null;
+    /** Since when nothing has come of it, although it runs; null: something does. See `deployments/stalls.ts`. */
+    stalled_ms: number | null;
     /** A person wants it, whatever it did on this device before. */
     lifts_quarantine: number;
   };

@@ -23,7 +23,7 @@ import { insertEvents } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
 import { FIRST_ATTEMPT, NOTHING_HAPPENED, rolloutEvent } from "./start-rollout.ts";
-import { applyEvent, deploymentEvent, rolloutTopic } from "./transition.ts";
+import { applyEvent, deploymentEvent, RUNNING_TOPIC, rolloutTopic } from "./transition.ts";
 
 export type AnnouncementDeps = {
   readonly writes: WriteQueue;
@@ -70,6 +70,7 @@ export async function takeAnnouncement(
     return { kind: "taken", through: 0 };
   });
   for (const rolloutId of touched) deps.bus.publish(rolloutTopic(rolloutId));
+  deps.bus.publish(RUNNING_TOPIC);
   return result;
 }
 

@@ -22,7 +22,7 @@ import {
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
 import { waitMsOf } from "./requeue.ts";
-import { applyEvent, applyEvents, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
+import { applyEvent, applyEvents, QUEUE_TOPIC, RUNNING_TOPIC, rolloutTopic } from "./transition.ts";
 
 export type Dispatcher = AsyncDisposable & {
   /** Sends what this agent should know now: a request to stop, or an offer. Does nothing when it is not connected. */
@@ -65,6 +65,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
         offer(transaction, part, deps),
       );
       if (isOverdue) deps.bus.publish(QUEUE_TOPIC);
+      if (offered.length > 0) deps.bus.publish(RUNNING_TOPIC);
       for (const { agentId, waitMs } of later) timers.set(agentId, waitMs);
       for (const rolloutId of new Set(offered.map((row) => row.rollout_id))) deps.bus.publish(rolloutTopic(rolloutId));
       for (const row of [...running, ...offered]) {

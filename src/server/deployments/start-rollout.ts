@@ -41,6 +41,7 @@ export const NOTHING_HAPPENED = {
   reason: null,
   previous_path: null,
   finished_ms: null,
+  stalled_ms: null,
   fetched_bytes: null,
   exit_code: null,
   phase_ms: "{}",

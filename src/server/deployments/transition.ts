@@ -15,12 +15,18 @@ export const rolloutTopic = (rolloutId: RolloutId): string => `rollout ${rollout
 /** The topic that says that something was queued: it may be the next to expire. */
 export const QUEUE_TOPIC = "queue";
 
+/** The topic that says that something began to run. */
+export const RUNNING_TOPIC = "running";
+
 export type Happened = { readonly event: LifecycleEvent; readonly atMs: number };
 
 /** What an event makes of a deployment. */
 export type Transition = {
   /** The columns that change. */
-  readonly update: Pick<DeploymentRow, "state" | "stop_requested" | "reason" | "started_ms" | "finished_ms">;
+  readonly update: Pick<
+    DeploymentRow,
+    "state" | "stop_requested" | "reason" | "started_ms" | "finished_ms" | "stalled_ms"
+  >;
   /** The line in the log of changes. */
   readonly event: NewEvent;
 };
@@ -36,6 +42,7 @@ export function planTransition(row: DeploymentRow, { event, atMs }: Happened): T
       reason: change.reason ?? row.reason,
       started_ms: row.started_ms ?? (event.type === "phase" ? atMs : null),
       finished_ms: isTerminal(change.state) ? atMs : null,
+      stalled_ms: null,
     },
     event: deploymentEvent({ ...row, state: change.state, reason: change.reason }, atMs),
   };

@@ -14,6 +14,7 @@ import {
   loadRecentDeployments,
   RUNNING_STATES,
 } from "../database/deployments.ts";
+import { countStalled } from "../database/stalls.ts";
 import type { Services } from "../services.ts";
 import { visibleWorkspaces } from "./context.ts";
 import { compareKeys, pageParams, parseCursor, toPage } from "./pages.ts";
@@ -67,6 +68,7 @@ export function createAgentRoutes(services: Services): readonly Route[] {
         workspaces: [...workspaces.values()],
         agents: counts,
         deploymentsRunning: await countDeployments(services.database, { workspaceIds, states: RUNNING_STATES }),
+        deploymentsStalled: await countStalled(services.database, workspaceIds),
         deploymentsQueued: await countDeployments(services.database, { workspaceIds, states: ["queued"] }),
       };
       return context.json(answer);

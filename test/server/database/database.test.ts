@@ -139,6 +139,7 @@ const COLUMNS: Columns = {
     attempt: "integer",
     not_before_ms: "integer?",
     expires_ms: "integer?",
+    stalled_ms: "integer?",
     lifts_quarantine: "integer",
   },
   idempotency_keys: { owner: "text", key: "text", fingerprint: "text", rollout_id: "text", created_ms: "integer" },

@@ -14,6 +14,7 @@ import {
 } from "../../database/counts.ts";
 import { readDatabaseBytes, writeAheadLogOf } from "../../database/dialect.ts";
 import type { CoordinatorDatabase } from "../../database/schema.ts";
+import { countStalled } from "../../database/stalls.ts";
 import type { Readiness } from "../readiness.ts";
 import { readFileSize, readRoom, type StoragePlaces } from "../storage.ts";
 import { type Family, OTHER, type Sample, singleGauge } from "./exposition.ts";
@@ -70,6 +71,11 @@ export async function createMetrics(deps: MetricsDeps): Promise<Metrics> {
           states: ENDED,
           counts: ended.list(),
         }),
+        singleGauge(
+          "nixdeploy_deployments_stalled",
+          "Deployments that run, and of which nothing comes any more.",
+          await countStalled(deps.database, [...workspaces.keys()]),
+        ),
         ...(await collectStorage(deps)),
         {
           name: "nixdeploy_build_info",
