@@ -127,7 +127,7 @@ export const helloSchema = z.object({
   protocolVersion: count,
   agentVersion: shortText,
   name: parsedWith(parseAgentName),
-  /** Raw ed25519 public key and signature over {@link loginMessage}, base64. */
+  /** Raw ed25519 public key and signature over `loginMessage`, base64. */
   publicKey: z.string().max(64),
   signature: z.string().max(128),
   /** The agent token, sent only by an agent that has not been admitted yet. */
@@ -139,6 +139,10 @@ export const helloSchema = z.object({
   /** Path of the profile this agent keeps. */
   profile: shortText,
   state: machineStateSchema,
+  /** A key that is to take the place of this one: raw, and signatures by both over `rotationMessage`, base64. */
+  rotate: z
+    .object({ publicKey: z.string().max(64), signature: z.string().max(128), newSignature: z.string().max(128) })
+    .optional(),
   /** As the device sets them; the operator's count first. */
   labels: labelsSchema.optional(),
   /** This login is the proof of an activation: the new version runs, and reaches the coordinator. Signed with it. */
@@ -258,6 +262,8 @@ export const challengeSchema = z.object({
 export const welcomeSchema = z.object({
   kind: z.literal("welcome"),
   agentId: parsedWith(parseAgentId),
+  /** The key that the hello brought is the agent's from now on, as the hello wrote it. */
+  rotatedTo: z.string().max(64).optional(),
   /** The agent's name here, when the operator gave it another one than the hello said. */
   name: parsedWith(parseAgentName).optional(),
   workspace: parsedWith(parseWorkspaceName),
@@ -284,6 +290,8 @@ export const REFUSAL_CODES = [
   "other-name",
   /** The operator removed the agent that had this key. */
   "removed",
+  /** The agent has another key now, or the operator does not want this one. */
+  "key-retired",
   "bad-signature",
   "token-refused",
   "version",
@@ -338,18 +346,6 @@ export type CoordinatorFrame = z.output<typeof coordinatorFrameSchema>;
 /** What either side may send: frames before parsing, without brands. */
 export type AgentFrameInput = z.input<typeof agentFrameSchema>;
 export type CoordinatorFrameInput = z.input<typeof coordinatorFrameSchema>;
-
-export type LoginClaim = {
-  readonly nonce: string;
-  readonly name: string;
-  readonly proof?: { readonly deploymentId: string; readonly by: string } | undefined;
-};
-
-/** The bytes an agent signs to prove that it holds the key it names, and what this login proves. */
-export function loginMessage({ nonce, name, proof }: LoginClaim): Uint8Array {
-  const claim = proof === undefined ? "" : `proof ${proof.deploymentId} by ${proof.by}\n`;
-  return new TextEncoder().encode(`nixdeploy agent login 1\n${nonce}\n${name}\n${claim}`);
-}
 
 export type DecodedFrame<Frame> =
   | { readonly kind: "frame"; readonly frame: Frame }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { loginMessage } from "../src/login-message.ts";
 import { parseDeploymentId } from "../src/names.ts";
 import {
   type AgentFrameInput,
@@ -7,7 +8,6 @@ import {
   decodeAgentFrame,
   decodeCoordinatorFrame,
   LOG_LINE_CHARACTERS_MAX,
-  loginMessage,
   REFUSAL_CODES,
   REPORT_ENTRIES_MAX,
 } from "../src/protocol.ts";

@@ -5,13 +5,13 @@
  */
 import { createPrivateKey, type KeyObject, sign } from "node:crypto";
 import { fullJitterMs } from "../../src/backoff.ts";
+import { loginMessage } from "../../src/login-message.ts";
 import type { DeploymentId } from "../../src/names.ts";
 import { publicKeyFromSeed } from "../../src/nix/signature.ts";
 import {
   type AgentFrameInput,
   type CoordinatorFrame,
   decodeCoordinatorFrame,
-  loginMessage,
   type Offer,
   PING_INTERVAL_MS,
   PROTOCOL_VERSION,

@@ -19,10 +19,10 @@ import type { Activations } from "./activation/activations.ts";
 import { writeAgentFile } from "./agent-file.ts";
 import { deploy } from "./deploy.ts";
 import { type DeploymentStore, openDeploymentStore } from "./journal/deployment-store.ts";
-import { runConnection } from "./link/connection.ts";
+import { type KeyRing, runConnection } from "./link/connection.ts";
 import { createContact } from "./link/contact.ts";
 import { readEnrolment } from "./link/enrolment.ts";
-import { loadIdentity } from "./link/identity.ts";
+import { findNextKey, loadKeys, promoteNextKey } from "./link/identity.ts";
 import type { HelloFacts } from "./link/login.ts";
 import type { DialMessageSocket } from "./link/message-socket.ts";
 import { watchLocalDeployments } from "./local/local-watch.ts";
@@ -89,8 +89,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   const { config, clock, logger, machine } = deps;
   using _locks = takeLocks(config);
   await deps.activations.ensureSupervised();
-  const identity = await loadIdentity({ ...config, random: deps.random });
-  logger.info(`agent ${config.name} keeps ${config.profilePath}; its key is ${identity.fingerprint}`);
+  const keys = await openKeyRing(deps);
   const enrolment = await readEnrolment(config.stateDirectory);
   const pending = await deps.activations.pending();
   await using store = await openStore(deps, pending, stop);
@@ -142,7 +141,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
       ...deps,
       ...config,
       givenPublicKeys: config.trustedPublicKeys,
-      identity,
+      keys,
       enrolment,
       readFacts: facts,
       readProof: deps.activations.proofToGive,
@@ -173,6 +172,19 @@ async function dropForgottenRoots({ gcRoots, logger }: AgentDeps, { journals }: 
   await gcRoots.dropForgotten(known).catch((error: unknown) => {
     logger.warn(`cannot remove old garbage-collector roots: ${describeError(error)}`);
   });
+}
+
+/** @throws NixdeployError("host") */
+async function openKeyRing({ config, random, logger }: AgentDeps): Promise<KeyRing> {
+  const { stateDirectory, name, profilePath } = config;
+  const ring: KeyRing = {
+    load: () => loadKeys({ stateDirectory, random }),
+    findNext: () => findNextKey(stateDirectory),
+    promote: () => promoteNextKey(stateDirectory),
+  };
+  const { current } = await ring.load();
+  logger.info(`agent ${name} keeps ${profilePath}; its key is ${current.fingerprint}`);
+  return ring;
 }
 
 /** Never rejects. */

@@ -14,8 +14,9 @@ import { type SuperviseEnd, superviseActivation } from "./activation/supervise.t
 import { readInhibitors } from "./activation/types/inhibitors.ts";
 import { deliver } from "./deliver.ts";
 import { createHealthSenses, withoutProxyToThisMachine } from "./health/health-senses.ts";
-import { loadIdentity } from "./link/identity.ts";
-import { type LoginResult, login, type Proof } from "./link/login.ts";
+import { loadKeys } from "./link/identity.ts";
+import type { LoginResult, Proof } from "./link/login.ts";
+import { loginWithKeys } from "./link/login-with-keys.ts";
 import { createWebSocketDialer } from "./link/websocket.ts";
 import { systemBootClock } from "./machine/boot-clock.ts";
 import { listBootDifferences } from "./machine/kernel.ts";
@@ -114,11 +115,12 @@ async function loginFor(
   proof: Proof | null = null,
 ): Promise<LoginResult> {
   const machine = machineOf(record);
-  return await login({
+  return await loginWithKeys({
     ...options,
     coordinatorUrl: record.coordinatorUrl,
     name: record.agentName,
-    identity: await loadIdentity(options),
+    keys: await loadKeys(options),
+    offerNext: false,
     enrolmentToken: null,
     readFacts: async () => ({
       agentVersion: NIXDEPLOY_VERSION,

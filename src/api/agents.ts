@@ -1,8 +1,9 @@
 /** Agents in the REST API: who they are and what really runs on their machines. */
 import { z } from "zod";
 import { DEPLOYMENT_STATES } from "../deployment.ts";
+import { parseKeyFingerprint } from "../key-fingerprint.ts";
 import { labelChangesSchema } from "../labels.ts";
-import { storePathSchema } from "../protocol.ts";
+import { parsedWith, storePathSchema } from "../protocol.ts";
 import { agentName, count, cursor, deploymentId, time, tokenId, workspaceName } from "./fields.ts";
 
 export const agentSchema = z
@@ -98,3 +99,31 @@ export const removeAgentsSchema = z.object({
 });
 export type RemoveAgentsRequest = z.input<typeof removeAgentsSchema>;
 export const removedAgentsSchema = z.object({ removed: z.array(agentName) });
+
+export const enrolmentRequestSchema = z
+  .object({
+    /** The name that is taken. */
+    name: agentName,
+    workspace: workspaceName,
+    /** Of the key that asks for it. */
+    fingerprint: z.string(),
+    address: z.string().nullable(),
+    hostName: z.string(),
+    system: z.string(),
+    /** The token that it brought. */
+    token: tokenId,
+    requestedAt: time,
+  })
+  .meta({ id: "EnrolmentRequest" });
+export type EnrolmentRequestDto = z.output<typeof enrolmentRequestSchema>;
+
+/** GET /api/v1/agent-requests[?workspace=NAME]: keys that ask for names that are taken; the newest for each name. */
+export const enrolmentRequestListSchema = z.object({ requests: z.array(enrolmentRequestSchema) });
+
+/** POST /api/v1/agent-approvals (the answer is the agent) and /api/v1/agent-rejections (204): about exactly this key. */
+export const keyDecisionSchema = z.object({
+  name: agentName,
+  fingerprint: parsedWith(parseKeyFingerprint),
+  workspace: workspaceName.optional(),
+});
+export type KeyDecision = z.input<typeof keyDecisionSchema>;

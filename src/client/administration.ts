@@ -6,6 +6,9 @@ import {
   type AgentDto,
   agentListSchema,
   agentSchema,
+  type EnrolmentRequestDto,
+  enrolmentRequestListSchema,
+  type KeyDecision,
   type LabelAgentsRequest,
   type RemoveAgentsRequest,
   removedAgentsSchema,
@@ -44,6 +47,10 @@ export type AdministrationClient = {
   labelAgents(request: LabelAgentsRequest, signal: AbortSignal): Promise<readonly AgentDto[]>;
   /** @returns the names of those that were removed */
   removeAgents(request: RemoveAgentsRequest, signal: AbortSignal): Promise<readonly AgentName[]>;
+  /** Keys that ask for names that are taken. */
+  listAgentRequests(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<readonly EnrolmentRequestDto[]>;
+  approveKey(decision: KeyDecision, signal: AbortSignal): Promise<AgentDto>;
+  rejectKey(decision: KeyDecision, signal: AbortSignal): Promise<void>;
 };
 
 export type AgentFilter = {
@@ -103,6 +110,15 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
     async labelAgents(body, signal) {
       const how = { isIdempotent: true, signal };
       return (await call({ method: "POST", path: "/agent-labels", body, schema: agentListSchema, ...how })).agents;
+    },
+    async listAgentRequests(workspace, signal) {
+      const query = { workspace };
+      return (await call({ method: "GET", path: "/agent-requests", query, schema: enrolmentRequestListSchema, signal }))
+        .requests;
+    },
+    approveKey: (body, signal) => call({ method: "POST", path: "/agent-approvals", body, schema: agentSchema, signal }),
+    async rejectKey(body, signal) {
+      await call({ method: "POST", path: "/agent-rejections", body, schema: z.null(), signal });
     },
     async removeAgents(body, signal) {
       return (await call({ method: "POST", path: "/agent-removals", body, schema: removedAgentsSchema, signal }))

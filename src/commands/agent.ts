@@ -5,7 +5,8 @@ import { LABELS_MAX, type Labels, parseLabel } from "../labels.ts";
 import { parseAgentName } from "../names.ts";
 import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
 import { notifyServiceManager } from "../service-notification.ts";
-import { defineNixdeployCommand } from "./args.ts";
+import { rotateKey } from "./agent-rotate-key.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
 import { resolveStateRoot } from "./directories.ts";
 import { readCoordinatorUrl, readToken } from "./environment.ts";
 import { parseProfile, resolveProfile, withoutFormat } from "./local-args.ts";
@@ -16,7 +17,7 @@ import { parseProfile, resolveProfile, withoutFormat } from "./local-args.ts";
  */
 const JIT_POLICY = 20;
 
-export const command = defineNixdeployCommand({
+const run = defineNixdeployCommand({
   name: "agent",
   summary: "Run the agent that keeps a profile of this device up to date",
   details:
@@ -99,6 +100,13 @@ export const command = defineNixdeployCommand({
       onStopping: () => notifyServiceManager({ state: "stopping", environment: context.env, log: context.log }),
     });
   },
+});
+
+export const command = defineNixdeployGroup({
+  name: "agent",
+  summary: "Run the agent that keeps a profile of this device up to date",
+  alone: run,
+  commands: [rotateKey],
 });
 
 /** @throws NixdeployError "usage" */

@@ -6,6 +6,7 @@ import { formatLabels } from "../labels.ts";
 import { storePathName } from "../nix/store-path.ts";
 import { formatCount } from "../quantity.ts";
 import { ADMITTED_BY_ARG, AGENTS_ARGS, label, remove, rename, SELECTORS } from "./agents-change.ts";
+import { approve, pending, reject } from "./agents-keys.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
 import { openAdministration } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./output.ts";
@@ -39,9 +40,9 @@ const NO_AGENTS = "no agents yet: they register at their first contact (nixdeplo
 
 export const command = defineNixdeployGroup({
   name: "agents",
-  summary: "List, remove, rename and label agents",
+  summary: "List, remove, rename, label and approve agents",
   alone: list("agents"),
-  commands: [list("agents list"), remove, rename, label],
+  commands: [list("agents list"), remove, rename, label, pending, approve, reject],
 });
 
 const UNITS_SHOWN_MAX = 2;

@@ -6,6 +6,7 @@ import { createOpenApi } from "./openapi.ts";
 import { formatProblem, problemResponse } from "./problem.ts";
 import { createAgainRoutes } from "./routes/again.ts";
 import { createAgentAdministrationRoutes } from "./routes/agent-administration.ts";
+import { createAgentKeyRoutes } from "./routes/agent-keys.ts";
 import { createAgentRoutes } from "./routes/agents.ts";
 import { createAuditRoutes } from "./routes/audit.ts";
 import { createCacheRoutes } from "./routes/caches.ts";
@@ -25,6 +26,7 @@ export function createApiRoutes(services: Services): readonly Route[] {
     ...createCacheRoutes(services),
     ...createAgentRoutes(services),
     ...createAgentAdministrationRoutes(services),
+    ...createAgentKeyRoutes(services),
     ...createDeploymentRoutes(services),
     ...createAgainRoutes(services),
     ...createAuditRoutes(services),

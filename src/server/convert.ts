@@ -1,17 +1,18 @@
 /** Rows of the database as the API shows them. One converter per kind, named `…ToDto`. */
-import { createHash } from "node:crypto";
-import type { AgentDto } from "../api/agents.ts";
+import type { AgentDto, EnrolmentRequestDto } from "../api/agents.ts";
 import type { CacheDto } from "../api/caches.ts";
 import type { DeploymentDto } from "../api/deployments.ts";
 import type { RolloutDto } from "../api/rollouts.ts";
 import type { TokenDto } from "../api/tokens.ts";
 import { isTerminal, parsePhaseDurations } from "../deployment.ts";
+import { formatKeyFingerprint } from "../key-fingerprint.ts";
 import type { AgentId, DeploymentId, WorkspaceName } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
 import { machineStateSchema } from "../protocol.ts";
 import { unitChangesSchema } from "../unit-changes.ts";
 import { formerNamesOf, labelsOf, operatorLabelsOf } from "./agents/change-agents.ts";
 import { type DriftDeployment, findDrift } from "./agents/drift.ts";
+import type { EnrolmentRequestRow } from "./database/agent-keys.ts";
 import { type AgentContactRow, type AgentRow, loadAgents } from "./database/agents.ts";
 import {
   type DeploymentRow,
@@ -52,7 +53,7 @@ export function agentToDto(
     system: agent.system,
     hostName: agent.host_name,
     profile: agent.profile,
-    keyFingerprint: `SHA256:${createHash("sha256").update(agent.public_key).digest("base64").replace(/=+$/, "")}`,
+    keyFingerprint: formatKeyFingerprint(agent.public_key),
     admittedBy: agent.admitted_by,
     labels: labelsOf(agent),
     operatorLabels: operatorLabelsOf(agent),
@@ -203,6 +204,24 @@ export function tokenToDto(row: TokenRow, workspaces: ReadonlyMap<string, Worksp
     agent: row.agent_name,
     usesMax: row.uses_max,
     uses: row.uses,
+  };
+}
+
+export function enrolmentRequestToDto(
+  row: EnrolmentRequestRow,
+  workspaces: ReadonlyMap<string, WorkspaceName>,
+): EnrolmentRequestDto {
+  const workspace = workspaces.get(row.workspace_id);
+  if (workspace === undefined) throw new Error(`the request for ${row.name} belongs to no workspace`);
+  return {
+    name: row.name,
+    workspace,
+    fingerprint: formatKeyFingerprint(row.public_key),
+    address: row.address,
+    hostName: row.host_name,
+    system: row.system,
+    token: row.token_id,
+    requestedAt: new Date(row.requested_ms).toISOString(),
   };
 }
 

@@ -4,8 +4,11 @@ import { z } from "zod";
 import { agentListSchema } from "../../src/api/agents.ts";
 import { tokenListSchema } from "../../src/api/tokens.ts";
 import { resolveRequest } from "../../src/commands/root.ts";
+import { formatKeyFingerprint } from "../../src/key-fingerprint.ts";
+import { publicKeyFromSeed } from "../../src/nix/signature.ts";
 import { createTestCoordinator, type TestCoordinator } from "../support/coordinator.ts";
 import { runCommand } from "../support/run-command.ts";
+import { createAgentIdentity, openScriptedAgent } from "../support/scripted-agent.ts";
 
 let server: TestCoordinator;
 beforeAll(async () => {
@@ -53,7 +56,7 @@ describe("agents", () => {
     expect(agentListSchema.parse(JSON.parse(stdout)).agents).toHaveLength(1);
     const mistaken = await runCommand(["agents", "--workspace", "remove", "--data-dir", server.directory]);
     expect([mistaken.exitCode, mistaken.stderr]).toEqual([1, expect.stringContaining("the workspace remove")]);
-    expect(await helpOf("agents")).toContain("agents remove  Remove");
+    expect(await helpOf("agents")).toMatch(/^  agents remove +Remove agents/m);
     expect(await helpOf("agents", "--json", "remove")).toContain("Usage: nixdeploy agents remove");
     expect(await helpOf("agents", "nuc", "remove")).toContain("Usage: nixdeploy agents [FLAGS] [AGENT…]");
   });
@@ -82,12 +85,35 @@ describe("agents", () => {
     [["agents", "label", "nuc", "a=1", "a-"], "a label is named twice"],
     [["agent", "--name", "nuc", "--label", "role"], "it must be KEY=VALUE"],
     [["agent", "--name", "nuc", "--label", "a=1", "--label", "a=2"], "a label is given twice"],
+    [["agents", "approve", "nuc"], "--fingerprint is missing"],
+    [["agents", "reject", "nuc", "--fingerprint", "SHA256:x"], "a fingerprint is SHA256: and 43"],
+    [["agent", "rotate-key"], "--name is missing"],
     [["token", "create", "--kind", "push", "--agent", "nuc"], "are for --kind agent"],
     [["token", "create", "--kind", "agent", "--uses", "0"], "--uses is a whole number"],
   ])("%p is a usage error", async (words, text) => {
     const { exitCode, stdout, stderr } = await runCommand(words);
     expect([exitCode, stdout, stderr]).toEqual([2, "", expect.stringContaining(text)]);
   });
+});
+
+test("a key that asks for a name is listed, and approved or rejected by its fingerprint", async () => {
+  const ask = async () => {
+    const identity = createAgentIdentity("nuc");
+    const agent = openScriptedAgent(server.coordinator, identity);
+    await agent.login({ enrolmentToken: (await server.createToken("agent")).token });
+    await agent.disconnect();
+    return formatKeyFingerprint(publicKeyFromSeed(identity.seed));
+  };
+  const first = await ask();
+  expect((await run("agents", "pending")).stdout).toContain(first);
+  const wrong = await run("agents", "approve", "nuc", "--fingerprint", `SHA256:${"A".repeat(43)}`);
+  expect([wrong.exitCode, wrong.stderr]).toEqual([1, expect.stringContaining(`the one that asks is ${first}`)]);
+  expect(await run("agents", "reject", "nuc", "--fingerprint", first)).toMatchObject({ exitCode: 0 });
+  expect(await run("agents", "pending")).toMatchObject({ exitCode: 0, stdout: "" });
+  const second = await ask();
+  expect(await run("agents", "approve", "nuc", "--fingerprint", second)).toMatchObject({ exitCode: 0 });
+  const { stdout } = await run("agents", "nuc", "--json");
+  expect(agentListSchema.parse(JSON.parse(stdout)).agents).toMatchObject([{ keyFingerprint: second }]);
 });
 
 test("a token says what it is bound to", async () => {

@@ -2,13 +2,14 @@
  * An agent that does only what a test says: real frames, a real key, a memory socket into a coordinator in the same
  * process. It remembers what it was sent, and nothing else.
  */
+
+import { loginMessage } from "../../src/login-message.ts";
 import type { DeploymentId } from "../../src/names.ts";
 import { publicKeyFromSeed, signMessage } from "../../src/nix/signature.ts";
 import {
   type AgentFrameInput,
   type CoordinatorFrame,
   decodeCoordinatorFrame,
-  loginMessage,
   PROTOCOL_VERSION,
 } from "../../src/protocol.ts";
 import type { Coordinator } from "../../src/server/coordinator.ts";

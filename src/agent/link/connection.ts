@@ -12,8 +12,9 @@ import type { Clock, Random } from "../../runtime.ts";
 import type { DeploymentStore } from "../journal/deployment-store.ts";
 import type { Contact } from "./contact.ts";
 import { type Enrolment, planPins, writeEnrolment } from "./enrolment.ts";
-import type { Identity } from "./identity.ts";
-import { type HelloFacts, type LoginResult, login, type Proof, sendFrame } from "./login.ts";
+import type { Identity, Keys } from "./identity.ts";
+import { type HelloFacts, type Proof, sendFrame } from "./login.ts";
+import { type KeyLogin, loginWithKeys } from "./login-with-keys.ts";
 import type { DialMessageSocket } from "./message-socket.ts";
 import { planRefusal } from "./refusal.ts";
 import { LOSSY_BUFFER_MAX_BYTES, runSession, type SessionHandlers } from "./session.ts";
@@ -23,12 +24,14 @@ const RECONNECT = { baseMs: 1_000, maxMs: 60_000 } as const;
 const RECONNECT_WHILE_ACTIVATING = { baseMs: 1_000, maxMs: 5_000 } as const;
 /** A session that lasted so long was a success: the next wait is short again. */
 const STABLE_AFTER_MS = 30_000;
+/** How soon a key that was made while the agent is connected is registered. */
+const NEXT_KEY_LOOK_MS = 5_000;
 
 export type ConnectionOptions = {
   readonly coordinatorUrl: string;
   readonly name: AgentName;
   readonly stateDirectory: string;
-  readonly identity: Identity;
+  readonly keys: KeyRing;
   /** Of an earlier run; null before the first contact. */
   readonly enrolment: Enrolment | null;
   readonly enrolmentToken: string | null;
@@ -58,7 +61,12 @@ export type ConnectionOptions = {
 /** @throws NixdeployError("denied") after a first login that was refused · the signal's reason */
 export async function runConnection(options: ConnectionOptions): Promise<never> {
   const { clock, random, logger, signal } = options;
-  const memory: Memory = { enrolment: options.enrolment, sendToken: options.enrolment === null, lastComplaint: null };
+  const memory: Memory = {
+    enrolment: options.enrolment,
+    sendToken: options.enrolment === null,
+    lastComplaint: null,
+    untaken: null,
+  };
   for (let attempt = 0; ; ) {
     const startedAtMs = clock.monotonicMs();
     const end = await connectOnce(options, memory);
@@ -93,6 +101,17 @@ type Memory = {
   sendToken: boolean;
   /** What was logged last, so that an hour of the same trouble is one line. */
   lastComplaint: string | null;
+  /** A next key that the coordinator did not take at the latest login. */
+  untaken: string | null;
+};
+
+/** The keys of this device, which change while the agent runs. */
+export type KeyRing = {
+  /** @throws NixdeployError("host") */
+  load(): Promise<Keys>;
+  findNext(): Promise<Identity | null>;
+  /** The next key is the key from now on. */
+  promote(): Promise<void>;
 };
 
 type ConnectionEnd =
@@ -102,9 +121,11 @@ type ConnectionEnd =
 
 async function connectOnce(options: ConnectionOptions, memory: Memory): Promise<ConnectionEnd> {
   const token = memory.sendToken ? options.enrolmentToken : null;
-  let result: LoginResult;
+  let keys: Keys;
+  let result: KeyLogin;
   try {
-    result = await login({ ...options, enrolmentToken: token });
+    keys = await options.keys.load();
+    result = await loginWithKeys({ ...options, keys, offerNext: true, enrolmentToken: token });
   } catch (error) {
     options.signal.throwIfAborted();
     const hint = error instanceof NixdeployError && error.hint !== undefined ? ` (${error.hint})` : "";
@@ -114,6 +135,7 @@ async function connectOnce(options: ConnectionOptions, memory: Memory): Promise<
     const plan = planRefusal({
       refusal: result.refusal,
       name: options.name,
+      fingerprint: keys.current.fingerprint,
       hasToken: options.enrolmentToken !== null,
       tokenWasSent: token !== null,
       wasAdmitted: memory.enrolment !== null,
@@ -125,6 +147,7 @@ async function connectOnce(options: ConnectionOptions, memory: Memory): Promise<
   }
   const { welcome, socket, frames } = result;
   try {
+    if (result.hasNewKey) await takeNextKey(options);
     await remember(welcome, options, memory);
     if (welcome.proved !== undefined) await options.onProved(welcome.proved);
   } catch (error) {
@@ -142,15 +165,53 @@ async function connectOnce(options: ConnectionOptions, memory: Memory): Promise<
     sendFrame(socket, frame);
     return true;
   });
-  const why = await runSession({ ...options, socket, frames });
+  memory.untaken = result.hasNewKey ? null : (keys.next?.publicKey ?? null);
+  const renewal = watchForNextKey(options, memory.untaken);
+  const why = await runSession({ ...options, socket, frames, signal: renewal.signal });
+  await renewal.stop();
   options.contact.lost();
   options.handlers.onContactLost();
+  if (renewal.isDue) return { kind: "again" };
   return { kind: "retry", message: `connection lost: ${why}`, wasConnected: true };
 }
 
 function describeContact(welcome: Welcome, { coordinatorUrl, name }: ConnectionOptions): string {
   const known = welcome.name === undefined ? name : `${welcome.name}, as the operator renamed ${name}`;
   return `connected to ${coordinatorUrl} as ${known} (workspace ${welcome.workspace})`;
+}
+
+async function takeNextKey({ keys, logger }: ConnectionOptions): Promise<void> {
+  await keys.promote();
+  logger.info(`this device has a new key: ${(await keys.load()).current.fingerprint}`);
+}
+
+/**
+ * Ends the session when a next key appears, so that the next login brings it along; unless it is one that this
+ * coordinator has not taken (an older version, say), which goes along with whatever login comes next.
+ */
+function watchForNextKey({ keys, clock, signal, logger }: ConnectionOptions, untaken: string | null) {
+  const due = new AbortController();
+  const over = new AbortController();
+  const watch = async () => {
+    for (;;) {
+      await clock.sleep(NEXT_KEY_LOOK_MS, AbortSignal.any([signal, over.signal]));
+      const next = await keys.findNext();
+      if (next !== null && next.publicKey !== untaken) return due.abort(new Error("a new key waits"));
+    }
+  };
+  const watching = watch().catch((error: unknown) => {
+    if (!signal.aborted && !over.signal.aborted) logger.warn(`cannot look for a new key: ${describeError(error)}`);
+  });
+  return {
+    signal: AbortSignal.any([signal, due.signal]),
+    get isDue() {
+      return due.signal.aborted && !signal.aborted;
+    },
+    async stop() {
+      over.abort(new Error("the session ended"));
+      await watching;
+    },
+  };
 }
 
 async function remember(welcome: Welcome, options: ConnectionOptions, memory: Memory): Promise<void> {

@@ -3,17 +3,18 @@
  * `key` of the state directory (base64 of the seed, mode 0600).
  *
  * The coordinator knows the public half; whoever reads the file can be this agent, so looser permissions are refused.
+ * While another key is to take its place, that one is in `next-key` (`login-with-keys.ts`).
  */
-import { createHash } from "node:crypto";
-import { readFile, stat } from "node:fs/promises";
+import { readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { describeError, NixdeployError } from "../../errors.ts";
+import { formatKeyFingerprint } from "../../key-fingerprint.ts";
+import { type LoginClaim, loginMessage, type RotationClaim, rotationMessage } from "../../login-message.ts";
 import { decodeBase64, encodeBase64 } from "../../nix/base64.ts";
 import { NixParseError } from "../../nix/parse-error.ts";
 import { publicKeyFromSeed, signMessage } from "../../nix/signature.ts";
-import { type LoginClaim, loginMessage } from "../../protocol.ts";
 import type { Random } from "../../runtime.ts";
-import { ensureDirectory, writeDurableFile } from "../machine/durable-file.ts";
+import { ensureDirectory, syncDirectory, writeDurableFile } from "../machine/durable-file.ts";
 import { hasCode, isMissing } from "../machine/system-error.ts";
 
 export type Identity = {
@@ -23,7 +24,12 @@ export type Identity = {
   readonly fingerprint: string;
   /** Base64 signature over the coordinator's challenge. */
   signLogin(login: LoginClaim): string;
+  /** Base64 signature that one of two keys makes when the other is to take its place. */
+  signRotation(rotation: RotationClaim): string;
 };
+
+/** The key, and the one that is to take its place, if any. */
+export type Keys = { readonly current: Identity; readonly next: Identity | null };
 
 const SEED_BYTES = 32;
 const KEY_FILE_BYTES_MAX = 1_024;
@@ -31,22 +37,60 @@ const PRIVATE_FILE = 0o600;
 const PRIVATE_DIRECTORY = 0o700;
 const OTHERS = 0o077;
 
+const KEY_FILE = "key";
+const NEXT_KEY_FILE = "next-key";
+
+type KeyOptions = { readonly stateDirectory: string; readonly random: Random };
+
 /**
  * Reads the key, or makes one where there is none yet.
  * @throws NixdeployError("host") when the file is damaged, or others may read it
  */
-export async function loadIdentity(options: {
-  readonly stateDirectory: string;
-  readonly random: Random;
-}): Promise<Identity> {
-  const path = join(options.stateDirectory, "key");
-  const seed = (await readSeed(path)) ?? (await makeSeed(path, options));
+export async function loadIdentity(options: KeyOptions): Promise<Identity> {
+  const path = join(options.stateDirectory, KEY_FILE);
+  return identityOf((await readSeed(path)) ?? (await makeSeed(path, options)));
+}
+
+/** The same with the next key. @throws as {@link loadIdentity} */
+export async function loadKeys(options: KeyOptions): Promise<Keys> {
+  const current = await loadIdentity(options);
+  return { current, next: await findNextKey(options.stateDirectory) };
+}
+
+/** The key of a device that has one. @throws as {@link loadIdentity} */
+export async function findKey(stateDirectory: string): Promise<Identity | null> {
+  return await findIdentity(stateDirectory, KEY_FILE);
+}
+
+/** The key that is to take its place. @throws as {@link loadIdentity} */
+export async function findNextKey(stateDirectory: string): Promise<Identity | null> {
+  return await findIdentity(stateDirectory, NEXT_KEY_FILE);
+}
+
+/** Makes the next key, or reads the one that waits already. @throws as {@link loadIdentity} */
+export async function prepareNextKey(options: KeyOptions): Promise<Identity> {
+  const path = join(options.stateDirectory, NEXT_KEY_FILE);
+  return identityOf((await readSeed(path)) ?? (await makeSeed(path, options)));
+}
+
+/** The next key is the key from now on, also after a power cut. @throws the system's error */
+export async function promoteNextKey(stateDirectory: string): Promise<void> {
+  await rename(join(stateDirectory, NEXT_KEY_FILE), join(stateDirectory, KEY_FILE));
+  await syncDirectory(stateDirectory);
+}
+
+async function findIdentity(stateDirectory: string, file: string): Promise<Identity | null> {
+  const seed = await readSeed(join(stateDirectory, file));
+  return seed === null ? null : identityOf(seed);
+}
+
+function identityOf(seed: Uint8Array): Identity {
   const publicKey = publicKeyFromSeed(seed);
-  const digest = createHash("sha256").update(publicKey).digest("base64");
   return {
     publicKey: encodeBase64(publicKey),
-    fingerprint: `SHA256:${digest.replace(/=+$/, "")}`,
+    fingerprint: formatKeyFingerprint(publicKey),
     signLogin: (login) => encodeBase64(signMessage(seed, loginMessage(login))),
+    signRotation: (rotation) => encodeBase64(signMessage(seed, rotationMessage(rotation))),
   };
 }
 

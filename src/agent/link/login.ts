@@ -43,6 +43,8 @@ export type LoginOptions = {
   readonly coordinatorUrl: string;
   readonly name: AgentName;
   readonly identity: Identity;
+  /** The key that is to take its place; null: none. */
+  readonly next?: Identity | null;
   /** The agent token; null to log in by the key alone. */
   readonly enrolmentToken: string | null;
   readonly readFacts: () => Promise<HelloFacts>;
@@ -121,7 +123,7 @@ export function sendFrame(socket: MessageSocket, frame: AgentFrameInput): void {
 }
 
 function composeHello(
-  { name, identity, enrolmentToken }: LoginOptions,
+  { name, identity, next = null, enrolmentToken }: LoginOptions,
   { nonce, facts, proof }: { readonly nonce: string; readonly facts: HelloFacts; readonly proof: Proof | null },
 ): AgentFrameInput {
   return {
@@ -132,8 +134,17 @@ function composeHello(
     signature: identity.signLogin({ nonce, name, proof: proof ?? undefined }),
     ...(enrolmentToken === null ? {} : { enrolmentToken }),
     ...(proof === null ? {} : { proof }),
+    ...(next === null ? {} : { rotate: composeRotation({ name, nonce }, { identity, next }) }),
     ...facts,
   };
+}
+
+function composeRotation(
+  login: { readonly name: string; readonly nonce: string },
+  { identity, next }: { readonly identity: Identity; readonly next: Identity },
+) {
+  const claim = { ...login, publicKey: identity.publicKey, newPublicKey: next.publicKey };
+  return { publicKey: next.publicKey, signature: identity.signRotation(claim), newSignature: next.signRotation(claim) };
 }
 
 function createFrameReader(socket: MessageSocket, url: string): FrameReader {

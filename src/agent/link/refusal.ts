@@ -16,6 +16,8 @@ export type RefusalPlan =
 export type RefusalOptions = {
   readonly refusal: Refused;
   readonly name: AgentName;
+  /** Of this device's key, for its operator to compare. */
+  readonly fingerprint: string;
   readonly hasToken: boolean;
   /** Whether the refused login carried the token. */
   readonly tokenWasSent: boolean;
@@ -27,12 +29,13 @@ export function planRefusal(options: RefusalOptions): RefusalPlan {
   const { refusal, name, hasToken, tokenWasSent, wasAdmitted } = options;
   if (refusal.code === "not-enrolled" && hasToken && !tokenWasSent) return { kind: "send-token" };
   const message = `cannot log in as ${name}: ${refusal.message.replace(/\.$/, "")}`;
-  const hint = refusal.hint ?? hintFor(options);
+  // What to compare is told by this device, not by the coordinator that might have been asked by somebody else.
+  const hint = refusal.code === "name-taken" ? hintFor(options) : (refusal.hint ?? hintFor(options));
   const isCredential = refusal.code === "not-enrolled" || refusal.code === "token-refused";
   return { kind: isCredential && !wasAdmitted ? "give-up" : "retry", message, hint };
 }
 
-function hintFor({ refusal, name, hasToken }: RefusalOptions): string {
+function hintFor({ refusal, name, fingerprint, hasToken }: RefusalOptions): string {
   switch (refusal.code) {
     case "not-enrolled":
       return hasToken
@@ -41,7 +44,12 @@ function hintFor({ refusal, name, hasToken }: RefusalOptions): string {
     case "token-refused":
       return "The agent token is not valid (any more): make a new one with `nixdeploy token create --kind agent`.";
     case "name-taken":
-      return `Another device is registered as ${name}: choose another --name, or remove that agent on the coordinator.`;
+      return (
+        `This device's key is ${fingerprint}. If it was reinstalled, its operator admits it with ` +
+        `\`nixdeploy agents approve ${name} --fingerprint ${fingerprint}\`; else choose another --name.`
+      );
+    case "key-retired":
+      return "Remove the file `key` of the state directory to make this device a new agent.";
     case "other-name":
       return "This state directory belongs to an agent of another name: use its --name, or another --state-dir.";
     case "removed":

@@ -1,12 +1,16 @@
 /**
  * Enrolment: how a key that the coordinator does not know becomes an agent. An agent token admits it, once; what the
  * token is bound to (one name, a number of uses) is checked and counted in the transaction that inserts the agent, so
- * of two that come at once with one use left, one is admitted. Later logins are decided by `login.ts`.
+ * of two that come at once with one use left, one is admitted. A key that comes with a good token and a name that is
+ * taken may ask for it (`approve-key.ts`). Later logins are decided by `login.ts`.
  */
+
+import { formatKeyFingerprint } from "../../key-fingerprint.ts";
 import { type AgentName, drawId, parseAgentId, type TokenId } from "../../names.ts";
 import type { Hello, RefusalCode } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import { type Authenticator, isTokenValid, type Principal } from "../access/authentication.ts";
+import { saveEnrolmentRequest } from "../database/agent-keys.ts";
 import { type AgentRow, findAgentByName, insertAgent } from "../database/agents.ts";
 import { insertAuditRow } from "../database/audit.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
@@ -32,7 +36,14 @@ export type Refused = {
   readonly message: string;
   readonly hint?: string;
 };
-export type LoginResult = { readonly kind: "admitted"; readonly agent: AgentRow } | Refused;
+export type LoginResult =
+  | {
+      readonly kind: "admitted";
+      readonly agent: AgentRow;
+      /** The key that the hello brought, when it is the agent's from now on. */
+      readonly rotatedTo?: string;
+    }
+  | Refused;
 
 /** A hello whose signature is good, by a key that no agent has. */
 export type Newcomer = { readonly hello: Hello; readonly publicKey: Uint8Array };
@@ -55,10 +66,8 @@ export async function enroll(deps: EnrolmentDeps, newcomer: Newcomer): Promise<L
 }
 
 /** Inside a transaction. */
-async function register(
-  deps: EnrolmentDeps,
-  { hello, publicKey, tokenId }: Newcomer & { readonly tokenId: TokenId },
-): Promise<LoginResult> {
+async function register(deps: EnrolmentDeps, newcomer: Newcomer & { readonly tokenId: TokenId }): Promise<LoginResult> {
+  const { hello, publicKey, tokenId } = newcomer;
   const nowMs = deps.clock.nowMs();
   const token = await findToken(deps.database, tokenId);
   // It may have been revoked since it was looked at.
@@ -69,7 +78,7 @@ async function register(
   if (known !== null && Buffer.from(known.public_key).equals(publicKey)) return { kind: "admitted", agent: known };
   const why = whyNotAdmit(token, hello.name);
   if (why !== null) return refuse("token-refused", `the agent token ${why}`, { hint: NEW_TOKEN_HINT });
-  if (known !== null) return nameTaken(hello.name);
+  if (known !== null) return await askForName(deps, { ...newcomer, workspaceId, nowMs });
   if (!(await takeTokenUse(deps.database, tokenId))) return tokenRefused();
   const agent: AgentRow = {
     id: parseAgentId(drawId(deps.random)),
@@ -123,9 +132,27 @@ function tokenRefused(): Refused {
   });
 }
 
-function nameTaken(name: AgentName): Refused {
-  return refuse("name-taken", `the name ${name} belongs to an agent with another key`, {
-    hint: "Choose another --name. If the device was reinstalled, remove the old agent on the coordinator first.",
+/** The name belongs to another key. It may be the same device, reinstalled: an operator can say so. */
+async function askForName(
+  deps: EnrolmentDeps,
+  asked: Newcomer & { readonly tokenId: TokenId; readonly workspaceId: string; readonly nowMs: number },
+): Promise<Refused> {
+  const { hello, publicKey } = asked;
+  await saveEnrolmentRequest(deps.database, {
+    workspace_id: asked.workspaceId,
+    name: hello.name,
+    public_key: publicKey,
+    token_id: asked.tokenId,
+    address: deps.visit.address,
+    host_name: hello.hostName,
+    system: hello.system,
+    requested_ms: asked.nowMs,
+  });
+  const fingerprint = formatKeyFingerprint(publicKey);
+  return refuse("name-taken", `the name ${hello.name} belongs to an agent with another key`, {
+    hint:
+      "Choose another --name. If this device was reinstalled, the operator admits its new key with " +
+      `\`nixdeploy agents approve ${hello.name} --fingerprint ${fingerprint}\`.`,
   });
 }
 

@@ -3,12 +3,16 @@
  * know is admitted once by an agent token (`enrolment.ts`). A token that is revoked later does not touch the agents it
  * admitted.
  */
+
+import { loginMessage } from "../../login-message.ts";
 import { verifyMessage } from "../../nix/signature.ts";
-import { type Hello, loginMessage, PROTOCOL_VERSION } from "../../protocol.ts";
+import { type Hello, PROTOCOL_VERSION } from "../../protocol.ts";
+import { findRetiredKey, type RetiredKeyRow } from "../database/agent-keys.ts";
 import { type AgentRow, findAgentByKey, saveAgentFacts } from "../database/agents.ts";
 import { factsOf } from "./agent-facts.ts";
 import { answersTo } from "./change-agents.ts";
 import { type EnrolmentDeps, enroll, type LoginResult, refuse } from "./enrolment.ts";
+import { isRotationSigned, rotateKey } from "./rotate-key.ts";
 
 const PUBLIC_KEY_BYTES = 32;
 
@@ -42,12 +46,19 @@ export async function login(
       hint: `Start the agent with --name ${known.name}, or give it another --state-dir to register a new one.`,
     });
   }
+  const retired = known === null ? await findRetiredKey(deps.database, publicKey) : null;
+  if (retired !== null) return keyRetired(retired);
   if (known === null) return await enroll(deps, { hello, publicKey });
   // The supervisor of an activation speaks for the agent, but is not the agent.
   if (hello.proof?.by === "supervisor") return { kind: "admitted", agent: known };
   const facts = { ...factsOf(hello), last_seen_ms: deps.clock.nowMs() };
   await deps.writes.write((transaction) => saveAgentFacts(transaction, known.id, facts));
-  return { kind: "admitted", agent: { ...known, ...facts } };
+  const agent = { ...known, ...facts };
+  if (hello.rotate === undefined) return { kind: "admitted", agent };
+  if (!isRotationSigned(attempt)) return refuse("bad-signature", "the new key is not signed by both keys");
+  const rotated = await rotateKey(deps, { agent, rotation: hello.rotate });
+  if (rotated === null) return { kind: "admitted", agent };
+  return { kind: "admitted", agent: rotated, rotatedTo: hello.rotate.publicKey };
 }
 
 function wasRemoved({ name, removed_ms }: AgentRow): LoginResult {
@@ -57,4 +68,21 @@ function wasRemoved({ name, removed_ms }: AgentRow): LoginResult {
       "Stop it. If the device is to come back as a new agent, remove the files `key` and `enrolment.json` of its state " +
       "directory, and give it an agent token.",
   });
+}
+
+function keyRetired({ reason, retired_ms }: RetiredKeyRow): LoginResult {
+  const day = new Date(retired_ms).toISOString().slice(0, 10);
+  const hint = "If this device is to be an agent all the same, remove the file `key` of its state directory.";
+  switch (reason) {
+    case "rotated":
+      return refuse("key-retired", `this agent has had a newer key since ${day}`, {
+        hint: "The device has it. If an old disk or a copy of it was started, take the present one.",
+      });
+    case "replaced":
+      return refuse("key-retired", `the operator approved another key for this agent on ${day}`, { hint });
+    case "rejected":
+      return refuse("key-retired", `the operator rejected this key on ${day}`, { hint });
+    default:
+      return reason satisfies never;
+  }
 }

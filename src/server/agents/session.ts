@@ -230,7 +230,8 @@ class Session implements AgentSession, LiveAgent, Deadline {
       return;
     }
     const { agent } = result;
-    this.send(await welcomeFrame(deps, agent, frame));
+    const rotated = result.rotatedTo === undefined ? {} : { rotatedTo: result.rotatedTo };
+    this.send({ ...(await welcomeFrame(deps, agent, frame)), ...rotated });
     // It comes to be heard, and leaves; the agent's own connection stays what it is.
     if (frame.proof?.by === "supervisor") return this.close("heard");
     this.#state = { kind: "live", agentId: agent.id, name: agent.name };

@@ -82,7 +82,7 @@ export const migrations: readonly Migration[] = [
       strictTable("retired_keys", [
         "public_key blob not null primary key",
         "agent_id text not null references agents (id)",
-        `reason text not null ${oneOf("reason", ["rotated", "replaced"])}`,
+        `reason text not null ${oneOf("reason", ["rotated", "replaced", "rejected"])}`,
         "retired_ms integer not null",
       ]),
       strictTable("enrolment_requests", [

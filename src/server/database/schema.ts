@@ -67,12 +67,15 @@ export type Schema = {
     /** Set: it is nobody any more, and kept for the history of its deployments. */
     removed_ms: number | null;
   };
-  /** Keys that were an agent's, and must never be taken for a stranger's. */
+  /** Keys that were an agent's, or asked to be, and must never be taken for a stranger's. */
   retired_keys: {
     public_key: Uint8Array;
     agent_id: AgentId;
-    /** `rotated`: the device itself drew a new one. `replaced`: the operator approved another device's. */
-    reason: "rotated" | "replaced";
+    /**
+     * `rotated`: the device itself drew a new one. `replaced`: the operator approved another one that asked. `rejected`: it
+     * asked, and the operator did not want it.
+     */
+    reason: "rotated" | "replaced" | "rejected";
     retired_ms: number;
   };
   /** Unknown keys that came with a good token and a name that is taken: the newest for each name. */

@@ -1,8 +1,10 @@
 /** Who may do what: every route of the API with every kind of credential. A new route must be given a line here. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createdTokenSchema } from "../../../src/api/tokens.ts";
+import { formatKeyFingerprint } from "../../../src/key-fingerprint.ts";
 import { drawId, parseCacheName, parseWorkspaceName } from "../../../src/names.ts";
 import { formatHashNix32 } from "../../../src/nix/hash.ts";
+import { publicKeyFromSeed } from "../../../src/nix/signature.ts";
 import { formatSecretKey, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
 import { systemRandom } from "../../../src/runtime.ts";
 import { mayDo, type Right } from "../../../src/server/access/authorization.ts";
@@ -10,7 +12,7 @@ import { createApiRoutes, createApp } from "../../../src/server/app.ts";
 import { insertCache, insertWorkspace } from "../../../src/server/database/workspaces.ts";
 import { TOKEN_KINDS } from "../../../src/token.ts";
 import { createTestCoordinator, type RequestOptions, type TestCoordinator } from "../../support/coordinator.ts";
-import { numberEntries, outcomeEntry } from "../../support/scripted-agent.ts";
+import { numberEntries, openScriptedAgent, outcomeEntry } from "../../support/scripted-agent.ts";
 import { createTinyPath } from "../../support/tiny-path.ts";
 
 type Rule = {
@@ -34,6 +36,15 @@ const BEFORE = createTinyPath("before");
 const UPLOAD = `upload=0123456789abcdfg&offset=0&narSize=${PATH.nar.length}&fileHash=${formatHashNix32(PATH.fileHash)}`;
 
 let gone = 0;
+
+const seedOf = (n: number) => new Uint8Array(32).fill(n);
+const fingerprintOf = (n: number) => formatKeyFingerprint(publicKeyFromSeed(seedOf(n)));
+
+/** A key that asks for the name of an agent that is there. */
+async function askForName(server: TestCoordinator, n: number): Promise<void> {
+  const agent = openScriptedAgent(server.coordinator, { name: "nuc", seed: seedOf(n) });
+  await agent.login({ enrolmentToken: (await server.createToken("agent")).token });
+}
 
 const RULES: Readonly<Record<string, Rule>> = {
   "GET /audit": { right: "administrate", isList: true, path: () => "audit" },
@@ -93,6 +104,23 @@ const RULES: Readonly<Record<string, Rule>> = {
       return "agent-removals";
     },
     options: { json: { workspace: "default", select: ["gone-*"] } },
+  },
+  "GET /agent-requests": { right: "administrate", isList: true, path: () => "agent-requests" },
+  "POST /agent-approvals": {
+    right: "administrate",
+    path: async ({ server }) => {
+      await askForName(server, 7);
+      return "agent-approvals";
+    },
+    options: { json: { workspace: "default", name: "nuc", fingerprint: fingerprintOf(7) } },
+  },
+  "POST /agent-rejections": {
+    right: "administrate",
+    path: async ({ server }) => {
+      await askForName(server, 8);
+      return "agent-rejections";
+    },
+    options: { json: { workspace: "default", name: "nuc", fingerprint: fingerprintOf(8) } },
   },
   "GET /agents": { right: "watch", isList: true, path: () => "agents" },
   "GET /status": { right: "watch", isList: true, path: () => "status" },
