@@ -26,6 +26,7 @@
 import { z } from "zod";
 import { FAULTS, INHIBITOR_POLICIES, MODES, OUTCOMES, PHASES } from "./deployment.ts";
 import { HEALTH_CHECKS_MAX } from "./health-check.ts";
+import { KEY_STATEMENTS_MAX, keyStatementSchema } from "./key-statement.ts";
 import { labelsSchema } from "./labels.ts";
 import { parseAgentId, parseAgentName, parseCacheName, parseDeploymentId, parseWorkspaceName } from "./names.ts";
 import { parseStorePath } from "./nix/store-path.ts";
@@ -273,6 +274,8 @@ export const welcomeSchema = z.object({
     path: z.string().regex(/^\/[\w./-]+$/),
     /** `name:base64`. Pinned by the agent at first contact; later ones do not replace the pins. */
     publicKeys: z.array(z.string().max(256)).max(16),
+    /** What its earlier keys have said of their successors: by these alone do pins move. */
+    keyStatements: z.array(keyStatementSchema).max(KEY_STATEMENTS_MAX).optional(),
   }),
   /** Bearer credential to read the cache and to ask for plans, renewed with every welcome. */
   readCredential: z.string().max(512),

@@ -1,5 +1,6 @@
 /** Caches in the REST API: their settings, and what push and agents need beyond what vanilla Nix asks. */
 import { z } from "zod";
+import { keyStatementSchema } from "../key-statement.ts";
 import { parseFileHash, parseNarHash } from "../nix/hash.ts";
 import { parseStorePath, parseStorePathHash } from "../nix/store-path.ts";
 import { parsedListWith, parsedWith, storePathSchema } from "../protocol.ts";
@@ -11,6 +12,10 @@ export const cacheSchema = z
     name: cacheName,
     url: z.string(),
     publicKeys: z.array(z.string()),
+    /** Of each public key, `SHA256:base64`. */
+    keyFingerprints: z.array(z.string()).default([]),
+    /** What its earlier keys have said of their successors, in order. */
+    keyStatements: z.array(keyStatementSchema).default([]),
     public: z.boolean(),
   })
   .meta({ id: "Cache" });

@@ -41,6 +41,8 @@ export type AdministrationClient = {
   setCachePublic(change: { name: CacheName; isPublic: boolean }, signal: AbortSignal): Promise<CacheDto>;
   /** Newest first. */
   listAudit(filter: AuditFilter, signal: AbortSignal): Promise<readonly AuditEntryDto[]>;
+  /** Another signing key. */
+  rotateCacheKey(name: CacheName, signal: AbortSignal): Promise<CacheDto>;
   listAgents(filter: AgentFilter, signal: AbortSignal): Promise<readonly AgentDto[]>;
   renameAgent(change: AgentRename, signal: AbortSignal): Promise<AgentDto>;
   /** @returns them as they are now */
@@ -87,6 +89,8 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
     async listAudit(query, signal) {
       return (await call({ method: "GET", path: "/audit", query, schema: auditListSchema, signal })).entries;
     },
+    rotateCacheKey: (name, signal) =>
+      call({ method: "POST", path: `/caches/${name}/key-rotations`, schema: cacheSchema, signal }),
     async listAgents({ select = [], ...filter }, signal) {
       const query = { ...filter, select: select.length === 0 ? undefined : select.join(",") };
       const agents: AgentDto[] = [];

@@ -45,10 +45,26 @@ const set = defineNixdeployCommand({
   },
 });
 
+const rotateKey = defineNixdeployCommand({
+  name: "cache rotate-key",
+  summary: "Give a cache another signing key",
+  details:
+    "The old key signs a statement about the new one, by which agents that have pinned it move to the new one at their next " +
+    "contact, however many rotations later. Agents with --trusted-public-key, and nix.conf, need the new key given to them: " +
+    "until the next rotation what is pushed is signed by both.",
+  args: { dataDir: DATA_DIR_ARG },
+  positionals: { name: NAME },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const cache = await coordinator.rotateCacheKey(args.name, context.signal);
+    await printResult(context, { json: cache, text: formatCache(cache) });
+  },
+});
+
 export const command = defineNixdeployGroup({
   name: "cache",
-  summary: "Show and set binary caches",
-  commands: [show, set],
+  summary: "Show and set binary caches, and their keys",
+  commands: [show, set, rotateKey],
 });
 
 function formatCache(cache: CacheDto): string {
@@ -58,6 +74,12 @@ function formatCache(cache: CacheDto): string {
     `url:         ${cache.url}`,
     `public key:  ${first}`,
     ...others.map((key) => `             ${key}`),
+    ...cache.keyFingerprints.map((fingerprint) => `fingerprint: ${fingerprint}`),
+    ...cache.keyStatements.map(({ oldKey, atMs }) => `before:      ${oldKey} (until ${formatDay(atMs)})`),
     `readable by: ${cache.public ? "everyone" : "whoever has a token"}`,
   ].join("\n");
+}
+
+function formatDay(atMs: number): string {
+  return new Date(atMs).toISOString().slice(0, 10);
 }

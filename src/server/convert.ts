@@ -12,6 +12,7 @@ import { machineStateSchema } from "../protocol.ts";
 import { unitChangesSchema } from "../unit-changes.ts";
 import { formerNamesOf, labelsOf, operatorLabelsOf } from "./agents/change-agents.ts";
 import { type DriftDeployment, findDrift } from "./agents/drift.ts";
+import { loadKeyStatements } from "./cache/rotate-cache-key.ts";
 import type { EnrolmentRequestRow } from "./database/agent-keys.ts";
 import { type AgentContactRow, type AgentRow, loadAgents } from "./database/agents.ts";
 import {
@@ -225,11 +226,14 @@ export function enrolmentRequestToDto(
   };
 }
 
-export function cacheToDto(row: CacheRow, services: Services): CacheDto {
+export async function cacheToDto(row: CacheRow, services: Services): Promise<CacheDto> {
+  const publicKey = publicKeyOf(parseSecretKey(row.secret_key));
   return {
     name: row.name,
     url: `${services.publicUrl()}/cache/${row.name}`,
-    publicKeys: [formatPublicKey(publicKeyOf(parseSecretKey(row.secret_key)))],
+    publicKeys: [formatPublicKey(publicKey)],
+    keyFingerprints: [formatKeyFingerprint(publicKey.bytes)],
+    keyStatements: [...(await loadKeyStatements(services.database, row))],
     public: row.is_public === 1,
   };
 }

@@ -15,6 +15,7 @@ import { type Journal, measurePhases, type OutcomeEntry } from "../../src/agent/
 import { tryLockFile } from "../../src/agent/machine/flock.ts";
 import { NixdeployError } from "../../src/errors.ts";
 import { createHttpClient, type HttpClient } from "../../src/http/client.ts";
+import { signKeyStatement } from "../../src/key-statement.ts";
 import { createLogger, silentLogger } from "../../src/log.ts";
 import { parseAgentName } from "../../src/names.ts";
 import { createCoordinatorCache } from "../../src/nix/cache/download/coordinator-cache.ts";
@@ -368,6 +369,29 @@ describe("a deployment", () => {
     expect(logged.join("\n")).toContain("a cache key that this device has not pinned (other-1)");
     expect([activations, daemon.valid.size]).toEqual([[], 0]);
     await agent.stop();
+  });
+
+  test("signed by a key for which the pinned one vouches is taken, now and after a restart", async () => {
+    const first = startAgent();
+    (await admit()).close();
+    cache.plan = planOf([leaf, app].map((path) => narInfoOf(path, OTHER_KEY)));
+    const newKey = publicKeyOf(OTHER_KEY);
+    const statement = signKeyStatement(KEY, { cache: "default", newKey, sequence: 1, atMs: 0 });
+    const told = { publicKeys: [formatPublicKey(newKey)], keyStatements: [statement] };
+    const peer = await nextPeer();
+    await takeHello(peer);
+    peer.send(welcomeFrame(told));
+    await waitFor("the news", () => logged.join("\n").includes("as the old one"));
+    await first.stop();
+    const enrolment = await readFile(directory.join("state", "enrolment.json"), "utf8");
+    expect(enrolment).toContain(formatPublicKey(newKey));
+    expect(enrolment).not.toContain(TRUSTED);
+    const second = startAgent();
+    // Without the statement, too: the pin is on the disk.
+    const again = await admit([formatPublicKey(newKey)]);
+    again.send(offer());
+    expect(outcomeOf(await takeDeployment(again)).outcome).toBe("succeeded");
+    await second.stop();
   });
 
   test("is checked against the operator's keys when there are some, and nothing is pinned then", async () => {

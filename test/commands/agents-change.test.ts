@@ -1,4 +1,4 @@
-/** `agents` and its commands, and tokens that are bound, on the database of a coordinator that does not run. */
+/** `agents` and its commands, tokens that are bound, and keys of caches, on the database of a coordinator that does not run. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { z } from "zod";
 import { agentListSchema } from "../../src/api/agents.ts";
@@ -56,7 +56,7 @@ describe("agents", () => {
     expect(agentListSchema.parse(JSON.parse(stdout)).agents).toHaveLength(1);
     const mistaken = await runCommand(["agents", "--workspace", "remove", "--data-dir", server.directory]);
     expect([mistaken.exitCode, mistaken.stderr]).toEqual([1, expect.stringContaining("the workspace remove")]);
-    expect(await helpOf("agents")).toMatch(/^  agents remove +Remove agents/m);
+    expect(await helpOf("agents")).toMatch(/^ {2}agents remove +Remove agents/m);
     expect(await helpOf("agents", "--json", "remove")).toContain("Usage: nixdeploy agents remove");
     expect(await helpOf("agents", "nuc", "remove")).toContain("Usage: nixdeploy agents [FLAGS] [AGENT…]");
   });
@@ -114,6 +114,15 @@ test("a key that asks for a name is listed, and approved or rejected by its fing
   expect(await run("agents", "approve", "nuc", "--fingerprint", second)).toMatchObject({ exitCode: 0 });
   const { stdout } = await run("agents", "nuc", "--json");
   expect(agentListSchema.parse(JSON.parse(stdout)).agents).toMatchObject([{ keyFingerprint: second }]);
+});
+
+test("a cache's key is shown with its fingerprint, and rotated", async () => {
+  const before = (await run("cache", "show", "default")).stdout;
+  const [, oldKey = ""] = /public key: +(\S+)/.exec(before) ?? [];
+  expect(before).toMatch(/fingerprint: SHA256:/);
+  const rotated = await run("cache", "rotate-key", "default");
+  expect(rotated.stdout).toContain(`before:      ${oldKey} (until `);
+  expect((await run("cache", "show", "default")).stdout).toBe(rotated.stdout);
 });
 
 test("a token says what it is bound to", async () => {

@@ -218,9 +218,9 @@ async function remember(welcome: Welcome, options: ConnectionOptions, memory: Me
   const decision = planPins({
     given: options.givenPublicKeys,
     pinned: memory.enrolment?.pinnedPublicKeys ?? [],
-    offered: welcome.cache.publicKeys,
+    cache: welcome.cache,
   });
-  if (decision.warning !== null) options.logger.warn(decision.warning);
+  for (const warning of decision.warnings) options.logger.warn(warning);
   const enrolment: Enrolment = {
     coordinatorUrl: options.coordinatorUrl,
     agentId: welcome.agentId,
@@ -230,6 +230,8 @@ async function remember(welcome: Welcome, options: ConnectionOptions, memory: Me
   if (JSON.stringify(enrolment) !== JSON.stringify(memory.enrolment)) {
     await writeEnrolment(options.stateDirectory, enrolment);
   }
+  // Said once it is on the disk.
+  for (const news of decision.news) options.logger.info(news);
   memory.enrolment = enrolment;
   memory.sendToken = false;
   options.handlers.onPins(enrolment.pinnedPublicKeys);

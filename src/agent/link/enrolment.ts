@@ -3,14 +3,16 @@
  *
  * Its presence means that the coordinator has admitted this key, so that the agent token need not be sent again. It
  * also pins the cache's public keys: those of the first contact stay, whatever later contacts say, because otherwise
- * whoever holds the coordinator could replace them and run anything as root.
+ * whoever holds the coordinator could replace them and run anything as root. They move only by statements that the
+ * pinned keys themselves have signed (`key-statement.ts`).
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { NixdeployError } from "../../errors.ts";
+import { followKeyStatements, type KeyStatement } from "../../key-statement.ts";
 import { parseAgentId, parseWorkspaceName } from "../../names.ts";
-import { parsedWith } from "../../protocol.ts";
+import { parsedWith, type Welcome } from "../../protocol.ts";
 import { writeDurableFile } from "../machine/durable-file.ts";
 import { describeFileFault, isMissing } from "../machine/system-error.ts";
 
@@ -50,34 +52,61 @@ export async function writeEnrolment(stateDirectory: string, enrolment: Enrolmen
 export type PinDecision = {
   /** The keys to record. */
   readonly pinned: readonly string[];
-  /** What a person should know; null when nothing is odd. */
-  readonly warning: string | null;
+  /** What a person should know, a sentence each. */
+  readonly news: readonly string[];
+  readonly warnings: readonly string[];
 };
 
 /**
  * Which cache keys to pin after a welcome. Pure.
  *
- * Keys given by the operator win, and nothing is pinned from the wire. Otherwise the first keys stay.
+ * Keys given by the operator win: nothing is pinned from the wire, and no statement moves them, because the device would
+ * then run with other keys than its configuration says. Otherwise the first keys stay, but for what they have signed.
  */
 export function planPins(options: {
   /** From --trusted-public-key, `name:base64`. */
   readonly given: readonly string[];
   readonly pinned: readonly string[];
-  readonly offered: readonly string[];
+  readonly cache: Pick<Welcome["cache"], "name" | "publicKeys" | "keyStatements">;
 }): PinDecision {
-  const { given, pinned, offered } = options;
-  if (given.length > 0) return { pinned, warning: null };
-  if (pinned.length === 0) {
-    const warning = offered.length === 0 ? "the coordinator named no cache key: nothing can be deployed yet" : null;
-    return { pinned: [...offered], warning };
+  const { given, pinned, cache } = options;
+  const statements = cache.keyStatements ?? [];
+  if (given.length > 0) {
+    const { followed } = followKeyStatements({ cache: cache.name, pinned: given, statements });
+    return { pinned, news: [], warnings: followed.slice(-1).map(describeNotGiven) };
   }
-  const unknown = offered.filter((key) => !pinned.includes(key));
-  if (unknown.length === 0) return { pinned, warning: null };
-  const names = unknown.map((key) => key.slice(0, key.indexOf(":"))).join(", ");
+  if (pinned.length === 0) {
+    const isNone = cache.publicKeys.length === 0;
+    const warnings = isNone ? ["the coordinator named no cache key: nothing can be deployed yet"] : [];
+    return { pinned: [...cache.publicKeys], news: [], warnings };
+  }
+  const moved = followKeyStatements({ cache: cache.name, pinned, statements });
+  const unknown = cache.publicKeys.filter((key) => !moved.pinned.includes(key));
+  const isForeign = unknown.length > 0 ? [describeUnknown(unknown)] : [];
   return {
-    pinned,
-    warning:
-      `the coordinator now names a cache key that this device has not pinned (${names}); it is ignored. If you changed the ` +
-      "key, give the agent the new one with --trusted-public-key; if you did not, somebody else did",
+    pinned: moved.pinned,
+    news: moved.followed.map(describeMove),
+    warnings: [...moved.refused, ...isForeign],
   };
+}
+
+function describeMove({ oldKey, newKey, atMs }: KeyStatement): string {
+  const day = new Date(atMs).toISOString().slice(0, 10);
+  return `the cache has had the key ${newKey} since ${day}, as the old one (${oldKey}) says: it is pinned now`;
+}
+
+function describeNotGiven({ newKey }: KeyStatement): string {
+  return (
+    `the cache has another key now, for which one that was given with --trusted-public-key vouches: ${newKey}. Give that ` +
+    "one to the agent; until you do, only what the old key has signed is taken"
+  );
+}
+
+function describeUnknown(unknown: readonly string[]): string {
+  const names = unknown.map((key) => key.slice(0, key.indexOf(":"))).join(", ");
+  return (
+    `the coordinator now names a cache key that this device has not pinned (${names}); it is ignored, because no pinned key ` +
+    "vouches for it. If you changed the key, give the agent the new one with --trusted-public-key; if you did not, somebody " +
+    "else did"
+  );
 }

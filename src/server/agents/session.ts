@@ -12,6 +12,7 @@ import type { Clock, Random } from "../../runtime.ts";
 import { type Authenticator, READ_CREDENTIAL_LIFETIME_MS } from "../access/authentication.ts";
 import type { FailedLogins } from "../access/failed-logins.ts";
 import type { Bus } from "../bus.ts";
+import { loadKeyStatements } from "../cache/rotate-cache-key.ts";
 import { type AgentRow, findAgent, saveAgentState } from "../database/agents.ts";
 import { findDeployment } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
@@ -301,6 +302,7 @@ async function welcomeFrame(
   const workspace = await findWorkspaceById(deps.database, agent.workspace_id);
   if (workspace === null) throw new Error(`agent ${agent.name} belongs to no workspace`);
   const cache = await loadWorkspaceCache(deps.database, agent.workspace_id);
+  const keyStatements = await loadKeyStatements(deps.database, cache);
   return {
     kind: "welcome",
     agentId: agent.id,
@@ -310,6 +312,7 @@ async function welcomeFrame(
       name: cache.name,
       path: `/cache/${cache.name}`,
       publicKeys: [formatPublicKey(publicKeyOf(parseSecretKey(cache.secret_key)))],
+      ...(keyStatements.length === 0 ? {} : { keyStatements: [...keyStatements] }),
     },
     readCredential: deps.authenticator.issueReadCredential(agent.id),
     ...(await findProved(deps.database, agent, hello)),

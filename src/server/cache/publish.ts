@@ -8,12 +8,13 @@ import { describeError, NixdeployError } from "../../errors.ts";
 import { formatNarInfo, parseNarInfo } from "../../nix/narinfo.ts";
 import type { PathInfo } from "../../nix/path-info.ts";
 import { signPathInfo } from "../../nix/signature.ts";
-import { parseSecretKey, type SecretKey } from "../../nix/signing-key.ts";
+import type { SecretKey } from "../../nix/signing-key.ts";
 import { storePathBaseName, storePathHash } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import { findMissingPaths, findNar, insertPaths, loadPaths, type PathRow } from "../database/paths.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { CacheRow } from "../database/workspaces.ts";
+import { loadSigningKeys } from "./rotate-cache-key.ts";
 
 export type PublishedPath = z.output<typeof publishRequestSchema>["paths"][number];
 
@@ -41,7 +42,8 @@ export async function publishPaths(
       hint: "Push the whole closure again; what is here already is skipped.",
     });
   }
-  const rows = await signPaths(fresh, { cache, nowMs: deps.clock.nowMs() });
+  const keys = await loadSigningKeys(deps.database, cache);
+  const rows = await signPaths(fresh, { cache, keys, nowMs: deps.clock.nowMs() });
   await deps.database.transaction().execute((transaction) => insertPaths(transaction, rows));
   return rows.length;
 }
@@ -91,26 +93,22 @@ async function findDangling(
   );
 }
 
-async function signPaths(
-  paths: readonly PublishedPath[],
-  by: { readonly cache: CacheRow; readonly nowMs: number },
-): Promise<readonly PathRow[]> {
-  const key = parseSecretKey(by.cache.secret_key);
+async function signPaths(paths: readonly PublishedPath[], by: SignedBy): Promise<readonly PathRow[]> {
   const rows: PathRow[] = [];
   for (const path of paths) {
     if (rows.length % SIGNATURES_PER_TURN === 0) await Bun.sleep(0);
-    rows.push(toRow(path, { ...by, key }));
+    rows.push(toRow(path, by));
   }
   return rows;
 }
 
-function toRow(
-  path: PublishedPath,
-  by: { readonly cache: CacheRow; readonly nowMs: number; readonly key: SecretKey },
-): PathRow {
+type SignedBy = { readonly cache: CacheRow; readonly nowMs: number; readonly keys: readonly SecretKey[] };
+
+function toRow(path: PublishedPath, by: SignedBy): PathRow {
   const references = path.references.toSorted();
   const info: PathInfo = { ...path, references };
-  const others = path.signatures.filter((signature) => !signature.startsWith(`${by.key.name}:`));
+  const isOurs = (signature: string) => by.keys.some(({ name }) => signature.startsWith(`${name}:`));
+  const others = path.signatures.filter((signature) => !isOurs(signature));
   return {
     cache_id: by.cache.id,
     hash_part: storePathHash(path.storePath),
@@ -120,7 +118,7 @@ function toRow(
     file_hash: path.fileHash,
     reference_names: references.map(storePathBaseName).join(" "),
     deriver: path.deriver,
-    signatures: [...others, signPathInfo(info, by.key)].join("\n"),
+    signatures: [...others, ...by.keys.map((key) => signPathInfo(info, key))].join("\n"),
     content_address: path.contentAddress,
     created_ms: by.nowMs,
   };

@@ -41,6 +41,16 @@ export const migrations: readonly Migration[] = [
         "secret_key text not null",
         "created_ms integer not null",
       ]),
+      strictTable("cache_keys", [
+        "cache_id text not null references caches (id)",
+        "sequence integer not null",
+        "old_key text not null",
+        "new_key text not null",
+        "at_ms integer not null",
+        "signature text not null",
+        "old_secret text",
+        "primary key (cache_id, sequence)",
+      ]),
       strictTable("tokens", [
         "id text not null primary key",
         "workspace_id text references workspaces (id)",

@@ -24,6 +24,20 @@ export type Schema = {
     secret_key: string;
     created_ms: number;
   };
+  /** Each time that a cache got another key: what the old one signed about the new one. */
+  cache_keys: {
+    cache_id: string;
+    /** From 1. */
+    sequence: number;
+    /** `name:base64`, public. */
+    old_key: string;
+    new_key: string;
+    at_ms: number;
+    /** A `KeyStatement`'s. */
+    signature: string;
+    /** Of the last one that was replaced only: it goes on signing beside the present one. */
+    old_secret: string | null;
+  };
   tokens: {
     id: TokenId;
     /** Null: good for every workspace (admin tokens only). */

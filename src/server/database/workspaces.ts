@@ -57,6 +57,11 @@ export async function findCache(database: CoordinatorDatabase, name: CacheName):
   return row ?? null;
 }
 
+/** @throws when there is none */
+export async function loadCacheById(database: CoordinatorDatabase, id: string): Promise<CacheRow> {
+  return await database.selectFrom("caches").selectAll().where("id", "=", id).executeTakeFirstOrThrow();
+}
+
 /** The cache that a workspace's agents read. */
 export async function loadWorkspaceCache(database: CoordinatorDatabase, workspaceId: string): Promise<CacheRow> {
   return await database

@@ -20,6 +20,7 @@ import { formatNarInfo } from "../../nix/narinfo.ts";
 import { storePathHash } from "../../nix/store-path.ts";
 import { mayDo, type Right } from "../access/authorization.ts";
 import { publishPaths } from "../cache/publish.ts";
+import { rotateCacheKey } from "../cache/rotate-cache-key.ts";
 import { cacheToDto } from "../convert.ts";
 import { findMissingPaths, insertNar } from "../database/paths.ts";
 import { type CacheRow, findCache, setCachePublic } from "../database/workspaces.ts";
@@ -41,7 +42,7 @@ function createSettingsRoutes(services: Services): readonly Route[] {
     summary: "Say where a cache is, and which keys it signs with",
     answers: { 200: cacheSchema },
     async handle(context) {
-      return context.json(cacheToDto(await findTargetCache(services, context, "read-cache"), services));
+      return context.json(await cacheToDto(await findTargetCache(services, context, "read-cache"), services));
     },
   });
   const change = defineRoute({
@@ -55,10 +56,24 @@ function createSettingsRoutes(services: Services): readonly Route[] {
       await setCachePublic(services.database, { cacheId: cache.id, isPublic: wanted.public });
       noteAct(context, { effect: wanted.public ? "made public" : "made private" });
       services.log.info("cache changed", { cache: cache.name, public: wanted.public });
-      return context.json(cacheToDto({ ...cache, is_public: wanted.public ? 1 : 0 }, services));
+      return context.json(await cacheToDto({ ...cache, is_public: wanted.public ? 1 : 0 }, services));
     },
   });
-  return [show, change];
+  const rotate = defineRoute({
+    ...{ method: "POST", path: "/caches/:cache/key-rotations", right: "administrate" },
+    summary: "Give a cache another signing key, for which the old one vouches",
+    answers: { 201: cacheSchema },
+    async handle(context) {
+      const cache = await findTargetCache(services, context, "administrate");
+      const rotated = await rotateCacheKey(services, cache);
+      services.narInfos.forgetSignatures(cache.id);
+      const dto = await cacheToDto(rotated, services);
+      noteAct(context, { effect: `new key ${dto.keyFingerprints.join(" ")}` });
+      services.log.info("cache key rotated", { cache: cache.name, key: dto.publicKeys.join(" ") });
+      return context.json(dto, 201);
+    },
+  });
+  return [show, change, rotate];
 }
 
 function createReaderRoutes(services: Services): readonly Route[] {

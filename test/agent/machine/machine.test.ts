@@ -9,7 +9,9 @@ import { tryLockFile } from "../../../src/agent/machine/flock.ts";
 import { createGcRoots } from "../../../src/agent/machine/gc-roots.ts";
 import { createMachine, readTopNames } from "../../../src/agent/machine/machine.ts";
 import { readProfile } from "../../../src/agent/machine/profile-link.ts";
-import { parseAgentId, parseAgentName, parseWorkspaceName } from "../../../src/names.ts";
+import { signKeyStatement } from "../../../src/key-statement.ts";
+import { parseAgentId, parseAgentName, parseCacheName, parseWorkspaceName } from "../../../src/names.ts";
+import { formatPublicKey, publicKeyOf, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
 import { systemRandom } from "../../../src/runtime.ts";
 import { createMemoryDaemon } from "../../support/memory-daemon.ts";
 import { runChecked, spawnProcess } from "../../support/processes.ts";
@@ -104,18 +106,38 @@ describe("the enrolment", () => {
     await expect(readEnrolment(directory.path)).rejects.toThrow("cannot read");
   });
 
-  for (const [what, options, pinned, warns] of [
-    ["the first contact pins", { given: [], pinned: [], offered: ["a:1", "b:2"] }, ["a:1", "b:2"], false],
-    ["the same keys again", { given: [], pinned: ["a:1"], offered: ["a:1"] }, ["a:1"], false],
-    ["a key less", { given: [], pinned: ["a:1", "b:2"], offered: ["a:1"] }, ["a:1", "b:2"], false],
-    ["another key is ignored", { given: [], pinned: ["a:1"], offered: ["a:9"] }, ["a:1"], true],
-    ["given keys win, nothing is pinned", { given: ["g:1"], pinned: [], offered: ["a:1"] }, [], false],
-    ["no key at all", { given: [], pinned: [], offered: [] }, [], true],
+  const old = secretKeyFromSeed("k-1", new Uint8Array(32).fill(1));
+  const next = publicKeyOf(secretKeyFromSeed("k-2", new Uint8Array(32).fill(2)));
+  const [k1, k2] = [formatPublicKey(publicKeyOf(old)), formatPublicKey(next)];
+  const keyStatements = [signKeyStatement(old, { cache: "default", newKey: next, sequence: 1, atMs: 0 })];
+  const forged = keyStatements.map((statement) => ({ ...statement, atMs: 1 }));
+
+  for (const [what, known, told, expected] of [
+    ["the first contact pins", { given: [], pinned: [] }, { publicKeys: ["a:1", "b:2"] }, [["a:1", "b:2"], 0, 0]],
+    ["the same keys again", { given: [], pinned: ["a:1"] }, { publicKeys: ["a:1"] }, [["a:1"], 0, 0]],
+    ["a key less", { given: [], pinned: ["a:1", "b:2"] }, { publicKeys: ["a:1"] }, [["a:1", "b:2"], 0, 0]],
+    ["another key is ignored", { given: [], pinned: ["a:1"] }, { publicKeys: ["a:9"] }, [["a:1"], 0, 1]],
+    ["given keys win, nothing is pinned", { given: ["g:1"], pinned: [] }, { publicKeys: ["a:1"] }, [[], 0, 0]],
+    ["no key at all", { given: [], pinned: [] }, { publicKeys: [] }, [[], 0, 1]],
+    [
+      "a key that the pinned one vouches for",
+      { given: [], pinned: [k1] },
+      { publicKeys: [k2], keyStatements },
+      [[k2], 1, 0],
+    ],
+    ["the same told once more", { given: [], pinned: [k2] }, { publicKeys: [k2], keyStatements }, [[k2], 0, 0]],
+    ["a forged statement", { given: [], pinned: [k1] }, { publicKeys: [k2], keyStatements: forged }, [[k1], 0, 2]],
+    ["a given key stays, and it is said", { given: [k1], pinned: [] }, { publicKeys: [k2], keyStatements }, [[], 0, 1]],
   ] as const) {
     test(what, () => {
-      const decision = planPins(options);
-      expect(decision.pinned).toEqual([...pinned]);
-      expect(decision.warning !== null).toBe(warns);
+      const cache = { ...told, name: parseCacheName("default"), publicKeys: [...told.publicKeys] };
+      const statements = "keyStatements" in told ? { keyStatements: [...told.keyStatements] } : {};
+      const decision = planPins({ ...known, cache: { ...cache, ...statements } });
+      expect([decision.pinned, decision.news.length, decision.warnings.length]).toEqual([
+        [...expected[0]],
+        expected[1],
+        expected[2],
+      ]);
     });
   }
 });

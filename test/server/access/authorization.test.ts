@@ -66,6 +66,11 @@ const RULES: Readonly<Record<string, Rule>> = {
     path: () => "caches/default",
     options: { method: "PATCH", json: { public: false } },
   },
+  "POST /caches/:cache/key-rotations": {
+    right: "administrate",
+    path: () => "caches/default/key-rotations",
+    options: { method: "POST" },
+  },
   "POST /caches/:cache/missing": {
     right: "read-cache",
     path: () => "caches/default/missing",

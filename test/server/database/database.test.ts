@@ -32,6 +32,15 @@ const COLUMNS: Columns = {
     secret_key: "text",
     created_ms: "integer",
   },
+  cache_keys: {
+    cache_id: "text",
+    sequence: "integer",
+    old_key: "text",
+    new_key: "text",
+    at_ms: "integer",
+    signature: "text",
+    old_secret: "text?",
+  },
   tokens: {
     id: "text",
     workspace_id: "text?",

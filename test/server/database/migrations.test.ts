@@ -11,6 +11,10 @@ const ROWS: Readonly<Record<string, SampleRow>> = {
   settings: { name: "credential-key", value: "x" },
   workspaces: { id: "w", name: "default", created_ms: 1 },
   caches: { id: "c", workspace_id: "w", name: "default", is_public: 0, secret_key: "k", created_ms: 1 },
+  cache_keys: {
+    ...{ cache_id: "c", sequence: 1, old_key: "k-1:AA==", new_key: "k-2:AA==", at_ms: 1, signature: "AA==" },
+    old_secret: null,
+  },
   tokens: {
     ...{ id: "t", workspace_id: "w", kind: "admin", secret_sha256: new Uint8Array(32), description: "" },
     ...{ created_ms: 1, expires_ms: null, last_used_ms: null, revoked_ms: null },
