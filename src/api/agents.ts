@@ -4,6 +4,7 @@ import { DEPLOYMENT_STATES } from "../deployment.ts";
 import { parseKeyFingerprint } from "../key-fingerprint.ts";
 import { labelChangesSchema } from "../labels.ts";
 import { parsedWith, storePathSchema } from "../protocol.ts";
+import { VERSION_STATUSES } from "../version-skew.ts";
 import { agentName, count, cursor, deploymentId, time, tokenId, workspaceName } from "./fields.ts";
 
 export const agentSchema = z
@@ -15,6 +16,8 @@ export const agentSchema = z
     lastSeenAt: time.nullable(),
     registeredAt: time,
     agentVersion: z.string(),
+    /** Against the coordinator's; see `version-skew.ts`. `outdated` ones get their deployments all the same. */
+    versionStatus: z.enum(VERSION_STATUSES).default("unknown"),
     nixVersion: z.string().nullable(),
     system: z.string(),
     hostName: z.string(),

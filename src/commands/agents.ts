@@ -89,10 +89,12 @@ function formatDeployment(deployment: NonNullable<AgentDto["deployment"]>): stri
 }
 
 /** What a person should look at, briefly; "" when there is nothing. */
-function describeAttention({ drift, failedUnits, failedUnitCount, rebootNeeded, deployment }: AgentDto): string {
+function describeAttention(agent: AgentDto): string {
+  const { drift, failedUnits, failedUnitCount, rebootNeeded, deployment } = agent;
   const remarks: string[] = [];
   const stalled = deployment?.stalledSince ?? null;
   if (stalled !== null) remarks.push(describeStall(stalled));
+  if (agent.versionStatus === "outdated") remarks.push(`outdated: ${agent.agentVersion}`);
   if (drift !== null) remarks.push(`drift: not ${storePathName(drift.expected)}`);
   const failed = failedUnitCount ?? failedUnits?.length ?? 0;
   if (failed > 0) {

@@ -10,6 +10,7 @@ import type { AgentId, DeploymentId, WorkspaceName } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
 import { machineStateSchema } from "../protocol.ts";
 import { unitChangesSchema } from "../unit-changes.ts";
+import { judgeVersion } from "../version-skew.ts";
 import { formerNamesOf, labelsOf, operatorLabelsOf } from "./agents/change-agents.ts";
 import { type DriftDeployment, findDrift } from "./agents/drift.ts";
 import { loadKeyStatements } from "./cache/rotate-cache-key.ts";
@@ -50,6 +51,7 @@ export function agentToDto(
     lastSeenAt: formatTime(agent.last_seen_ms),
     registeredAt: new Date(agent.registered_ms).toISOString(),
     agentVersion: agent.agent_version,
+    versionStatus: judgeVersion(agent.agent_version, services.version),
     nixVersion: agent.nix_version,
     system: agent.system,
     hostName: agent.host_name,

@@ -4,7 +4,6 @@
  */
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
-import { NIXDEPLOY_VERSION } from "../version.ts";
 import { createAuthenticator } from "./access/authentication.ts";
 import { createFailedLogins } from "./access/failed-logins.ts";
 import { createAgentRegistry } from "./agents/registry.ts";
@@ -39,6 +38,8 @@ export type CoordinatorDeps = {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** The release of this program: which agents it serves depends on it. */
+  readonly version: string;
   /** False where it only answers a request or two: what is due by the clock is then left to whoever serves. */
   readonly isServing: boolean;
   /** Known only once the port is bound, when none was given. */
@@ -77,7 +78,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   }
   const authenticator = createAuthenticator({ database, clock, credentialKey });
   const meters = createMeters();
-  const about = { version: NIXDEPLOY_VERSION, startedMs: clock.nowMs() };
+  const about = { version: deps.version, startedMs: clock.nowMs() };
   const storage = deps.storage ?? null;
   const writeDatabase = () => saveSetting(database, { name: "ready", value: new Date(clock.nowMs()).toISOString() });
   const readiness = createReadiness({ clock, storage, writeDatabase });

@@ -1,6 +1,8 @@
 /** The REST API on a data directory that no `serve` works on: for commands on the coordinator's own host. */
+
 import { silentLogger } from "../log.ts";
 import { systemClock, systemRandom } from "../runtime.ts";
+import { NIXDEPLOY_VERSION } from "../version.ts";
 import { openBlobStore } from "./cache/blob-store.ts";
 import { createCoordinator } from "./coordinator.ts";
 import { openDataDirectory, writeSecretFile } from "./data-directory.ts";
@@ -18,6 +20,7 @@ export async function openOfflineCoordinator(dataDirectory: string): Promise<Off
       clock: systemClock,
       random: systemRandom,
       log: silentLogger,
+      version: NIXDEPLOY_VERSION,
       isServing: false,
       publicUrl: () => "",
       writeAdminToken: (token) => writeSecretFile(directory.adminTokenFile, `${token}\n`),

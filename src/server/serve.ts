@@ -1,8 +1,10 @@
 /** Runs a coordinator on a data directory until the signal is aborted. */
+
 import { lookup } from "node:dns/promises";
 import { NixdeployError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
+import { NIXDEPLOY_VERSION } from "../version.ts";
 import { openBlobStore } from "./cache/blob-store.ts";
 import { createCoordinator } from "./coordinator.ts";
 import { openDataDirectory, writeSecretFile } from "./data-directory.ts";
@@ -48,6 +50,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
     clock: options.clock,
     random: options.random,
     log: options.log,
+    version: NIXDEPLOY_VERSION,
     isServing: true,
     publicUrl: () => url ?? "",
     storage: directory,

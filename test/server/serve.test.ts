@@ -1,4 +1,5 @@
 /** First starts, second coordinators on the same directory, and the API without a server. */
+
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
@@ -12,6 +13,7 @@ import { openDataDirectory } from "../../src/server/data-directory.ts";
 import { openDatabase } from "../../src/server/database/dialect.ts";
 import { openOfflineCoordinator } from "../../src/server/offline.ts";
 import { runServe } from "../../src/server/serve.ts";
+import { NIXDEPLOY_VERSION } from "../../src/version.ts";
 import { createTemporaryDirectory } from "../support/temporary-directory.ts";
 
 async function startServe(dataDirectory: string, publicUrl: string | null = null) {
@@ -115,6 +117,7 @@ test("a first start that was killed before its token counted writes another one"
       clock: systemClock,
       random: systemRandom,
       log: silentLogger,
+      version: NIXDEPLOY_VERSION,
       isServing: true,
       publicUrl: () => "",
       writeAdminToken,

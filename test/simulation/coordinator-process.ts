@@ -2,6 +2,7 @@
  * A coordinator that can be killed between any two statements, on a real data directory: what its database had
  * committed is there for the next one, everything else is gone, and the dead one can touch nothing any more.
  */
+
 import { join } from "node:path";
 import type { LogFields, Logger } from "../../src/log.ts";
 import type { Clock } from "../../src/runtime.ts";
@@ -9,6 +10,7 @@ import type { BlobStore } from "../../src/server/cache/blob-store.ts";
 import { type Coordinator, createCoordinator } from "../../src/server/coordinator.ts";
 import { openDataDirectory } from "../../src/server/data-directory.ts";
 import { openConnection, useConnection } from "../../src/server/database/dialect.ts";
+import { NIXDEPLOY_VERSION } from "../../src/version.ts";
 import type { SeededRandom } from "../support/seeded-random.ts";
 import { watchConnection } from "../support/watched-connection.ts";
 
@@ -68,6 +70,7 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
   const coordinator = await createCoordinator({
     database: useConnection(connection),
     blobs: NO_BLOBS,
+    version: NIXDEPLOY_VERSION,
     isServing: true,
     clock: mortalClock(deps.clock, died.signal),
     // Keys and ids must differ from those of the process before.

@@ -4,6 +4,7 @@
  *
  * When it is disposed it complains of everything that the coordinator itself called a bug.
  */
+
 import { mkdir } from "node:fs/promises";
 import { rolloutSchema } from "../../src/api/rollouts.ts";
 import { type CreatedToken, createdTokenSchema } from "../../src/api/tokens.ts";
@@ -17,6 +18,7 @@ import { openDatabase } from "../../src/server/database/dialect.ts";
 import { insertNar } from "../../src/server/database/paths.ts";
 import { findCache } from "../../src/server/database/workspaces.ts";
 import type { TokenKind } from "../../src/token.ts";
+import { NIXDEPLOY_VERSION } from "../../src/version.ts";
 import { createAnswerCheck } from "./api-conformance.ts";
 import { createManualClock, type ManualClock } from "./manual-clock.ts";
 import { type AgentIdentity, createAgentIdentity, openScriptedAgent, type ScriptedAgent } from "./scripted-agent.ts";
@@ -78,6 +80,8 @@ export type StartedRollout = ReturnType<typeof rolloutSchema.parse>;
 export type TestCoordinatorOptions = {
   readonly database?: "memory" | "file";
   readonly clock?: ManualClock;
+  /** The coordinator's release; default: this one. */
+  readonly version?: string;
   /** What stands between coordinator and disk. */
   readonly wrapBlobs?: (blobs: Awaited<ReturnType<typeof openBlobStore>>) => typeof blobs;
 };
@@ -147,6 +151,7 @@ async function startOne(
     clock: options.clock,
     random: systemRandom,
     log: createCapturingLogger(options.logged),
+    version: options.version ?? NIXDEPLOY_VERSION,
     isServing: true,
     publicUrl: () => "http://coordinator.test",
     writeAdminToken: async (token) => onAdminToken(token),

@@ -7,6 +7,7 @@
 import { loginMessage } from "../../login-message.ts";
 import { verifyMessage } from "../../nix/signature.ts";
 import { type Hello, PROTOCOL_VERSION } from "../../protocol.ts";
+import { isTooNew } from "../../version-skew.ts";
 import { findRetiredKey, type RetiredKeyRow } from "../database/agent-keys.ts";
 import { type AgentRow, findAgentByKey, saveAgentFacts } from "../database/agents.ts";
 import { factsOf } from "./agent-facts.ts";
@@ -16,8 +17,9 @@ import { isRotationSigned, rotateKey } from "./rotate-key.ts";
 
 const PUBLIC_KEY_BYTES = 32;
 
+/** @param deps `version`: the coordinator's own release */
 export async function login(
-  deps: EnrolmentDeps,
+  deps: EnrolmentDeps & { readonly version: string },
   attempt: { readonly hello: Hello; readonly nonce: string },
 ): Promise<LoginResult> {
   const { hello } = attempt;
@@ -30,6 +32,10 @@ export async function login(
         hint: newer ? "Update the coordinator first." : "Update nixdeploy on the device.",
       },
     );
+  }
+  if (isTooNew(hello.agentVersion, deps.version)) {
+    const why = `this agent is nixdeploy ${hello.agentVersion}, more than one minor version ahead of this coordinator (${deps.version})`;
+    return refuse("version", why, { hint: "Update the coordinator first: it serves older agents, not newer ones." });
   }
   const publicKey = new Uint8Array(Buffer.from(hello.publicKey, "base64"));
   const signature = new Uint8Array(Buffer.from(hello.signature, "base64"));

@@ -1,4 +1,5 @@
 /** Challenge, hello, welcome or refusal: who an agent is. */
+
 import { describe, expect, test } from "bun:test";
 import { agentListSchema } from "../../../src/api/agents.ts";
 import { PROTOCOL_VERSION } from "../../../src/protocol.ts";
@@ -11,6 +12,7 @@ import {
   openScriptedAgent,
   type ScriptedAgent,
 } from "../../support/scripted-agent.ts";
+import { createTinyPath } from "../../support/tiny-path.ts";
 import { waitFor } from "../../support/wait-for.ts";
 
 type Hello = Parameters<ScriptedAgent["login"]>[0];
@@ -58,9 +60,16 @@ describe("admitted", () => {
     await server.restart();
     await server.clock.advance(1_000);
     const state = { ...machineState(null), generation: 7, storeFreeBytes: 123 };
-    await server.connectAgent(identity, { agentVersion: "9.9.9", nixVersion: null, state });
+    await server.connectAgent(identity, { agentVersion: "0.2.9", nixVersion: null, state });
     expect(await listAgents(server)).toMatchObject([
-      { name: "nuc", agentVersion: "9.9.9", nixVersion: null, generation: 7, lastSeenAt: "2026-01-01T00:00:01.000Z" },
+      {
+        name: "nuc",
+        agentVersion: "0.2.9",
+        versionStatus: "newer",
+        nixVersion: null,
+        generation: 7,
+        lastSeenAt: "2026-01-01T00:00:01.000Z",
+      },
     ]);
   });
 
@@ -301,5 +310,39 @@ describe("contact", () => {
     await server.clock.advance(5_000);
     await agent.send({ kind: "state", state: { ...machineState(null), generation: 3 } });
     expect(await listAgents(server)).toMatchObject([{ generation: 3, lastSeenAt: "2026-01-01T00:00:05.000Z" }]);
+  });
+});
+
+describe("an agent of another release", () => {
+  const PATH = createTinyPath("system");
+
+  test.each([
+    ["0.3.0", "0.3.4", "current"],
+    ["0.2.0", "0.3.0", "current"],
+    ["0.4.0", "0.3.0", "newer"],
+    ["0.1.0", "0.3.0", "outdated"],
+    ["0.1.0", "1.3.0", "outdated"],
+    ["somebody's own", "0.3.0", "unknown"],
+  ])("%s at a coordinator %s gets its deployments, and is shown as %s", async (agentVersion, version, expected) => {
+    await using server = await createTestCoordinator({ version });
+    await server.publishUnseen(PATH);
+    const agent = await server.connectAgent("nuc", { agentVersion });
+    await server.activate(PATH, "nuc");
+    expect(agent.framesOf("offer")).toHaveLength(1);
+    expect(await listAgents(server)).toMatchObject([{ agentVersion, versionStatus: expected }]);
+  });
+
+  test.each([
+    ["0.5.0", "0.3.4"],
+    ["1.0.0", "0.3.4"],
+  ])("%s at a coordinator %s is refused, and told which to update", async (agentVersion, version) => {
+    await using server = await createTestCoordinator({ version });
+    const { identity } = await server.connectAgent("nuc", { agentVersion: version });
+    const agent = await attempt(server, identity, { agentVersion });
+    await expectRefusal(agent, "version");
+    const [refused] = agent.framesOf("refused");
+    expect(refused?.message).toContain(agentVersion);
+    expect(refused?.message).toContain(version);
+    expect(refused?.hint).toStartWith("Update the coordinator first");
   });
 });
