@@ -11,6 +11,7 @@ import { loadIdentity } from "../../src/agent/link/identity.ts";
 import { login } from "../../src/agent/link/login.ts";
 import { runSession } from "../../src/agent/link/session.ts";
 import { silentLogger } from "../../src/log.ts";
+import { loginMessage } from "../../src/login-message.ts";
 import { type DeploymentId, parseAgentName, parseDeploymentId } from "../../src/names.ts";
 import { publicKeyFromSeed, signMessage } from "../../src/nix/signature.ts";
 import {
@@ -19,7 +20,6 @@ import {
   decodeAgentFrame,
   decodeCoordinatorFrame,
   helloSchema,
-  loginMessage,
 } from "../../src/protocol.ts";
 import { systemClock, systemRandom } from "../../src/runtime.ts";
 import { NIXDEPLOY_VERSION } from "../../src/version.ts";
@@ -107,7 +107,8 @@ async function serveAgent(release: string, sample: Frame): Promise<void> {
   const rollout = await server.activate(system, "nuc");
   const id = rollout.deployments[0]?.id;
   if (id === undefined) throw new Error("the rollout has no deployment");
-  const { proof, ...hello } = helloSchema.parse(sample);
+  // The keys of the sample are nobody's, so it can sign for none.
+  const { proof, rotate: _, ...hello } = helloSchema.parse(sample);
   const agent = openScriptedAgent(server.coordinator, first.identity);
   const claim = proof?.by === "supervisor" ? { proof } : {};
   await agent.send({
