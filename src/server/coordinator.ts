@@ -69,7 +69,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const { credentialKey } = await ensureFirstStart(deps);
   const registry = createAgentRegistry(clock);
   const bus = createBus();
-  const writes = createWriteQueue(database);
+  const writes = createWriteQueue(database, clock);
   const dispatcher = createDispatcher({ database, writes, registry, bus, clock, log });
   const background = new AsyncDisposableStack();
   if (deps.isServing) {

@@ -87,6 +87,8 @@ type SessionState =
   | { readonly kind: "closed" };
 
 type SharedDeps = AgentSessionDeps & {
+  /** Of a cache's secret key, both as text. */
+  readonly publicKeyOf: (secretKey: string) => string;
   readonly deadlines: Deadlines;
   readonly onClosed: (session: Session) => void;
 };
@@ -97,7 +99,12 @@ type Origin = { readonly socket: AgentSocket; readonly visit: Visit };
 export function createAgentSessions(deps: AgentSessionDeps): AgentSessions {
   const sessions = new Set<Session>();
   const deadlines = createDeadlines(deps.clock);
-  const shared: SharedDeps = { ...deps, deadlines, onClosed: (session) => sessions.delete(session) };
+  const shared: SharedDeps = {
+    ...deps,
+    deadlines,
+    publicKeyOf: createPublicKeys(),
+    onClosed: (session) => sessions.delete(session),
+  };
   return {
     create(socket, visit) {
       const session = new Session(shared, { socket, visit });
@@ -280,6 +287,16 @@ function sayRefused(
   say("agent refused", { name: refused.name, code, reason: message, address, requestId });
 }
 
+/** A key is looked into once, not at each login. Few: one for each cache. */
+function createPublicKeys(): (secretKey: string) => string {
+  const known = new Map<string, string>();
+  return (secretKey) => {
+    const publicKey = known.get(secretKey) ?? formatPublicKey(publicKeyOf(parseSecretKey(secretKey)));
+    known.set(secretKey, publicKey);
+    return publicKey;
+  };
+}
+
 function drawRenewalMs(random: Random): number {
   const part = RENEWAL.earliest + random.fraction() * (RENEWAL.latest - RENEWAL.earliest);
   return Math.round(part * READ_CREDENTIAL_LIFETIME_MS);
@@ -294,11 +311,7 @@ function challengeFrame(deps: AgentSessionDeps, nonce: string): CoordinatorFrame
   };
 }
 
-async function welcomeFrame(
-  deps: AgentSessionDeps,
-  agent: AgentRow,
-  hello: HelloFrame,
-): Promise<CoordinatorFrameInput> {
+async function welcomeFrame(deps: SharedDeps, agent: AgentRow, hello: HelloFrame): Promise<CoordinatorFrameInput> {
   const workspace = await findWorkspaceById(deps.database, agent.workspace_id);
   if (workspace === null) throw new Error(`agent ${agent.name} belongs to no workspace`);
   const cache = await loadWorkspaceCache(deps.database, agent.workspace_id);
@@ -311,7 +324,7 @@ async function welcomeFrame(
     cache: {
       name: cache.name,
       path: `/cache/${cache.name}`,
-      publicKeys: [formatPublicKey(publicKeyOf(parseSecretKey(cache.secret_key)))],
+      publicKeys: [deps.publicKeyOf(cache.secret_key)],
       ...(keyStatements.length === 0 ? {} : { keyStatements: [...keyStatements] }),
     },
     readCredential: deps.authenticator.issueReadCredential(agent.id),

@@ -1,7 +1,8 @@
 /** Registered agents and what they last said of their machine. Those that were removed are found by id and key only. */
 import type { Selectable } from "kysely";
 import type { AgentId, AgentName } from "../../names.ts";
-import { chunksOf, LOOKUPS_MAX } from "./bulk.ts";
+import { chunksOf, LOOKUPS_MAX, updateRow } from "./bulk.ts";
+import { compileOnce } from "./compiled.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type AgentRow = Selectable<Schema["agents"]>;
@@ -12,13 +13,20 @@ export async function insertAgent(database: CoordinatorDatabase, row: AgentRow):
   await database.insertInto("agents").values(row).execute();
 }
 
+const selectById = compileOnce((database, { id }: { readonly id: AgentId }) =>
+  database.selectFrom("agents").selectAll().where("id", "=", id),
+);
+
 export async function findAgent(database: CoordinatorDatabase, id: AgentId): Promise<AgentRow | null> {
-  return (await database.selectFrom("agents").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
+  return (await selectById(database, { id }))[0] ?? null;
 }
 
+const selectByKey = compileOnce((database, { publicKey }: { readonly publicKey: Uint8Array }) =>
+  database.selectFrom("agents").selectAll().where("public_key", "=", publicKey),
+);
+
 export async function findAgentByKey(database: CoordinatorDatabase, publicKey: Uint8Array): Promise<AgentRow | null> {
-  const row = await database.selectFrom("agents").selectAll().where("public_key", "=", publicKey).executeTakeFirst();
-  return row ?? null;
+  return (await selectByKey(database, { publicKey }))[0] ?? null;
 }
 
 export async function findAgentByName(
@@ -110,7 +118,7 @@ export type AgentFacts = Pick<
 
 /** Records what an agent said at its login. */
 export async function saveAgentFacts(database: CoordinatorDatabase, id: AgentId, facts: AgentFacts): Promise<void> {
-  await database.updateTable("agents").set(facts).where("id", "=", id).execute();
+  await updateRow(database, "agents", { id, change: facts });
 }
 
 export async function saveAgentState(
@@ -118,5 +126,5 @@ export async function saveAgentState(
   id: AgentId,
   seen: Partial<Pick<AgentRow, "state">> & Pick<AgentRow, "last_seen_ms">,
 ): Promise<void> {
-  await database.updateTable("agents").set(seen).where("id", "=", id).execute();
+  await updateRow(database, "agents", { id, change: seen });
 }

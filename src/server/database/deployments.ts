@@ -2,7 +2,8 @@
 import type { Insertable, Selectable, Updateable } from "kysely";
 import { DEPLOYMENT_STATES, isTerminal } from "../../deployment.ts";
 import type { AgentId, DeploymentId, RolloutId } from "../../names.ts";
-import { chunksOf, INSERT_ROWS_MAX, LOOKUPS_MAX } from "./bulk.ts";
+import { chunksOf, insertRows, LOOKUPS_MAX, updateRow } from "./bulk.ts";
+import { compileOnce } from "./compiled.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type RolloutRow = Selectable<Schema["rollouts"]>;
@@ -25,11 +26,15 @@ export async function insertDeployments(
   database: CoordinatorDatabase,
   rows: readonly Insertable<Schema["deployments"]>[],
 ): Promise<void> {
-  for (const part of chunksOf(rows, INSERT_ROWS_MAX)) await database.insertInto("deployments").values(part).execute();
+  await insertRows(database, "deployments", rows);
 }
 
+const selectById = compileOnce((database, { id }: { readonly id: DeploymentId }) =>
+  database.selectFrom("deployments").selectAll().where("id", "=", id),
+);
+
 export async function findDeployment(database: CoordinatorDatabase, id: DeploymentId): Promise<DeploymentRow | null> {
-  return (await database.selectFrom("deployments").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
+  return (await selectById(database, { id }))[0] ?? null;
 }
 
 export async function updateDeployment(
@@ -37,7 +42,7 @@ export async function updateDeployment(
   id: DeploymentId,
   change: Updateable<Schema["deployments"]>,
 ): Promise<void> {
-  await database.updateTable("deployments").set(change).where("id", "=", id).execute();
+  await updateRow(database, "deployments", { id, change });
 }
 
 /** The same change to all of them. */
@@ -92,20 +97,35 @@ export async function loadUnfinished(
   const found = new Map<AgentId, Unfinished>();
   for (const part of chunksOf(agentIds, LOOKUPS_MAX)) {
     const all = database.selectFrom("deployments").selectAll().where("agent_id", "in", part);
-    for (const row of await all.where("finished_ms", "is", null).orderBy("number").execute()) {
-      const { agent_id } = row;
-      const before = found.get(agent_id) ?? NOTHING_UNFINISHED;
-      if (row.state === "queued") found.set(agent_id, { ...before, queued: row });
-      else if (row.started_on_device === 0) found.set(agent_id, { ...before, running: row });
-      else found.set(agent_id, { ...before, onDevice: [...before.onDevice, row] });
-    }
+    addUnfinished(found, await all.where("finished_ms", "is", null).orderBy("number").execute());
   }
   return found;
 }
 
+const selectUnfinished = compileOnce((database, { agentId }: { readonly agentId: AgentId }) =>
+  database
+    .selectFrom("deployments")
+    .selectAll()
+    .where("agent_id", "=", agentId)
+    .where("finished_ms", "is", null)
+    .orderBy("number"),
+);
+
 /** The same of one agent. */
 export async function findUnfinished(database: CoordinatorDatabase, agentId: AgentId): Promise<Unfinished> {
-  return (await loadUnfinished(database, [agentId])).get(agentId) ?? NOTHING_UNFINISHED;
+  const found = new Map<AgentId, Unfinished>();
+  addUnfinished(found, await selectUnfinished(database, { agentId }));
+  return found.get(agentId) ?? NOTHING_UNFINISHED;
+}
+
+function addUnfinished(found: Map<AgentId, Unfinished>, rows: readonly DeploymentRow[]): void {
+  for (const row of rows) {
+    const { agent_id } = row;
+    const before = found.get(agent_id) ?? NOTHING_UNFINISHED;
+    if (row.state === "queued") found.set(agent_id, { ...before, queued: row });
+    else if (row.started_on_device === 0) found.set(agent_id, { ...before, running: row });
+    else found.set(agent_id, { ...before, onDevice: [...before.onDevice, row] });
+  }
 }
 
 /** @returns how many an agent announced since a time, counted up to `max` */

@@ -86,6 +86,20 @@ export function savepointsOf(transaction: CoordinatorDatabase): Savepoints {
   return { set: run("savepoint part"), rollBack: run("rollback to part"), release: run("release part") };
 }
 
+/**
+ * One statement for any number of rows, as one parameter: with a parameter for each value, making the statement takes
+ * longer than running it.
+ */
+export async function insertFromJson(
+  database: CoordinatorDatabase,
+  made: { readonly table: keyof Schema; readonly columns: readonly string[]; readonly rows: readonly object[] },
+): Promise<void> {
+  const names = made.columns.map((column) => `"${column}"`).join(", ");
+  const values = made.columns.map((column) => `value ->> '${column}'`).join(", ");
+  const statement = `insert into "${made.table}" (${names}) select ${values} from json_each(?) order by key`;
+  await database.executeQuery(CompiledQuery.raw(statement, [JSON.stringify(made.rows)]));
+}
+
 /** A `create table` whose columns reject values of another type. */
 export function strictTable(name: string, columns: readonly string[]): string {
   return `create table ${name} (\n  ${columns.join(",\n  ")}\n) strict`;

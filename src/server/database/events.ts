@@ -6,7 +6,7 @@
  */
 import type { Insertable, Selectable } from "kysely";
 import type { RolloutId } from "../../names.ts";
-import { chunksOf, INSERT_ROWS_MAX } from "./bulk.ts";
+import { insertRows } from "./bulk.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type EventRow = Selectable<Schema["events"]>;
@@ -14,7 +14,7 @@ export type NewEvent = Insertable<Schema["events"]>;
 
 /** In this order. */
 export async function insertEvents(database: CoordinatorDatabase, rows: readonly NewEvent[]): Promise<void> {
-  for (const part of chunksOf(rows, INSERT_ROWS_MAX)) await database.insertInto("events").values(part).execute();
+  await insertRows(database, "events", rows);
 }
 
 /** Changes of a rollout and its deployments after a cursor, oldest first. */

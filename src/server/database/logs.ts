@@ -1,9 +1,11 @@
 /** Log lines of deployments, in compressed chunks: one row per report of an agent, never one per line. */
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import type { Selectable } from "kysely";
 import { z } from "zod";
 import { type LogLine, logLineSchema } from "../../api/deployments.ts";
 import type { DeploymentId, RolloutId } from "../../names.ts";
-import type { CoordinatorDatabase } from "./schema.ts";
+import { compileOnce } from "./compiled.ts";
+import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type LogChunk = {
   readonly id: number;
@@ -29,18 +31,20 @@ export async function insertLogLines(
   const last = chunk.lines.at(-1);
   if (first === undefined || last === undefined) return;
   const text = Buffer.from(JSON.stringify(chunk.lines));
-  await database
-    .insertInto("log_chunks")
-    .values({
-      deployment_id: chunk.deploymentId,
-      rollout_id: chunk.rolloutId,
-      first_n: first.n,
-      last_n: last.n,
-      text_bytes: text.length,
-      body: new Uint8Array(zstdCompressSync(text)),
-    })
-    .execute();
+  await insertChunk(database, {
+    deployment_id: chunk.deploymentId,
+    rollout_id: chunk.rolloutId,
+    first_n: first.n,
+    last_n: last.n,
+    text_bytes: text.length,
+    body: new Uint8Array(zstdCompressSync(text)),
+  });
 }
+
+const insertChunk = compileOnce((database, row: Omit<Selectable<Schema["log_chunks"]>, "id">) => {
+  const { deployment_id, rollout_id, first_n, last_n, text_bytes, body } = row;
+  return database.insertInto("log_chunks").values({ deployment_id, rollout_id, first_n, last_n, text_bytes, body });
+});
 
 /** The newest chunk of all; 0 when there is none. */
 export async function findLastChunkId(database: CoordinatorDatabase): Promise<number> {

@@ -1,6 +1,7 @@
 /** Workspaces, their caches, and the coordinator's own settings. */
 import type { Selectable } from "kysely";
 import type { CacheName, WorkspaceName } from "../../names.ts";
+import { compileOnce } from "./compiled.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type WorkspaceRow = Selectable<Schema["workspaces"]>;
@@ -39,8 +40,12 @@ export async function findWorkspace(database: CoordinatorDatabase, name: Workspa
   return row ?? null;
 }
 
+const selectById = compileOnce((database, { id }: { readonly id: string }) =>
+  database.selectFrom("workspaces").selectAll().where("id", "=", id),
+);
+
 export async function findWorkspaceById(database: CoordinatorDatabase, id: string): Promise<WorkspaceRow | null> {
-  return (await database.selectFrom("workspaces").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
+  return (await selectById(database, { id }))[0] ?? null;
 }
 
 /** All workspaces by name. */

@@ -11,6 +11,7 @@
  * transactions before it.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Clock } from "../../runtime.ts";
 import { type Savepoints, savepointsOf } from "./dialect.ts";
 import type { CoordinatorDatabase } from "./schema.ts";
 
@@ -19,8 +20,10 @@ export type WriteQueue = {
   write<Value>(work: (transaction: CoordinatorDatabase) => Promise<Value>): Promise<Value>;
 };
 
-/** So that others get their turn of the event loop: some ten milliseconds. */
+/** Of one transaction, so that others get their turn of the event loop: a heartbeat, somebody who asks. */
 const MEMBERS_MAX = 128;
+/** No member is begun after this; what is left comes in the next one. */
+const DURATION_MAX_MS = 25;
 
 /** Writes its value or its error down, and says so once that is final. */
 type Member = {
@@ -31,14 +34,14 @@ type Member = {
 
 type Failed = { readonly member: Member; readonly error: unknown };
 
-export function createWriteQueue(database: CoordinatorDatabase): WriteQueue {
+export function createWriteQueue(database: CoordinatorDatabase, clock: Pick<Clock, "monotonicMs">): WriteQueue {
   const waiting: Member[] = [];
   let isWorking = false;
   const workOff = async () => {
     isWorking = true;
     while (waiting.length > 0) {
       await nextTurn();
-      await runTogether(database, waiting.splice(0, MEMBERS_MAX));
+      await runTogether(database, { waiting, clock });
     }
     isWorking = false;
   };
@@ -57,16 +60,18 @@ export function createWriteQueue(database: CoordinatorDatabase): WriteQueue {
   };
 }
 
-/** Never throws: each member hears of its own end. */
-async function runTogether(database: CoordinatorDatabase, members: readonly Member[]): Promise<void> {
-  const [first] = members;
-  if (members.length === 1 && first !== undefined) return await runAlone(database, first);
+type Turn = { readonly waiting: Member[]; readonly clock: Pick<Clock, "monotonicMs"> };
+
+/** Takes members from those that wait. Never throws: each hears of its own end. */
+async function runTogether(database: CoordinatorDatabase, turn: Turn): Promise<void> {
+  const members: Member[] = [];
   let failed: readonly Failed[];
   try {
-    failed = await database.transaction().execute((transaction) => runEach(transaction, members));
+    failed = await database.transaction().execute((transaction) => runEach(transaction, { ...turn, members }));
   } catch {
-    // Lost as a whole: each one hears by itself why.
-    for (const member of members) await runAlone(database, member);
+    // Lost as a whole, or never begun: each one hears by itself why.
+    const lost = members.length > 0 ? members : turn.waiting.splice(0, 1);
+    for (const member of lost) await runAlone(database, member);
     return;
   }
   const errors = new Map(failed.map(({ member, error }) => [member, error]));
@@ -76,10 +81,18 @@ async function runTogether(database: CoordinatorDatabase, members: readonly Memb
   }
 }
 
-async function runEach(transaction: CoordinatorDatabase, members: readonly Member[]): Promise<readonly Failed[]> {
+/** @param members those that were begun are put there */
+async function runEach(
+  transaction: CoordinatorDatabase,
+  { waiting, clock, members }: Turn & { readonly members: Member[] },
+): Promise<readonly Failed[]> {
   const savepoints: Savepoints = savepointsOf(transaction);
   const failed: Failed[] = [];
-  for (const member of members) {
+  const untilMs = clock.monotonicMs() + DURATION_MAX_MS;
+  while (members.length < MEMBERS_MAX && (members.length === 0 || clock.monotonicMs() < untilMs)) {
+    const member = waiting.shift();
+    if (member === undefined) break;
+    members.push(member);
     await savepoints.set();
     try {
       await member.run(transaction);

@@ -12,6 +12,7 @@ import type { Clock } from "../../runtime.ts";
 import type { AgentRegistry, LiveAgent } from "../agents/registry.ts";
 import { type AgentTimers, createAgentTimers } from "../agents/timers.ts";
 import type { Bus } from "../bus.ts";
+import { chunksOf } from "../database/bulk.ts";
 import {
   type DeploymentRow,
   findDeployment,
@@ -57,22 +58,23 @@ export type DispatcherDeps = {
 const DISPATCH_MAX = 500;
 
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
+  const dispatchSome = async (agentIds: readonly AgentId[]) => {
+    const { offered, running, later, isOverdue } = await deps.writes.write((transaction) =>
+      offer(transaction, agentIds, deps),
+    );
+    if (isOverdue) deps.bus.publish(QUEUE_TOPIC);
+    if (offered.length > 0) deps.bus.publish(RUNNING_TOPIC);
+    for (const { agentId, waitMs } of later) timers.set(agentId, waitMs);
+    for (const rolloutId of new Set(offered.map((row) => row.rollout_id))) deps.bus.publish(rolloutTopic(rolloutId));
+    for (const row of [...running, ...offered]) {
+      const agent = deps.registry.find(row.agent_id);
+      if (agent !== null) restate(agent, row);
+    }
+  };
   const dispatchAll = async (agentIds: readonly AgentId[]) => {
     const connected = agentIds.filter((agentId) => deps.registry.find(agentId) !== null);
-    for (let from = 0; from < connected.length; from += DISPATCH_MAX) {
-      const part = connected.slice(from, from + DISPATCH_MAX);
-      const { offered, running, later, isOverdue } = await deps.writes.write((transaction) =>
-        offer(transaction, part, deps),
-      );
-      if (isOverdue) deps.bus.publish(QUEUE_TOPIC);
-      if (offered.length > 0) deps.bus.publish(RUNNING_TOPIC);
-      for (const { agentId, waitMs } of later) timers.set(agentId, waitMs);
-      for (const rolloutId of new Set(offered.map((row) => row.rollout_id))) deps.bus.publish(rolloutTopic(rolloutId));
-      for (const row of [...running, ...offered]) {
-        const agent = deps.registry.find(row.agent_id);
-        if (agent !== null) restate(agent, row);
-      }
-    }
+    // Queued at once, so that the last does not wait behind what the first report meanwhile.
+    await Promise.all([...chunksOf(connected, DISPATCH_MAX)].map(dispatchSome));
   };
   const dispatch = (agentId: AgentId) => dispatchAll([agentId]);
   const timers: AgentTimers = createAgentTimers(deps.clock, async (agentId) => {
