@@ -4,6 +4,7 @@
  * reports in flight. Keeps nothing on disk and activates nothing: what it is offered, it reports as done at once.
  */
 import { createPrivateKey, type KeyObject, sign } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fullJitterMs } from "../../src/backoff.ts";
 import { loginMessage } from "../../src/login-message.ts";
 import type { DeploymentId } from "../../src/names.ts";
@@ -51,6 +52,7 @@ type Journal = { readonly deploymentId: DeploymentId; readonly reports: Iterator
 
 const IN_FLIGHT_MAX = 2;
 const RECONNECT = { baseMs: 1_000, maxMs: 60_000 } as const;
+const RECONNECT_WHILE_ACTIVATING = { baseMs: 1_000, maxMs: 5_000 } as const;
 const COMPLAINTS_MAX = 10;
 /** DER of PrivateKeyInfo for Ed25519 up to the seed (RFC 8410). */
 const PKCS8_PREFIX = Buffer.from("302e020100300506032b657004220420", "hex");
@@ -137,9 +139,19 @@ export class LoadAgent {
     tally.lastOfferMs = Date.now();
     if (plan.kind === "ignore" || this.#journal?.deploymentId === offer.deploymentId) return;
     this.#profilePath = offer.storePath;
-    if (plan.proves) await prove(this.#context, this.#identity, offer);
+    await sleep(plan.worksMs * (0.5 + Math.random()));
+    if (plan.proves) await this.#prove(offer);
     this.#journal = { deploymentId: offer.deploymentId, reports: plan.journalOf(), inFlight: [] };
     this.#sendReports();
+  }
+
+  /** Until it is heard, as a supervisor does within its window. */
+  async #prove(offer: Offer): Promise<void> {
+    for (let attempt = 0; ; attempt += 1) {
+      const isHeard = await prove(this.#context, this.#identity, offer);
+      if (isHeard) return;
+      await sleep(fullJitterMs(attempt, Math.random(), RECONNECT_WHILE_ACTIVATING));
+    }
   }
 
   #sendReports(): void {
@@ -190,9 +202,9 @@ function createIdentity(name: string): Identity {
   return { name, key, publicKey: Buffer.from(publicKeyFromSeed(seed)).toString("base64") };
 }
 
-/** The login of a supervisor, over a connection of its own, that proves an activation. */
-function prove(context: LoadContext, identity: Identity, offer: Offer): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
+/** The login of a supervisor, over a connection of its own, that proves an activation. @returns whether it was heard */
+function prove(context: LoadContext, identity: Identity, offer: Offer): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
   const socket = new WebSocket(context.url);
   socket.onmessage = ({ data }) => {
     const decoded = decodeCoordinatorFrame(String(data));
@@ -205,11 +217,12 @@ function prove(context: LoadContext, identity: Identity, offer: Offer): Promise<
       socket.send(JSON.stringify(hello));
     }
     if (frame.kind !== "welcome") return;
-    if (frame.proved === offer.deploymentId) context.tally.proved += 1;
+    const isHeard = frame.proved === offer.deploymentId;
+    if (isHeard) context.tally.proved += 1;
     socket.close();
-    resolve();
+    resolve(isHeard);
   };
-  socket.onclose = () => reject(new Error(`${identity.name} could not prove itself`));
+  socket.onclose = () => resolve(false);
   return promise;
 }
 

@@ -11,6 +11,8 @@ export type Plan =
       readonly kind: "deploy";
       /** Logs in once more before it reports, as the supervisor of an activation does. */
       readonly proves: boolean;
+      /** Before it has anything to say: from half as long to one and a half times. */
+      readonly worksMs: number;
       /** Made while it is sent, so that long journals take no memory. */
       readonly journalOf: () => Iterator<EntryInput[]>;
     };
@@ -27,15 +29,17 @@ export type PlanName =
 const LINES_PER_REPORT = 2_000;
 const PHASES = ["fetching", "activating", "confirming"] as const;
 const LINES_PER_PHASE = 5;
+/** A quick download and activation. */
+const WORKS_MS = 4_000;
 
 export function planOf(name: PlanName): Plan {
   switch (name.kind) {
     case "ignore":
       return { kind: "ignore" };
     case "deployment":
-      return { kind: "deploy", proves: true, journalOf: () => numbered(shortJournal()) };
+      return { kind: "deploy", proves: true, worksMs: WORKS_MS, journalOf: () => numbered(shortJournal()) };
     case "logs":
-      return { kind: "deploy", proves: false, journalOf: () => numbered(longJournal(name.lines)) };
+      return { kind: "deploy", proves: false, worksMs: 0, journalOf: () => numbered(longJournal(name.lines)) };
     default:
       return name satisfies never;
   }

@@ -47,6 +47,10 @@ export const deploymentSchema = z
     unitChanges: unitChangesSchema.nullable().default(null),
     /** By somebody at the machine (`nixdeploy local`), not through the coordinator. */
     startedOnDevice: z.boolean().default(false),
+    /** It was longer than what is kept of a log; its last line says so. */
+    logTruncated: z.boolean().default(false),
+    /** It is there no more: too old, or too many newer ones. */
+    logExpired: z.boolean().default(false),
     url: z.string(),
   })
   .meta({ id: "Deployment" });

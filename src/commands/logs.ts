@@ -56,6 +56,7 @@ async function printLog(
     for (const line of page.lines) await print(deployment.agent, line);
     after = page.next;
   }
+  if (deployment.logExpired) context.log.warn(`the log of deployment ${deployment.id} is kept no longer`);
   await printState(context, deployment);
 }
 

@@ -178,6 +178,8 @@ function convertDeployment(services: Services, row: DeploymentRow, known: Around
           },
     unitChanges: row.unit_changes === null ? null : unitChangesSchema.parse(JSON.parse(row.unit_changes)),
     startedOnDevice: row.started_on_device === 1,
+    logTruncated: row.log_truncated === 1,
+    logExpired: row.log_expired === 1,
     url: `${services.publicUrl()}/deployments/${row.id}`,
   };
 }

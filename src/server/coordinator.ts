@@ -22,6 +22,7 @@ import { startExpirations } from "./deployments/expirations.ts";
 import { startStallWatch } from "./deployments/stalls.ts";
 import { ensureFirstStart } from "./first-start.ts";
 import { createAuditor } from "./operations/audit.ts";
+import { startLogRetention } from "./logs/log-retention.ts";
 import { createMeters } from "./operations/metrics/meters.ts";
 import { createMetrics } from "./operations/metrics/snapshot.ts";
 import { createReadiness } from "./operations/readiness.ts";
@@ -75,6 +76,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   if (deps.isServing) {
     background.use(startExpirations({ database, clock, bus, log }));
     background.use(startStallWatch({ database, registry, clock, bus, log }));
+    background.use(startLogRetention({ database, writes, clock, bus, log }));
   }
   const authenticator = createAuthenticator({ database, clock, credentialKey });
   const meters = createMeters();

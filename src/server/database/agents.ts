@@ -128,3 +128,13 @@ export async function saveAgentState(
 ): Promise<void> {
   await updateRow(database, "agents", { id, change: seen });
 }
+
+/** All of them by id, those that were removed too, page by page. */
+export async function listAgentIds(
+  database: CoordinatorDatabase,
+  query: { readonly after: AgentId | null; readonly limit: number },
+): Promise<readonly AgentId[]> {
+  const all = database.selectFrom("agents").select("id").orderBy("id").limit(query.limit);
+  const rows = await (query.after === null ? all : all.where("id", ">", query.after)).execute();
+  return rows.map(({ id }) => id);
+}

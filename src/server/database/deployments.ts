@@ -59,7 +59,7 @@ export async function updateDeployments(
 /** The agent has lost its journal of this deployment: what there is of it is dropped, numbers begin at 1 again. */
 export async function forgetJournal(database: CoordinatorDatabase, id: DeploymentId): Promise<void> {
   await database.deleteFrom("log_chunks").where("deployment_id", "=", id).execute();
-  await updateDeployment(database, id, { journal_through: 0 });
+  await updateDeployment(database, id, { journal_through: 0, log_bytes: 0, log_truncated: 0 });
 }
 
 /** The deployments of a rollout, by the names of their agents. */

@@ -3,7 +3,7 @@ import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import type { Selectable } from "kysely";
 import { z } from "zod";
 import { type LogLine, logLineSchema } from "../../api/deployments.ts";
-import type { DeploymentId, RolloutId } from "../../names.ts";
+import type { AgentId, DeploymentId, RolloutId } from "../../names.ts";
 import { compileOnce } from "./compiled.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
@@ -115,4 +115,58 @@ function decodeLines(body: Uint8Array): readonly LogLine[] {
 
 function decompress(body: Uint8Array): string {
   return zstdDecompressSync(body).toString("utf8");
+}
+
+/** Logs of deployments that ended before a time, the oldest first. */
+export async function listLogsEndedBefore(
+  database: CoordinatorDatabase,
+  query: { readonly untilMs: number; readonly limit: number },
+): Promise<readonly DeploymentId[]> {
+  const rows = await database
+    .selectFrom("deployments")
+    .select("id")
+    .where("log_bytes", ">", 0)
+    .where("finished_ms", "<", query.untilMs)
+    .orderBy("finished_ms")
+    .limit(query.limit)
+    .execute();
+  return rows.map(({ id }) => id);
+}
+
+/** Logs of an agent's deployments that have ended, but for its newest deployments. */
+export async function listLogsBehind(
+  database: CoordinatorDatabase,
+  query: { readonly agentId: AgentId; readonly newest: number; readonly limit: number },
+): Promise<readonly DeploymentId[]> {
+  const ofAgent = database.selectFrom("deployments").where("agent_id", "=", query.agentId);
+  const last = await ofAgent
+    .select("number")
+    .orderBy("number", "desc")
+    .offset(query.newest)
+    .limit(1)
+    .executeTakeFirst();
+  if (last === undefined) return [];
+  const rows = await ofAgent
+    .select("id")
+    .where("number", "<=", last.number)
+    .where("log_bytes", ">", 0)
+    .where("finished_ms", "is not", null)
+    .orderBy("number")
+    .limit(query.limit)
+    .execute();
+  return rows.map(({ id }) => id);
+}
+
+/** Deletes from the beginning of a log, and marks it as expired when nothing is left. @returns whether it is */
+export async function deleteSomeLog(
+  transaction: CoordinatorDatabase,
+  { id, chunksMax }: { readonly id: DeploymentId; readonly chunksMax: number },
+): Promise<boolean> {
+  const ofDeployment = transaction.selectFrom("log_chunks").select("id").where("deployment_id", "=", id);
+  const rows = await ofDeployment.orderBy("first_n").limit(chunksMax).execute();
+  const ids = rows.map((row) => row.id);
+  if (ids.length > 0) await transaction.deleteFrom("log_chunks").where("id", "in", ids).execute();
+  if (ids.length === chunksMax) return false;
+  await transaction.updateTable("deployments").set({ log_bytes: 0, log_expired: 1 }).where("id", "=", id).execute();
+  return true;
 }

@@ -12,6 +12,7 @@ import { insertEvents, type NewEvent } from "../database/events.ts";
 import { insertLogLines } from "../database/logs.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
+import { fitLines } from "../logs/log-limit.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
 import { requeueIfWanted } from "./requeue.ts";
 import { type Happened, planTransition, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
@@ -69,9 +70,10 @@ async function store(
 ): Promise<DeploymentRow> {
   const last = entries.at(-1);
   if (last === undefined) return row;
-  await insertLogLines(transaction, { deploymentId: row.id, rolloutId: row.rollout_id, lines: linesOf(entries) });
+  const { lines, ...kept } = fitLines(row, linesOf(entries));
+  await insertLogLines(transaction, { deploymentId: row.id, rolloutId: row.rollout_id, lines });
   const { changes, events, ended } = planEntries(row, entries, now.nowMs);
-  const update = { ...changes, journal_through: last.n };
+  const update = { ...changes, ...kept, journal_through: last.n };
   await updateDeployment(transaction, row.id, update);
   await insertEvents(transaction, events);
   const after: DeploymentRow = { ...row, ...update };
