@@ -334,15 +334,15 @@ describe("connections that break", () => {
     const agent = await server.connectAgent("nuc");
     await agent.disconnect();
     const rollout = await server.activate(PATH, "nuc");
-    await waitFor("the timer of what may expire", () => server.clock.sleepers === 1);
+    await waitFor("the timers of what may expire and of old logs", () => server.clock.sleepers === 2);
     const hangUp = new AbortController();
     const headers = { authorization: `Bearer ${server.adminToken}` };
     const url = `${listener.url}/api/v1/rollouts/${rollout.id}/follow`;
     const answer = await fetch(url, { headers, signal: hangUp.signal });
     await answer.body?.getReader().read();
-    await waitFor("the follower to wait", () => server.clock.sleepers > 1);
+    await waitFor("the follower to wait", () => server.clock.sleepers > 2);
     hangUp.abort();
-    await waitFor("the follower to be gone", () => server.clock.sleepers === 1);
+    await waitFor("the follower to be gone", () => server.clock.sleepers === 2);
     await listener[Symbol.asyncDispose]();
   });
 });

@@ -21,7 +21,7 @@ export type LogRetention = {
 
 export const LOG_RETENTION_DEFAULT: LogRetention = { ageMaxMs: 90 * 24 * 3_600_000, perAgentMax: 100 };
 
-const INTERVAL_MS = 3_600_000;
+const INTERVAL_MS = 6 * 3_600_000;
 /** Logs that are looked for at once, and agents that are looked at. */
 const PAGE = 100;
 /** Of one transaction: up to a megabyte each. */

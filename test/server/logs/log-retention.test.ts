@@ -7,7 +7,7 @@ import { createTestCoordinator, type TestCoordinator } from "../../support/coord
 import { logEntry, numberEntries, outcomeEntry, phaseEntry, type ScriptedAgent } from "../../support/scripted-agent.ts";
 import { createTinyPath } from "../../support/tiny-path.ts";
 
-const DAY_MS = 24 * 3_600_000;
+const HOUR_MS = 3_600_000;
 const PATH = createTinyPath("one");
 
 /** A deployment whose log has so many chunks. */
@@ -28,7 +28,7 @@ async function hasLog(server: TestCoordinator, id: DeploymentId): Promise<boolea
 }
 
 async function sweep(server: TestCoordinator, kept: Partial<LogRetention>, signal = new AbortController().signal) {
-  const all = { ageMaxMs: 1_000 * DAY_MS, perAgentMax: 1_000 };
+  const all = { ageMaxMs: 1_000 * HOUR_MS, perAgentMax: 1_000 };
   return await deleteOldLogs(server.coordinator.services, { kept: { ...all, ...kept }, signal });
 }
 
@@ -43,12 +43,12 @@ describe("a log goes", () => {
     await using server = await createServer();
     const nuc = await server.connectAgent("nuc");
     const old = await deploy(server, nuc);
-    await server.clock.advance(10 * DAY_MS);
+    await server.clock.advance(10 * HOUR_MS);
     const young = await deploy(server, await server.connectAgent(nuc.identity));
-    expect(await sweep(server, { ageMaxMs: 11 * DAY_MS })).toBe(0);
-    expect(await sweep(server, { ageMaxMs: 9 * DAY_MS })).toBe(1);
+    expect(await sweep(server, { ageMaxMs: 11 * HOUR_MS })).toBe(0);
+    expect(await sweep(server, { ageMaxMs: 9 * HOUR_MS })).toBe(1);
     expect([await hasLog(server, old), await hasLog(server, young)]).toEqual([false, true]);
-    expect(await sweep(server, { ageMaxMs: 9 * DAY_MS })).toBe(0);
+    expect(await sweep(server, { ageMaxMs: 9 * HOUR_MS })).toBe(0);
   });
 
   test("when so many newer ones of its agent are there, however quiet the others are", async () => {
@@ -68,8 +68,8 @@ describe("a log goes", () => {
     const [running] = (await server.activate(PATH, "nuc")).deployments;
     if (running === undefined) throw new Error("there is no deployment");
     await nuc.report(running.id, numberEntries([phaseEntry("activating"), logEntry("a")]));
-    await server.clock.advance(10 * DAY_MS);
-    expect(await sweep(server, { ageMaxMs: DAY_MS, perAgentMax: 0 })).toBe(0);
+    await server.clock.advance(10 * HOUR_MS);
+    expect(await sweep(server, { ageMaxMs: HOUR_MS, perAgentMax: 0 })).toBe(0);
     expect(await hasLog(server, running.id)).toBe(true);
   });
 });
@@ -77,7 +77,7 @@ describe("a log goes", () => {
 test("a long one goes in several steps; stopped between two, the next time goes on", async () => {
   await using server = await createServer();
   const id = await deploy(server, await server.connectAgent("nuc"), 40);
-  await server.clock.advance(DAY_MS);
+  await server.clock.advance(HOUR_MS);
   const stopped = AbortSignal.abort(new Error("stopped"));
   await expect(sweep(server, { ageMaxMs: 1 }, stopped)).rejects.toThrow("stopped");
   const left = logPageSchema.parse(await (await server.fetch(`deployments/${id}/log`)).json()).lines;
