@@ -2,12 +2,14 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { sql } from "kysely";
-import { systemClock } from "../../../src/runtime.ts";
 import { openDatabase } from "../../../src/server/database/dialect.ts";
 import { migrate } from "../../../src/server/database/migrations.ts";
 import type { CoordinatorDatabase } from "../../../src/server/database/schema.ts";
 import { createWriteQueue } from "../../../src/server/database/write-queue.ts";
 import { createTemporaryDirectory } from "../../support/temporary-directory.ts";
+
+/** However slow the machine is, a transaction takes no time. */
+const STANDING_CLOCK = { monotonicMs: () => 0 };
 
 async function createDatabase(file = ":memory:"): Promise<CoordinatorDatabase> {
   const database = openDatabase(file);
@@ -38,7 +40,7 @@ function countTransactions(database: CoordinatorDatabase) {
 
 test("writes of one turn share a transaction, in their order, and each has its value", async () => {
   const database = await createDatabase();
-  const writes = createWriteQueue(database, systemClock);
+  const writes = createWriteQueue(database, STANDING_CLOCK);
   const counted = countTransactions(database);
   const names = Array.from({ length: 50 }, (_, index) => `name ${index}`);
   expect(await Promise.all(names.map((name) => writes.write(insert(name))))).toEqual(names);
@@ -52,7 +54,7 @@ test("a write resolves after its commit: another connection sees it then", async
   const file = join(directory.path, "coordinator.db");
   const database = await createDatabase(file);
   const other = openDatabase(file);
-  const writes = createWriteQueue(database, systemClock);
+  const writes = createWriteQueue(database, STANDING_CLOCK);
   const seen = await Promise.all(
     ["a", "b", "c"].map(async (name) => {
       await writes.write(insert(name));
@@ -67,7 +69,7 @@ test("a write resolves after its commit: another connection sees it then", async
 describe("one that fails", () => {
   test("is undone with all it did, and takes no other down", async () => {
     const database = await createDatabase();
-    const writes = createWriteQueue(database, systemClock);
+    const writes = createWriteQueue(database, STANDING_CLOCK);
     const counted = countTransactions(database);
     const half = async (transaction: CoordinatorDatabase) => {
       await insert("half")(transaction);
@@ -90,7 +92,7 @@ describe("one that fails", () => {
 
   test("alone, throws what it threw", async () => {
     const database = await createDatabase();
-    const writes = createWriteQueue(database, systemClock);
+    const writes = createWriteQueue(database, STANDING_CLOCK);
     await writes.write(insert("a"));
     expect(writes.write(insert("a"))).rejects.toThrow("UNIQUE");
     await writes.write(insert("b"));
@@ -102,7 +104,7 @@ describe("one that fails", () => {
 describe("a transaction that is lost", () => {
   test("by a full disk costs only those that do not fit", async () => {
     const database = await createDatabase();
-    const writes = createWriteQueue(database, systemClock);
+    const writes = createWriteQueue(database, STANDING_CLOCK);
     const pages = await sql<{ page_count: number }>`pragma page_count`.execute(database);
     await sql`pragma max_page_count = ${sql.lit((pages.rows[0]?.page_count ?? 0) + 4)}`.execute(database);
     const large = async (transaction: CoordinatorDatabase) => {
@@ -119,7 +121,7 @@ describe("a transaction that is lost", () => {
 
   test("at its commit is tried again by each alone", async () => {
     const database = await createDatabase();
-    const writes = createWriteQueue(database, systemClock);
+    const writes = createWriteQueue(database, STANDING_CLOCK);
     // Checked at the commit: one of the members breaks it for all.
     await sql`pragma defer_foreign_keys = on`.execute(database);
     const orphan = async (transaction: CoordinatorDatabase) => {
@@ -137,7 +139,7 @@ describe("a transaction that is lost", () => {
 
 test("what comes while a transaction runs comes after it", async () => {
   const database = await createDatabase();
-  const writes = createWriteQueue(database, systemClock);
+  const writes = createWriteQueue(database, STANDING_CLOCK);
   const later: Promise<string>[] = [];
   await writes.write(async (transaction) => {
     later.push(writes.write(insert("second")), writes.write(insert("third")));
@@ -150,8 +152,24 @@ test("what comes while a transaction runs comes after it", async () => {
 
 test("on a database that is closed, every write hears so", async () => {
   const database = await createDatabase();
-  const writes = createWriteQueue(database, systemClock);
+  const writes = createWriteQueue(database, STANDING_CLOCK);
   await database.destroy();
   const ends = await Promise.allSettled([writes.write(insert("a")), writes.write(insert("b"))]);
   expect(ends.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+});
+
+test("a transaction that takes long lets others have their turn: what is left comes in the next one", async () => {
+  const database = await createDatabase();
+  let nowMs = 0;
+  const writes = createWriteQueue(database, { monotonicMs: () => nowMs });
+  const counted = countTransactions(database);
+  const slow = (name: string) => async (transaction: CoordinatorDatabase) => {
+    nowMs += 20;
+    return await insert(name)(transaction);
+  };
+  const names = ["a", "b", "c", "d", "e"];
+  expect(await Promise.all(names.map((name) => writes.write(slow(name))))).toEqual(names);
+  expect(counted.begun).toBe(3);
+  expect(await namesIn(database)).toEqual(names);
+  await database.destroy();
 });
