@@ -67,7 +67,7 @@ export function testPatience(getWorld: () => World): void {
     test.concurrent("the name belongs to another device", async () => {
       await using agent = spawnAgent("first", { url: getWorld().fill("{url}"), directory: getWorld().newDirectory() });
       await agent.waitForLine(
-        /^warn: cannot log in as first: the name first belongs to an agent with another key \(Choose another --name\..*\); trying again$/,
+        /^warn: cannot log in as first: the name first belongs to an agent with another key \(This device's key is (SHA256:\S+)\. .*agents approve first --fingerprint \1`.*\); trying again$/,
         { timeoutMs: 20_000 },
       );
     });

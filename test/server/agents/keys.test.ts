@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { agentListSchema, agentSchema, enrolmentRequestListSchema } from "../../../src/api/agents.ts";
 import { createdTokenSchema } from "../../../src/api/tokens.ts";
 import { formatKeyFingerprint } from "../../../src/key-fingerprint.ts";
-import { rotationMessage } from "../../../src/login-message.ts";
+import { loginMessage, rotationMessage } from "../../../src/login-message.ts";
 import { publicKeyFromSeed, signMessage } from "../../../src/nix/signature.ts";
 import { createTestCoordinator, type TestCoordinator } from "../../support/coordinator.ts";
 import {
@@ -106,7 +106,10 @@ describe("a rotation", () => {
     const next = createAgentIdentity("nuc");
     const agent = openScriptedAgent(server.coordinator, identity);
     const { rotate } = rotation(identity, next, agent.nonce);
-    await agent.login({ rotate, proof: { deploymentId: "0123456789abcdfg", by: "supervisor" } });
+    const proof = { deploymentId: "0123456789abcdfg", by: "supervisor" } as const;
+    const signature = base64(signMessage(identity.seed, loginMessage({ nonce: agent.nonce, name: "nuc", proof })));
+    await agent.login({ rotate, proof, signature });
+    expect(agent.framesOf("welcome")).toHaveLength(1);
     expect(await agentNuc(server)).toMatchObject({ keyFingerprint: fingerprintOf(identity) });
   });
 });

@@ -2,6 +2,8 @@
 
 import { describe, expect, test } from "bun:test";
 import { agentListSchema } from "../../../src/api/agents.ts";
+import { loginMessage } from "../../../src/login-message.ts";
+import { signMessage } from "../../../src/nix/signature.ts";
 import { PROTOCOL_VERSION } from "../../../src/protocol.ts";
 import { createTestCoordinator, type TestCoordinator } from "../../support/coordinator.ts";
 import {
@@ -279,6 +281,23 @@ describe("a second connection of the same agent", () => {
     await second.disconnect();
     expect(await listAgents(server)).toMatchObject([{ contact: "unknown" }]);
   });
+});
+
+test("a supervisor's login beside the agent's connection replaces nothing, and says nothing of the agent", async () => {
+  await using server = await createTestCoordinator();
+  const agent = await server.connectAgent("nuc");
+  const [before] = await listAgents(server);
+  const supervisor = openScriptedAgent(server.coordinator, agent.identity);
+  const proof = { deploymentId: "0123456789abcdfg", by: "supervisor" } as const;
+  const message = loginMessage({ nonce: supervisor.nonce, name: "nuc", proof });
+  const signature = Buffer.from(signMessage(agent.identity.seed, message)).toString("base64");
+  await supervisor.login({ proof, signature, agentVersion: "0.0.1", labels: { role: "none" } });
+  expect(supervisor.framesOf("welcome")).toHaveLength(1);
+  expect(supervisor.closed).toEqual({ code: 1000, reason: "heard" });
+  await supervisor.disconnect();
+  expect(agent.closed).toBeNull();
+  expect(await listAgents(server)).toEqual(before === undefined ? [] : [before]);
+  expect(before?.contact).toBe("online");
 });
 
 describe("contact", () => {
