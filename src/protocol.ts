@@ -48,9 +48,6 @@ export const PEER_SILENCE_MAX_MS = 60_000;
 /** Journals that an agent keeps for a coordinator that does not take them. */
 export const UNREPORTED_MAX = 100;
 
-const FAULTS_MAX = 5;
-const FAULTS_LENGTH_MAX = 2_000;
-
 /** Turns a throwing `parse…` into a zod schema whose output carries the brand. */
 export function parsedWith<Value>(parse: (text: string) => Value) {
   return z.string().transform((text, context): Value => {
@@ -260,6 +257,25 @@ export const challengeSchema = z.object({
   nonce: z.string().min(16).max(128),
 });
 
+/** Further caches of a workspace that are told; more than a workspace may have. */
+const SUBSTITUTERS_MAX = 64;
+
+const cacheFields = {
+  name: parsedWith(parseCacheName),
+  /** `name:base64`. Pinned by the agent at first contact; later ones do not replace the pins. */
+  publicKeys: z.array(z.string().max(256)).max(16),
+  /** What its earlier keys have said of their successors: by these alone do pins move. */
+  keyStatements: z.array(keyStatementSchema).max(KEY_STATEMENTS_MAX).optional(),
+};
+const cachePath = z.string().regex(/^\/[\w./-]+$/);
+
+/** A cache besides the first, asked for what the ones before it lack. The read credential is for our own only. */
+export const substituterSchema = z.discriminatedUnion("own", [
+  z.object({ ...cacheFields, own: z.literal(true), path: cachePath }),
+  z.object({ ...cacheFields, own: z.literal(false), url: z.string().max(1_000) }),
+]);
+export type Substituter = z.output<typeof substituterSchema>;
+
 export const welcomeSchema = z.object({
   kind: z.literal("welcome"),
   agentId: parsedWith(parseAgentId),
@@ -268,15 +284,10 @@ export const welcomeSchema = z.object({
   /** The agent's name here, when the operator gave it another one than the hello said. */
   name: parsedWith(parseAgentName).optional(),
   workspace: parsedWith(parseWorkspaceName),
-  cache: z.object({
-    name: parsedWith(parseCacheName),
-    /** Path below the coordinator's URL, such as `/cache/default`. */
-    path: z.string().regex(/^\/[\w./-]+$/),
-    /** `name:base64`. Pinned by the agent at first contact; later ones do not replace the pins. */
-    publicKeys: z.array(z.string().max(256)).max(16),
-    /** What its earlier keys have said of their successors: by these alone do pins move. */
-    keyStatements: z.array(keyStatementSchema).max(KEY_STATEMENTS_MAX).optional(),
-  }),
+  /** `path` is below the coordinator's URL, such as `/cache/default`. */
+  cache: z.object({ ...cacheFields, path: cachePath }),
+  /** In the order in which they are asked. */
+  substituters: z.array(substituterSchema).max(SUBSTITUTERS_MAX).optional(),
   /** Bearer credential to read the cache and to ask for plans, renewed with every welcome. */
   readCredential: z.string().max(512),
   /** The coordinator takes this login for the proof of that deployment: what it reports is what was asked for. */
@@ -349,44 +360,3 @@ export type CoordinatorFrame = z.output<typeof coordinatorFrameSchema>;
 /** What either side may send: frames before parsing, without brands. */
 export type AgentFrameInput = z.input<typeof agentFrameSchema>;
 export type CoordinatorFrameInput = z.input<typeof coordinatorFrameSchema>;
-
-export type DecodedFrame<Frame> =
-  | { readonly kind: "frame"; readonly frame: Frame }
-  /** Valid JSON with a kind this version does not know: answer `error`, go on. */
-  | { readonly kind: "unknown"; readonly frameKind: string }
-  | { readonly kind: "malformed"; readonly reason: string };
-
-/** Parses a text frame from an agent. Never throws. */
-export function decodeAgentFrame(text: string): DecodedFrame<AgentFrame> {
-  return decodeFrame(agentFrameSchema, kindsOf(agentFrameSchema.options), text);
-}
-
-/** Parses a text frame from a coordinator. Never throws. */
-export function decodeCoordinatorFrame(text: string): DecodedFrame<CoordinatorFrame> {
-  return decodeFrame(coordinatorFrameSchema, kindsOf(coordinatorFrameSchema.options), text);
-}
-
-type KindSchema = { readonly shape: { readonly kind: { readonly value: string } } };
-const kindsOf = (options: readonly KindSchema[]) => new Set(options.map((option) => option.shape.kind.value));
-const anyFrameSchema = z.object({ kind: z.string().max(64) });
-
-function decodeFrame<Frame>(schema: z.ZodType<Frame>, kinds: ReadonlySet<string>, text: string): DecodedFrame<Frame> {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    return { kind: "malformed", reason: "it is not JSON" };
-  }
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return { kind: "frame", frame: parsed.data };
-  const named = anyFrameSchema.safeParse(value);
-  if (named.success && !kinds.has(named.data.kind)) return { kind: "unknown", frameKind: named.data.kind };
-  return { kind: "malformed", reason: describeFaults(parsed.error) };
-}
-
-/** In a few lines, whatever is wrong: the other side gets to read them. */
-function describeFaults({ issues }: z.ZodError): string {
-  const text = z.prettifyError(new z.ZodError(issues.slice(0, FAULTS_MAX)));
-  const more = issues.length > FAULTS_MAX ? `\nand ${issues.length - FAULTS_MAX} more` : "";
-  return `${text.slice(0, FAULTS_LENGTH_MAX)}${more}`;
-}

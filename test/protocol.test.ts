@@ -1,12 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { decodeAgentFrame, decodeCoordinatorFrame } from "../src/frames.ts";
 import { loginMessage } from "../src/login-message.ts";
 import { parseDeploymentId } from "../src/names.ts";
 import {
   type AgentFrameInput,
   type CoordinatorFrameInput,
-  decodeAgentFrame,
-  decodeCoordinatorFrame,
   LOG_LINE_CHARACTERS_MAX,
   REFUSAL_CODES,
   REPORT_ENTRIES_MAX,

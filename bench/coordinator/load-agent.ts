@@ -6,13 +6,13 @@
 import { createPrivateKey, type KeyObject, sign } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fullJitterMs } from "../../src/backoff.ts";
+import { decodeCoordinatorFrame } from "../../src/frames.ts";
 import { loginMessage } from "../../src/login-message.ts";
 import type { DeploymentId } from "../../src/names.ts";
 import { publicKeyFromSeed } from "../../src/nix/signature.ts";
 import {
   type AgentFrameInput,
   type CoordinatorFrame,
-  decodeCoordinatorFrame,
   type Offer,
   PING_INTERVAL_MS,
   PROTOCOL_VERSION,

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { Labels } from "../labels.ts";
 import type { Logger } from "../log.ts";
-import type { AgentName, DeploymentId } from "../names.ts";
+import type { AgentName, CacheName, DeploymentId } from "../names.ts";
 import type { CacheReader } from "../nix/cache/download/nar-source.ts";
 import type { DaemonConnection } from "../nix/daemon/connection.ts";
 import { createSignatureVerifier } from "../nix/signature.ts";
@@ -21,10 +21,11 @@ import { deploy } from "./deploy.ts";
 import { type DeploymentStore, openDeploymentStore } from "./journal/deployment-store.ts";
 import { type KeyRing, runConnection } from "./link/connection.ts";
 import { createContact } from "./link/contact.ts";
-import { readEnrolment } from "./link/enrolment.ts";
+import { type Enrolment, readEnrolment } from "./link/enrolment.ts";
 import { findNextKey, loadKeys, promoteNextKey } from "./link/identity.ts";
 import type { HelloFacts } from "./link/login.ts";
 import type { DialMessageSocket } from "./link/message-socket.ts";
+import { keysForCache } from "./link/substituter-pins.ts";
 import { watchLocalDeployments } from "./local/local-watch.ts";
 import { tryLockFile } from "./machine/flock.ts";
 import type { GcRoots } from "./machine/gc-roots.ts";
@@ -58,8 +59,8 @@ export type AgentDeps = {
   readonly logger: Logger;
   readonly dial: DialMessageSocket;
   readonly connectDaemon: (options: { readonly signal: AbortSignal }) => Promise<DaemonConnection>;
-  /** The workspace's cache; `credential` is asked at every request. */
-  readonly openCache: (welcome: Welcome, credential: () => string) => CacheReader;
+  /** The workspace's caches in the order in which they are asked; `credential` is asked at every request. */
+  readonly openCaches: (welcome: Welcome, credential: () => string) => readonly CacheReader[];
   readonly activations: Activations;
   readonly machine: Machine;
   /** By name; null where no service manager tells. Asked once a minute. */
@@ -94,7 +95,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
   const pending = await deps.activations.pending();
   await using store = await openStore(deps, pending, stop);
   const contact = createContact();
-  const trust = createTrust(config.trustedPublicKeys, enrolment?.pinnedPublicKeys ?? []);
+  const trust = createTrust(config.trustedPublicKeys, enrolment);
   // Aborted when the agent is told to stop, or when the connection fails for good.
   const failure = new AbortController();
   const signal = AbortSignal.any([stop, failure.signal]);
@@ -118,7 +119,7 @@ async function runAgent(deps: AgentDeps, stop: AbortSignal): Promise<void> {
         ...deps,
         ...options,
         contact,
-        trust: trust.current,
+        trustFor: trust.forCache,
         listKept: () => store.journals.map((journal) => journal.offer.deploymentId),
         readProfilePath: async () => (await machine.readState(null)).profilePath,
         readLivePaths: async () => [await machine.readCurrentSystem(), (await machine.readState(null)).currentPath],
@@ -247,17 +248,16 @@ async function waitForWorker(settled: Promise<void>, { clock, logger }: AgentDep
   await timeUp;
 }
 
-/** The keys that closures must be signed with: the operator's, or else the pinned ones. */
-function createTrust(given: readonly string[], pinned: readonly string[]) {
-  const make = (texts: readonly string[]) => {
-    const keys = texts.map(parsePublicKey);
-    return { verifier: createSignatureVerifier(keys), keys };
-  };
-  let trusted = make(given.length > 0 ? given : pinned);
+/** The keys that closures from a cache must be signed with: the operator's, or else those pinned for it. */
+function createTrust(given: readonly string[], enrolment: Enrolment | null) {
+  let pins = enrolment;
   return {
-    current: () => trusted,
-    pin: (publicKeys: readonly string[]) => {
-      if (given.length === 0) trusted = make(publicKeys);
+    forCache(name: CacheName) {
+      const trustedKeys = keysForCache(name, { given, pins }).map(parsePublicKey);
+      return { verifier: createSignatureVerifier(trustedKeys), trustedKeys };
+    },
+    pin: (now: Enrolment) => {
+      pins = now;
     },
   };
 }

@@ -7,12 +7,10 @@
 import type { Phase } from "../deployment.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import type { DeploymentId } from "../names.ts";
+import type { CacheName, DeploymentId } from "../names.ts";
 import { fetchClosure } from "../nix/cache/download/fetch-closure.ts";
-import type { CacheReader } from "../nix/cache/download/nar-source.ts";
+import type { CacheReader, ClosureSource } from "../nix/cache/download/nar-source.ts";
 import type { DaemonConnection } from "../nix/daemon/connection.ts";
-import type { SignatureVerifier } from "../nix/signature.ts";
-import type { PublicKey } from "../nix/signing-key.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import type { Welcome } from "../protocol.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
@@ -27,11 +25,14 @@ import type { GcRoots } from "./machine/gc-roots.ts";
 
 export type DeployDeps = {
   readonly contact: Contact;
-  /** A cache of the coordinator; the credential is asked for at every request, because each welcome renews it. */
-  readonly openCache: (welcome: Welcome, credential: () => string) => CacheReader;
+  /**
+   * The workspace's caches, in the order in which they are asked; the credential is asked for at every request, because
+   * each welcome renews it.
+   */
+  readonly openCaches: (welcome: Welcome, credential: () => string) => readonly CacheReader[];
   readonly connectDaemon: (options: { readonly signal: AbortSignal }) => Promise<DaemonConnection>;
-  /** The keys this device trusts now. */
-  readonly trust: () => { readonly verifier: SignatureVerifier; readonly keys: readonly PublicKey[] };
+  /** The keys this device trusts now for what comes from a cache. */
+  readonly trustFor: (cacheName: CacheName) => Omit<ClosureSource, "reader">;
   readonly gcRoots: GcRoots;
   /** Other deployments whose paths are still needed. */
   readonly listKept: () => readonly DeploymentId[];
@@ -117,12 +118,12 @@ async function fetchAll(options: DeployOptions, daemons: AsyncDisposableStack): 
   await enterPhase(options, "fetching", null);
   const welcome = await options.contact.firstWelcome(signal);
   const credential = () => options.contact.welcome?.readCredential ?? welcome.readCredential;
-  const cache = options.openCache(welcome, credential);
+  const caches = options.openCaches(welcome, credential);
   const rootDaemon = daemons.use(await options.connectDaemon({ signal: options.signal }));
   const wanted = wantedPaths(offer);
   let fetchedBytes = 0;
   for (const storePath of wanted) {
-    fetchedBytes += await fetchOne({ ...options, signal }, { storePath, cache, rootDaemon });
+    fetchedBytes += await fetchOne({ ...options, signal }, { storePath, caches, rootDaemon });
   }
   return { wanted, fetchedBytes, rootDaemon };
 }
@@ -159,16 +160,18 @@ async function beginInTurn(
 
 async function fetchOne(
   options: DeployOptions,
-  what: { readonly storePath: StorePath; readonly cache: CacheReader; readonly rootDaemon: DaemonConnection },
+  what: {
+    readonly storePath: StorePath;
+    readonly caches: readonly CacheReader[];
+    readonly rootDaemon: DaemonConnection;
+  },
 ): Promise<number> {
   const { journal, contact } = options;
   const { deploymentId } = journal.offer;
-  const trust = options.trust();
   const { fetchedBytes } = await fetchClosure({
     ...options,
     ...what,
-    verifier: trust.verifier,
-    trustedKeys: trust.keys,
+    sources: openSources(what.caches, options.trustFor),
     onPlanned: ({ pathsTotal, missingPaths, missingBytes }) => {
       const amount = `${missingPaths} of ${formatCount(pathsTotal, "path")} to fetch, ${formatBytes(missingBytes)}`;
       void say(options, `${what.storePath}: ${missingPaths === 0 ? "all of it is here already" : amount}`);
@@ -176,6 +179,13 @@ async function fetchOne(
     onProgress: (progress) => contact.send({ kind: "progress", deploymentId, ...progress }),
   });
   return fetchedBytes;
+}
+
+/** A further cache without keys that count here is left out; the first stays, for what is said of it. */
+function openSources(caches: readonly CacheReader[], trustFor: DeployDeps["trustFor"]): readonly ClosureSource[] {
+  return caches
+    .map((reader) => ({ reader, ...trustFor(reader.name) }))
+    .filter(({ trustedKeys }, index) => index === 0 || trustedKeys.length > 0);
 }
 
 /** From here on the supervisor does everything; a cancel asks it to go back. */

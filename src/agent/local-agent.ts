@@ -5,10 +5,10 @@
 import { createHttpClient } from "../http/client.ts";
 import { readNetworkSettings } from "../http/settings.ts";
 import type { Logger } from "../log.ts";
-import { createCoordinatorCache } from "../nix/cache/download/coordinator-cache.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { type AgentConfig, createAgent } from "./agent.ts";
+import { openCaches } from "./caches.ts";
 import { readOwnHealthChecks } from "./health/own-health-checks.ts";
 import { createWebSocketDialer } from "./link/websocket.ts";
 import { cleanEnvironment } from "./machine/program-environment.ts";
@@ -66,16 +66,10 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
     onReady: options.onReady,
     dial: createWebSocketDialer(readNetworkSettings(environment)),
     connectDaemon: ({ signal }) => connectDaemon({ signal, clock, environment }),
-    openCache: (welcome, credential) =>
-      createCoordinatorCache({
-        coordinatorUrl: config.coordinatorUrl,
-        cacheName: welcome.cache.name,
-        cachePath: welcome.cache.path,
-        credential,
-        http,
-        clock,
-        random,
-      }),
+    openCaches: (welcome, credential) => {
+      const { coordinatorUrl } = config;
+      return openCaches(welcome, { coordinatorUrl, credential, http, clock, random });
+    },
     activations,
     gcRoots,
   });

@@ -4,12 +4,13 @@ import { keyStatementSchema } from "../key-statement.ts";
 import { parseFileHash, parseNarHash } from "../nix/hash.ts";
 import { parseStorePath, parseStorePathHash } from "../nix/store-path.ts";
 import { parsedListWith, parsedWith, storePathSchema } from "../protocol.ts";
-import { cacheName, count } from "./fields.ts";
+import { cacheName, count, workspaceName } from "./fields.ts";
 
-/** GET /api/v1/caches/NAME, and the answer of PATCH */
+/** GET /api/v1/caches/NAME, and the answer of POST and PATCH */
 export const cacheSchema = z
   .object({
     name: cacheName,
+    workspace: workspaceName,
     url: z.string(),
     publicKeys: z.array(z.string()),
     /** Of each public key, `SHA256:base64`. */
@@ -17,12 +18,52 @@ export const cacheSchema = z
     /** What its earlier keys have said of their successors, in order. */
     keyStatements: z.array(keyStatementSchema).default([]),
     public: z.boolean(),
+    /** The one that agents and `push` use first; the others of the workspace come after it. */
+    default: z.boolean(),
   })
   .meta({ id: "Cache" });
 export type CacheDto = z.output<typeof cacheSchema>;
 
-/** PATCH /api/v1/caches/NAME */
-export const updateCacheSchema = z.object({ public: z.boolean() });
+/** GET /api/v1/caches[?workspace=NAME], by workspace, the default of each first */
+export const cacheListSchema = z.object({ caches: z.array(cacheSchema) });
+
+/** POST /api/v1/caches */
+export const createCacheSchema = z
+  .object({ name: cacheName, workspace: workspaceName.optional(), public: z.boolean().optional() })
+  .meta({ id: "CreateCache" });
+
+/** PATCH /api/v1/caches/NAME. Making one the default takes that from the one before. */
+export const updateCacheSchema = z
+  .object({ public: z.boolean().optional(), default: z.literal(true).optional() })
+  .refine((change) => Object.values(change).some((value) => value !== undefined), "it changes nothing");
+
+/** Answer of DELETE /api/v1/caches/NAME[?force=true]: how much was in it. */
+export const deletedCacheSchema = z.object({ name: cacheName, paths: count });
+export type DeletedCache = z.output<typeof deletedCacheSchema>;
+
+/** Of one workspace: each is asked for what the ones before it lack. */
+export const FOREIGN_CACHES_MAX = 16;
+const CACHE_KEYS_MAX = 16;
+const SUBSTITUTER_LENGTH_MAX = 1_000;
+const PUBLIC_KEY_LENGTH_MAX = 256;
+
+/** PUT /api/v1/workspaces/NAME/foreign-caches/CACHE */
+export const saveForeignCacheSchema = z
+  .object({
+    url: z.string().max(SUBSTITUTER_LENGTH_MAX),
+    /** `name:base64` */
+    publicKeys: z.array(z.string().max(PUBLIC_KEY_LENGTH_MAX)).min(1).max(CACHE_KEYS_MAX),
+  })
+  .meta({ id: "SaveForeignCache" });
+
+/** A cache of somebody else, from which agents fetch what ours lack. */
+export const foreignCacheSchema = z
+  .object({ name: cacheName, workspace: workspaceName, url: z.string(), publicKeys: z.array(z.string()) })
+  .meta({ id: "ForeignCache" });
+export type ForeignCacheDto = z.output<typeof foreignCacheSchema>;
+
+/** GET /api/v1/foreign-caches[?workspace=NAME], by workspace, in the order in which they are asked */
+export const foreignCacheListSchema = z.object({ foreignCaches: z.array(foreignCacheSchema) });
 
 /** Hash parts in one `missing` call, and paths in one `paths` call. */
 export const PATHS_PER_CALL_MAX = 5_000;

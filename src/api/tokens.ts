@@ -11,6 +11,8 @@ export const createTokenSchema = z
   .object({
     kind: z.enum(TOKEN_KINDS),
     workspace: workspaceName.optional(),
+    /** An admin token that is good for every workspace, and for making and deleting them. */
+    global: z.boolean().optional(),
     /** One line, since lists show it. */
     description: z
       .string()

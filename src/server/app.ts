@@ -9,12 +9,15 @@ import { createAgentAdministrationRoutes } from "./routes/agent-administration.t
 import { createAgentKeyRoutes } from "./routes/agent-keys.ts";
 import { createAgentRoutes } from "./routes/agents.ts";
 import { createAuditRoutes } from "./routes/audit.ts";
+import { createCacheSettingsRoutes } from "./routes/cache-settings.ts";
 import { createCacheRoutes } from "./routes/caches.ts";
 import { atRoute, createRouter, type RouteEnv } from "./routes/context.ts";
 import { createDeploymentRoutes } from "./routes/deployments.ts";
+import { createForeignCacheRoutes } from "./routes/foreign-caches.ts";
 import { answerHealth, answerMetrics, answerReadiness } from "./routes/operations.ts";
 import { mountRoutes, type Route } from "./routes/route.ts";
 import { createTokenRoutes } from "./routes/tokens.ts";
+import { createWorkspaceRoutes } from "./routes/workspaces.ts";
 import type { Services } from "./services.ts";
 
 const CONTROL: Principal = { kind: "control" };
@@ -23,6 +26,9 @@ const CONTROL: Principal = { kind: "control" };
 export function createApiRoutes(services: Services): readonly Route[] {
   return [
     ...createTokenRoutes(services),
+    ...createWorkspaceRoutes(services),
+    ...createCacheSettingsRoutes(services),
+    ...createForeignCacheRoutes(services),
     ...createCacheRoutes(services),
     ...createAgentRoutes(services),
     ...createAgentAdministrationRoutes(services),

@@ -1,9 +1,10 @@
 /** Rows of the database as the API shows them. One converter per kind, named `…ToDto`. */
 import type { AgentDto, EnrolmentRequestDto } from "../api/agents.ts";
-import type { CacheDto } from "../api/caches.ts";
+import type { CacheDto, ForeignCacheDto } from "../api/caches.ts";
 import type { DeploymentDto } from "../api/deployments.ts";
 import type { RolloutDto } from "../api/rollouts.ts";
 import type { TokenDto } from "../api/tokens.ts";
+import type { WorkspaceDto } from "../api/workspaces.ts";
 import { isTerminal, parsePhaseDurations } from "../deployment.ts";
 import { formatKeyFingerprint } from "../key-fingerprint.ts";
 import type { AgentId, DeploymentId, WorkspaceName } from "../names.ts";
@@ -16,6 +17,7 @@ import { type DriftDeployment, findDrift } from "./agents/drift.ts";
 import { loadKeyStatements } from "./cache/rotate-cache-key.ts";
 import type { EnrolmentRequestRow } from "./database/agent-keys.ts";
 import { type AgentContactRow, type AgentRow, loadAgents } from "./database/agents.ts";
+import { type CacheRow, type ForeignCacheRow, listForeignCaches, listWorkspaceCaches } from "./database/caches.ts";
 import {
   type DeploymentRow,
   loadRetries,
@@ -25,8 +27,10 @@ import {
   type RolloutRow,
 } from "./database/deployments.ts";
 import type { TokenRow } from "./database/tokens.ts";
-import { type CacheRow, findWorkspaceById } from "./database/workspaces.ts";
+import { countWorkspaceAgents, findWorkspaceById, type WorkspaceRow } from "./database/workspaces.ts";
+import { notFound } from "./problem.ts";
 import type { Services } from "./services.ts";
+import { parseWorkspaceSettings } from "./workspaces/settings.ts";
 
 export function contactOf(services: Services, agent: Pick<AgentRow, "id" | "last_seen_ms">): AgentDto["contact"] {
   return services.registry.contact({ agentId: agent.id, lastSeenMs: agent.last_seen_ms });
@@ -190,9 +194,10 @@ async function workspaceNames(services: Services, ids: ReadonlySet<string>) {
   return names;
 }
 
-async function workspaceName(services: Services, workspaceId: string) {
+/** @throws NixdeployError `not-found` when it was deleted, and what belonged to it is about to go */
+export async function workspaceName(services: Pick<Services, "database">, workspaceId: string) {
   const workspace = await findWorkspaceById(services.database, workspaceId);
-  if (workspace === null) throw new Error(`there is no workspace ${workspaceId}`);
+  if (workspace === null) throw notFound("its workspace");
   return workspace.name;
 }
 
@@ -230,16 +235,35 @@ export function enrolmentRequestToDto(
   };
 }
 
+export async function workspaceToDto(services: Services, row: WorkspaceRow): Promise<WorkspaceDto> {
+  const caches = await listWorkspaceCaches(services.database, row.id);
+  const foreign = await listForeignCaches(services.database, row.id);
+  return {
+    name: row.name,
+    createdAt: new Date(row.created_ms).toISOString(),
+    agents: await countWorkspaceAgents(services.database, row.id),
+    caches: caches.map(({ name }) => name),
+    foreignCaches: foreign.map(({ name }) => name),
+    settings: parseWorkspaceSettings(row),
+  };
+}
+
 export async function cacheToDto(row: CacheRow, services: Services): Promise<CacheDto> {
   const publicKey = publicKeyOf(parseSecretKey(row.secret_key));
   return {
     name: row.name,
+    workspace: await workspaceName(services, row.workspace_id),
     url: `${services.publicUrl()}/cache/${row.name}`,
     publicKeys: [formatPublicKey(publicKey)],
     keyFingerprints: [formatKeyFingerprint(publicKey.bytes)],
     keyStatements: [...(await loadKeyStatements(services.database, row))],
     public: row.is_public === 1,
+    default: row.is_default === 1,
   };
+}
+
+export function foreignCacheToDto(row: ForeignCacheRow, workspace: WorkspaceName): ForeignCacheDto {
+  return { name: row.name, workspace, url: row.url, publicKeys: row.public_keys.split("\n") };
 }
 
 function formatTime(ms: number | null): string | null {

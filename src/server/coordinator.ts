@@ -11,6 +11,7 @@ import { type AgentSession, type AgentSocket, createAgentSessions } from "./agen
 import { createApp } from "./app.ts";
 import { createBus } from "./bus.ts";
 import type { BlobStore } from "./cache/blob-store.ts";
+import { createKeyedLock } from "./cache/keyed-lock.ts";
 import { createNarInfos } from "./cache/narinfos.ts";
 import { createUploads } from "./cache/uploads.ts";
 import { migrate } from "./database/migrations.ts";
@@ -32,6 +33,7 @@ import { LOOPBACK, parseTrustedProxies, type TrustedProxies } from "./requests/p
 import { type Arrival, beginVisit, NO_VISIT, type Visit } from "./requests/visit.ts";
 import { type CacheFileRoutes, createCacheFileRoutes } from "./routes/cache-files.ts";
 import type { Services } from "./services.ts";
+import { createRemovals } from "./workspaces/removals.ts";
 
 export type CoordinatorDeps = {
   readonly database: CoordinatorDatabase;
@@ -78,6 +80,9 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     background.use(startStallWatch({ database, registry, clock, bus, log }));
     background.use(startLogRetention({ database, writes, clock, bus, log }));
   }
+  const narLock = createKeyedLock();
+  const removals = createRemovals({ database, blobs: deps.blobs, narLock, clock, log });
+  removals.begin();
   const authenticator = createAuthenticator({ database, clock, credentialKey });
   const meters = createMeters();
   const about = { version: deps.version, startedMs: clock.nowMs() };
@@ -93,11 +98,12 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     dispatcher,
     bus,
     narInfos: createNarInfos(database),
-    uploads: createUploads({ blobs: deps.blobs, clock }),
+    uploads: createUploads({ blobs: deps.blobs, clock, narLock }),
     auditor: createAuditor({ database, clock, log }),
     meters,
     metrics: await createMetrics({ database, registry, meters, readiness, storage, ...about }),
     readiness,
+    removals,
     clock,
     random,
     log,
@@ -119,6 +125,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
       await sessions[Symbol.asyncDispose]();
       await dispatcher[Symbol.asyncDispose]();
       await services.uploads[Symbol.asyncDispose]();
+      await removals[Symbol.asyncDispose]();
       await database.destroy();
     },
   };

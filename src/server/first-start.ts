@@ -1,11 +1,11 @@
 /** What must be there before a coordinator can serve: settings, workspace and cache `default`, an admin token. */
-import { drawId, parseCacheName, parseWorkspaceName } from "../names.ts";
-import { formatSecretKey, secretKeyFromSeed } from "../nix/signing-key.ts";
+import { parseWorkspaceName } from "../names.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import { hasAdminToken, insertToken } from "./database/tokens.ts";
-import { findWorkspace, insertCache, insertWorkspace, loadSetting, saveSettingOnce } from "./database/workspaces.ts";
+import { hasWorkspace, loadSetting, saveSettingOnce } from "./database/workspaces.ts";
 import { makeToken } from "./routes/tokens.ts";
+import { makeWorkspace } from "./workspaces/workspaces.ts";
 
 export type FirstStartDeps = {
   readonly database: CoordinatorDatabase;
@@ -16,9 +16,8 @@ export type FirstStartDeps = {
 };
 
 const KEY_BYTES = 32;
-const KEY_NAME_SUFFIX_LENGTH = 6;
 const CREDENTIAL_KEY = "read-credential-key";
-const DEFAULT = "default";
+const DEFAULT = parseWorkspaceName("default");
 
 /**
  * Idempotent: killed at any point and started again, it completes what is missing.
@@ -29,7 +28,10 @@ export async function ensureFirstStart(deps: FirstStartDeps): Promise<{ readonly
   const drawn = Buffer.from(random.bytes(KEY_BYTES)).toString("base64");
   await saveSettingOnce(database, { name: CREDENTIAL_KEY, value: drawn });
   const credentialKey = Buffer.from((await loadSetting(database, CREDENTIAL_KEY)) ?? "", "base64");
-  await database.transaction().execute((transaction) => ensureDefaultWorkspace(transaction, deps));
+  await database.transaction().execute(async (transaction) => {
+    // One that was renamed or deleted does not come back.
+    if (!(await hasWorkspace(transaction))) await makeWorkspace(transaction, { ...deps, name: DEFAULT });
+  });
   if (!(await hasAdminToken(database))) {
     const { row, token } = makeToken(deps, {
       kind: "admin",
@@ -41,22 +43,4 @@ export async function ensureFirstStart(deps: FirstStartDeps): Promise<{ readonly
     await insertToken(database, row);
   }
   return { credentialKey: new Uint8Array(credentialKey) };
-}
-
-async function ensureDefaultWorkspace(transaction: CoordinatorDatabase, deps: FirstStartDeps): Promise<void> {
-  const name = parseWorkspaceName(DEFAULT);
-  if ((await findWorkspace(transaction, name)) !== null) return;
-  const workspaceId = drawId(deps.random);
-  const nowMs = deps.clock.nowMs();
-  await insertWorkspace(transaction, { id: workspaceId, name, created_ms: nowMs });
-  // The suffix keeps the key names of two coordinators apart: Nix looks keys up by name.
-  const keyName = `${DEFAULT}-${drawId(deps.random).slice(0, KEY_NAME_SUFFIX_LENGTH)}-1`;
-  await insertCache(transaction, {
-    id: drawId(deps.random),
-    workspace_id: workspaceId,
-    name: parseCacheName(DEFAULT),
-    is_public: 0,
-    secret_key: formatSecretKey(secretKeyFromSeed(keyName, deps.random.bytes(KEY_BYTES))),
-    created_ms: nowMs,
-  });
 }

@@ -17,6 +17,7 @@ const STATUS_WORDS: Readonly<Record<number, string>> = {
   409: "Not from there: the answer says where to go on",
 };
 const RIGHT_WORDS: Readonly<Record<Right, string>> = {
+  operate: "Takes an admin token that is good for every workspace.",
   administrate: "Takes an admin token.",
   activate: "Takes an activate or admin token.",
   watch: "Takes a read, activate or admin token.",

@@ -14,6 +14,7 @@ import type { Auditor } from "./operations/audit.ts";
 import type { Meters } from "./operations/metrics/meters.ts";
 import type { Metrics } from "./operations/metrics/snapshot.ts";
 import type { Readiness } from "./operations/readiness.ts";
+import type { Removals } from "./workspaces/removals.ts";
 
 export type Services = {
   readonly database: CoordinatorDatabase;
@@ -30,6 +31,7 @@ export type Services = {
   readonly meters: Meters;
   readonly metrics: Metrics;
   readonly readiness: Readiness;
+  readonly removals: Removals;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;

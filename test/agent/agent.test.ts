@@ -10,6 +10,7 @@ import {
   writeRecord,
 } from "../../src/agent/activation/record.ts";
 import { type AgentConfig, createAgent } from "../../src/agent/agent.ts";
+import { openCaches } from "../../src/agent/caches.ts";
 import { openDeploymentJournal } from "../../src/agent/journal/deployment-folder.ts";
 import { type Journal, measurePhases, type OutcomeEntry } from "../../src/agent/journal/journal.ts";
 import { tryLockFile } from "../../src/agent/machine/flock.ts";
@@ -18,7 +19,6 @@ import { createHttpClient, type HttpClient } from "../../src/http/client.ts";
 import { signKeyStatement } from "../../src/key-statement.ts";
 import { createLogger, silentLogger } from "../../src/log.ts";
 import { parseAgentName } from "../../src/names.ts";
-import { createCoordinatorCache } from "../../src/nix/cache/download/coordinator-cache.ts";
 import { formatPublicKey, publicKeyOf, secretKeyFromSeed } from "../../src/nix/signing-key.ts";
 import type { StorePath } from "../../src/nix/store-path.ts";
 import type { AgentFrame, MachineState, ReportEntry } from "../../src/protocol.ts";
@@ -124,15 +124,7 @@ function startAgent(changes: Partial<AgentConfig> = {}): Running {
     logger: createLogger({ verbose: false, format: "text", write: (line) => logged.push(line) }),
     dial: createMemoryDialer((peer) => peers.push(peer)),
     connectDaemon: daemon.connect,
-    openCache: (welcome, credential) =>
-      createCoordinatorCache({
-        ...deps,
-        coordinatorUrl: cache.url,
-        cacheName: welcome.cache.name,
-        cachePath: welcome.cache.path,
-        credential,
-        http,
-      }),
+    openCaches: (welcome, credential) => openCaches(welcome, { ...deps, coordinatorUrl: cache.url, credential, http }),
     activations: createActivations({
       ...deps,
       config,

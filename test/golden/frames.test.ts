@@ -10,17 +10,12 @@ import { openDeploymentStore } from "../../src/agent/journal/deployment-store.ts
 import { loadIdentity } from "../../src/agent/link/identity.ts";
 import { login } from "../../src/agent/link/login.ts";
 import { runSession } from "../../src/agent/link/session.ts";
+import { decodeAgentFrame, decodeCoordinatorFrame } from "../../src/frames.ts";
 import { silentLogger } from "../../src/log.ts";
 import { loginMessage } from "../../src/login-message.ts";
 import { type DeploymentId, parseAgentName, parseDeploymentId } from "../../src/names.ts";
 import { publicKeyFromSeed, signMessage } from "../../src/nix/signature.ts";
-import {
-  agentFrameSchema,
-  coordinatorFrameSchema,
-  decodeAgentFrame,
-  decodeCoordinatorFrame,
-  helloSchema,
-} from "../../src/protocol.ts";
+import { agentFrameSchema, coordinatorFrameSchema, helloSchema } from "../../src/protocol.ts";
 import { systemClock, systemRandom } from "../../src/runtime.ts";
 import { NIXDEPLOY_VERSION } from "../../src/version.ts";
 import { createTestCoordinator, type TestCoordinator } from "../support/coordinator.ts";

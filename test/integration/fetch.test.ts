@@ -69,16 +69,20 @@ async function fetchInto(rootDaemon: DaemonConnection, storePath: StorePath) {
   return await fetchClosure({
     ...parts,
     storePath,
-    cache: createCoordinatorCache({
-      ...parts,
-      coordinatorUrl: cache.url,
-      cacheName: parseCacheName("default"),
-      cachePath: "/cache/default",
-      credential: () => "secret",
-      http,
-    }),
-    verifier: createSignatureVerifier([publicKeyOf(KEY)]),
-    trustedKeys: [publicKeyOf(KEY)],
+    sources: [
+      {
+        reader: createCoordinatorCache({
+          ...parts,
+          coordinatorUrl: cache.url,
+          cacheName: parseCacheName("default"),
+          cachePath: "/cache/default",
+          credential: () => "secret",
+          http,
+        }),
+        verifier: createSignatureVerifier([publicKeyOf(KEY)]),
+        trustedKeys: [publicKeyOf(KEY)],
+      },
+    ],
     rootDaemon,
     connectDaemon: connect,
     readStoreFreeBytes: async () => null,

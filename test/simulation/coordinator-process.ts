@@ -42,6 +42,7 @@ export type CoordinatorProcessDeps = {
 const NO_BLOBS: BlobStore = {
   beginWrite: () => Promise.reject(new Error("nobody uploads here")),
   open: () => Bun.file("/dev/null"),
+  remove: () => Promise.reject(new Error("nobody deletes here")),
 };
 
 export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Promise<CoordinatorProcess> {

@@ -5,13 +5,13 @@
 import { join } from "node:path";
 import { createActivations } from "../../src/agent/activation/activations.ts";
 import { type AgentConfig, createAgent } from "../../src/agent/agent.ts";
+import { openCaches } from "../../src/agent/caches.ts";
 import { loadIdentity } from "../../src/agent/link/identity.ts";
 import { login } from "../../src/agent/link/login.ts";
 import { NixdeployError } from "../../src/errors.ts";
 import type { JsonRequest } from "../../src/http/client.ts";
 import type { Logger } from "../../src/log.ts";
 import { type DeploymentId, parseAgentName, parseDeploymentId } from "../../src/names.ts";
-import { createCoordinatorCache } from "../../src/nix/cache/download/coordinator-cache.ts";
 import { type MachineState, type ReportEntry, reportEntrySchema } from "../../src/protocol.ts";
 import type { Clock } from "../../src/runtime.ts";
 import { NIXDEPLOY_VERSION } from "../../src/version.ts";
@@ -183,10 +183,9 @@ async function runAgent(deps: DeviceDeps, running: Own & { readonly launch: () =
     dial: (options) =>
       deps.network.dial(deps.name, { ...options, signal: AbortSignal.any([options.signal, own.death]) }),
     connectDaemon: daemon.connect,
-    openCache: (welcome, credential) =>
-      createCoordinatorCache({
-        ...{ coordinatorUrl: config.coordinatorUrl, cacheName: welcome.cache.name, cachePath: welcome.cache.path },
-        ...{ credential, clock, random, http: createHttp(deps, clock) },
+    openCaches: (welcome, credential) =>
+      openCaches(welcome, {
+        ...{ coordinatorUrl: config.coordinatorUrl, credential, clock, random, http: createHttp(deps, clock) },
       }),
     activations: createActivations({
       ...{ config, clock, logger, launch, environment: {} },

@@ -6,8 +6,8 @@
 import { join } from "node:path";
 import { createdTokenSchema } from "../../src/api/tokens.ts";
 import { parseCacheName, type RolloutId } from "../../src/names.ts";
+import { findCache } from "../../src/server/database/caches.ts";
 import { insertNar } from "../../src/server/database/paths.ts";
-import { findCache } from "../../src/server/database/workspaces.ts";
 import { type RequestOptions, toRequest } from "../support/coordinator.ts";
 import { createManualClock, type ManualClock } from "../support/manual-clock.ts";
 import { createSeededRandom, type SeededRandom } from "../support/seeded-random.ts";

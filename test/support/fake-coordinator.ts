@@ -193,7 +193,7 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
     }),
     route("GET", "/api/v1/caches/default", () => Response.json(describeCache())),
     route("PATCH", "/api/v1/caches/default", async (request) => {
-      fake.isCachePublic = updateCacheSchema.parse(await request.json()).public;
+      fake.isCachePublic = updateCacheSchema.parse(await request.json()).public ?? fake.isCachePublic;
       return Response.json(describeCache());
     }),
     route("POST", "/api/v1/caches/default/missing", async (request) => {
@@ -311,9 +311,11 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
     const publicKeys = ["default:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="];
     return cacheSchema.parse({
       name: "default",
+      workspace: "default",
       url: `${fake.url}/cache/default`,
       publicKeys,
       public: fake.isCachePublic,
+      default: true,
     });
   }
 

@@ -1,7 +1,8 @@
 /** A connection between an agent and whoever plays the coordinator, in memory. */
 import { createMessageQueue } from "../../src/agent/link/message-queue.ts";
 import type { DialMessageSocket, DialOptions, MessageSocket } from "../../src/agent/link/message-socket.ts";
-import { type AgentFrame, type CoordinatorFrameInput, decodeAgentFrame } from "../../src/protocol.ts";
+import { decodeAgentFrame } from "../../src/frames.ts";
+import type { AgentFrame, CoordinatorFrameInput } from "../../src/protocol.ts";
 
 /** The coordinator's end. */
 export type MemoryPeer = {

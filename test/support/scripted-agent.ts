@@ -3,15 +3,11 @@
  * process. It remembers what it was sent, and nothing else.
  */
 
+import { decodeCoordinatorFrame } from "../../src/frames.ts";
 import { loginMessage } from "../../src/login-message.ts";
 import type { DeploymentId } from "../../src/names.ts";
 import { publicKeyFromSeed, signMessage } from "../../src/nix/signature.ts";
-import {
-  type AgentFrameInput,
-  type CoordinatorFrame,
-  decodeCoordinatorFrame,
-  PROTOCOL_VERSION,
-} from "../../src/protocol.ts";
+import { type AgentFrameInput, type CoordinatorFrame, PROTOCOL_VERSION } from "../../src/protocol.ts";
 import type { Coordinator } from "../../src/server/coordinator.ts";
 
 export type AgentIdentity = { readonly name: string; readonly seed: Uint8Array };

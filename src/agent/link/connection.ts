@@ -18,6 +18,7 @@ import { type KeyLogin, loginWithKeys } from "./login-with-keys.ts";
 import type { DialMessageSocket } from "./message-socket.ts";
 import { planRefusal } from "./refusal.ts";
 import { LOSSY_BUFFER_MAX_BYTES, runSession, type SessionHandlers } from "./session.ts";
+import { planSubstituterPins } from "./substituter-pins.ts";
 
 const RECONNECT = { baseMs: 1_000, maxMs: 60_000 } as const;
 /** While somebody waits for this login: as the proof of an activation, or for its outcome. */
@@ -48,7 +49,7 @@ export type ConnectionOptions = {
   readonly contact: Contact;
   readonly handlers: SessionHandlers & {
     /** Pins as they are now; told before the contact is established. */
-    onPins(publicKeys: readonly string[]): void;
+    onPins(pins: Enrolment): void;
     onContactLost(): void;
   };
   readonly dial: DialMessageSocket;
@@ -215,26 +216,29 @@ function watchForNextKey({ keys, clock, signal, logger }: ConnectionOptions, unt
 }
 
 async function remember(welcome: Welcome, options: ConnectionOptions, memory: Memory): Promise<void> {
-  const decision = planPins({
-    given: options.givenPublicKeys,
-    pinned: memory.enrolment?.pinnedPublicKeys ?? [],
-    cache: welcome.cache,
-  });
-  for (const warning of decision.warnings) options.logger.warn(warning);
+  const given = options.givenPublicKeys;
+  const others = planSubstituterPins({ given, enrolment: memory.enrolment, welcome });
+  const pinned = memory.enrolment?.pinnedPublicKeys ?? [];
+  const { pinnedCache } = others.record;
+  // It may be the first no more, or gone.
+  const told = [welcome.cache, ...(welcome.substituters ?? [])].find(({ name }) => name === pinnedCache);
+  const decision = planPins({ given, pinned, cache: told ?? { name: pinnedCache, publicKeys: [...pinned] } });
+  for (const warning of [...decision.warnings, ...others.warnings]) options.logger.warn(warning);
   const enrolment: Enrolment = {
     coordinatorUrl: options.coordinatorUrl,
     agentId: welcome.agentId,
     workspace: welcome.workspace,
     pinnedPublicKeys: [...decision.pinned],
+    ...others.record,
   };
   if (JSON.stringify(enrolment) !== JSON.stringify(memory.enrolment)) {
     await writeEnrolment(options.stateDirectory, enrolment);
   }
   // Said once it is on the disk.
-  for (const news of decision.news) options.logger.info(news);
+  for (const news of [...decision.news, ...others.news]) options.logger.info(news);
   memory.enrolment = enrolment;
   memory.sendToken = false;
-  options.handlers.onPins(enrolment.pinnedPublicKeys);
+  options.handlers.onPins(enrolment);
 }
 
 function complain(message: string, memory: Memory, logger: Logger): void {

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { NixdeployError } from "../../errors.ts";
 import { followKeyStatements, type KeyStatement } from "../../key-statement.ts";
-import { parseAgentId, parseWorkspaceName } from "../../names.ts";
+import { parseAgentId, parseCacheName, parseWorkspaceName } from "../../names.ts";
 import { parsedWith, type Welcome } from "../../protocol.ts";
 import { writeDurableFile } from "../machine/durable-file.ts";
 import { describeFileFault, isMissing } from "../machine/system-error.ts";
@@ -22,6 +22,10 @@ const enrolmentSchema = z.object({
   workspace: parsedWith(parseWorkspaceName),
   /** `name:base64`; empty when the first contact offered none or keys were given by --trusted-public-key. */
   pinnedPublicKeys: z.array(z.string()),
+  /** Which cache they are of: the workspace's first one at that contact. Absent in what older versions wrote. */
+  pinnedCache: parsedWith(parseCacheName).optional(),
+  /** The keys of its other caches, by name (`substituter-pins.ts`). */
+  substituterPins: z.record(z.string(), z.array(z.string())).optional(),
 });
 export type Enrolment = z.output<typeof enrolmentSchema>;
 

@@ -3,13 +3,13 @@
  * means, nor when to try again (`connection.ts`).
  */
 import { NixdeployError } from "../../errors.ts";
+import { decodeCoordinatorFrame } from "../../frames.ts";
 import type { Labels } from "../../labels.ts";
 import type { AgentName, DeploymentId } from "../../names.ts";
 import {
   AGENT_CONNECT_PATH,
   type AgentFrameInput,
   type CoordinatorFrame,
-  decodeCoordinatorFrame,
   FRAME_BYTES_MAX,
   type MachineState,
   PROTOCOL_VERSION,

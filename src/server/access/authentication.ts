@@ -45,7 +45,7 @@ export type AuthenticatorDeps = {
   readonly credentialKey: Uint8Array;
 };
 
-/** The topic of the bus that says that a token was revoked: whoever answers for long asks again whether it still may. */
+/** The topic of the bus that says that a token was revoked, or a workspace deleted: whoever answers for long asks again whether it still may. */
 export const TOKENS_TOPIC = "tokens";
 
 const READ_CREDENTIAL = /^nda_([0-9a-z]{16})_([0-9a-z]{1,11})_([\w-]{43})$/;

@@ -3,6 +3,7 @@
  *
  * | right         | who                                                        |
  * | ------------- | ---------------------------------------------------------- |
+ * | operate       | admin tokens of no workspace, the control socket           |
  * | administrate  | admin tokens, the control socket                           |
  * | activate      | activate tokens, and whoever may administrate              |
  * | watch         | activate and read tokens, and whoever may administrate     |
@@ -10,15 +11,16 @@
  * | read-cache    | everyone with a valid credential of the workspace          |
  *
  * An agent *token* has no right at all: it admits agents, which then act under their own identity.
- * A token of one workspace has its rights there only.
+ * A token of one workspace has its rights there only. To operate is to make, rename and delete workspaces, and to make
+ * caches: their names are unique on the coordinator, so whoever may choose one learns which others there are.
  */
 import { TOKEN_KINDS, type TokenKind } from "../../token.ts";
 import type { Principal } from "./authentication.ts";
 
-export type Right = "administrate" | "activate" | "watch" | "push" | "read-cache";
+export type Right = "operate" | "administrate" | "activate" | "watch" | "push" | "read-cache";
 
 const RIGHTS: Readonly<Record<TokenKind, readonly Right[]>> = {
-  admin: ["administrate", "activate", "watch", "push", "read-cache"],
+  admin: ["operate", "administrate", "activate", "watch", "push", "read-cache"],
   activate: ["activate", "watch", "read-cache"],
   push: ["push", "read-cache"],
   read: ["watch", "read-cache"],
@@ -40,7 +42,7 @@ export function mayDo(principal: Principal, right: Right, workspaceId: string): 
       return principal.workspaceId === workspaceId && right === "read-cache";
     case "token":
       return (
-        (principal.workspaceId === null || principal.workspaceId === workspaceId) &&
+        (principal.workspaceId === null || (principal.workspaceId === workspaceId && right !== "operate")) &&
         RIGHTS[principal.tokenKind].includes(right)
       );
     default:

@@ -4,19 +4,19 @@
  */
 
 import { isTerminal } from "../../deployment.ts";
+import { decodeAgentFrame } from "../../frames.ts";
 import type { Logger } from "../../log.ts";
 import type { AgentId, AgentName, DeploymentId } from "../../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../../nix/signing-key.ts";
-import { type AgentFrame, type CoordinatorFrameInput, decodeAgentFrame, PROTOCOL_VERSION } from "../../protocol.ts";
+import { type AgentFrame, type CoordinatorFrameInput, PROTOCOL_VERSION } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import { type Authenticator, READ_CREDENTIAL_LIFETIME_MS } from "../access/authentication.ts";
 import type { FailedLogins } from "../access/failed-logins.ts";
 import type { Bus } from "../bus.ts";
-import { loadKeyStatements } from "../cache/rotate-cache-key.ts";
 import { type AgentRow, findAgent, saveAgentState } from "../database/agents.ts";
 import { findDeployment } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { findWorkspaceById, loadWorkspaceCache } from "../database/workspaces.ts";
+import { findWorkspaceById } from "../database/workspaces.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
 import { takeAnnouncement } from "../deployments/announcements.ts";
 import type { Dispatcher } from "../deployments/dispatcher.ts";
@@ -24,6 +24,7 @@ import { takeReport } from "../deployments/reports.ts";
 import { rolloutTopic } from "../deployments/transition.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
 import { NO_VISIT, type Visit } from "../requests/visit.ts";
+import { describeCaches } from "../workspaces/told-caches.ts";
 import { createDeadlines, type Deadline, type Deadlines } from "./deadlines.ts";
 import { login } from "./login.ts";
 import type { AgentRegistry, LiveAgent } from "./registry.ts";
@@ -314,19 +315,12 @@ function challengeFrame(deps: AgentSessionDeps, nonce: string): CoordinatorFrame
 async function welcomeFrame(deps: SharedDeps, agent: AgentRow, hello: HelloFrame): Promise<CoordinatorFrameInput> {
   const workspace = await findWorkspaceById(deps.database, agent.workspace_id);
   if (workspace === null) throw new Error(`agent ${agent.name} belongs to no workspace`);
-  const cache = await loadWorkspaceCache(deps.database, agent.workspace_id);
-  const keyStatements = await loadKeyStatements(deps.database, cache);
   return {
     kind: "welcome",
     agentId: agent.id,
     ...(agent.name === hello.name ? {} : { name: agent.name }),
     workspace: workspace.name,
-    cache: {
-      name: cache.name,
-      path: `/cache/${cache.name}`,
-      publicKeys: [deps.publicKeyOf(cache.secret_key)],
-      ...(keyStatements.length === 0 ? {} : { keyStatements: [...keyStatements] }),
-    },
+    ...(await describeCaches(deps, workspace.id)),
     readCredential: deps.authenticator.issueReadCredential(agent.id),
     ...(await findProved(deps.database, agent, hello)),
   };

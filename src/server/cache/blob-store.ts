@@ -13,6 +13,8 @@ export type BlobStore = {
   beginWrite(name: string): Promise<BlobWriter>;
   /** The stored file; it may not exist when the store was tampered with. */
   open(fileHash: FileHash): BunFile;
+  /** Does nothing when there is no such file. A reader that has it open reads on. */
+  remove(fileHash: FileHash): Promise<void>;
 };
 
 export type BlobWriter = {
@@ -42,6 +44,7 @@ export async function openBlobStore(directory: string): Promise<BlobStore> {
   };
   return {
     open: (fileHash) => Bun.file(locate(fileHash).file),
+    remove: async (fileHash) => await rm(locate(fileHash).file, { force: true }),
     async beginWrite(name) {
       const path = join(temporary, name);
       const handle = await open(path, "wx");

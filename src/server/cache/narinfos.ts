@@ -7,9 +7,9 @@ import { formatNarInfo, type NarInfo } from "../../nix/narinfo.ts";
 import { signMessage } from "../../nix/signature.ts";
 import { parseSecretKey, type SecretKey } from "../../nix/signing-key.ts";
 import type { StorePathHash } from "../../nix/store-path.ts";
+import { loadCacheById } from "../database/caches.ts";
 import { loadClosure, loadPaths, type PathWithNarRow, referencesOf } from "../database/paths.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { loadCacheById } from "../database/workspaces.ts";
 
 export type NarInfos = {
   /** @returns null when the cache has no such path */

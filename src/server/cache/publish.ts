@@ -11,9 +11,10 @@ import { signPathInfo } from "../../nix/signature.ts";
 import type { SecretKey } from "../../nix/signing-key.ts";
 import { storePathBaseName, storePathHash } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
+import { type CacheRow, isCacheLive } from "../database/caches.ts";
 import { findMissingPaths, findNar, insertPaths, loadPaths, type PathRow } from "../database/paths.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import type { CacheRow } from "../database/workspaces.ts";
+import { notFound } from "../problem.ts";
 import { loadSigningKeys } from "./rotate-cache-key.ts";
 
 export type PublishedPath = z.output<typeof publishRequestSchema>["paths"][number];
@@ -22,7 +23,10 @@ export type PublishedPath = z.output<typeof publishRequestSchema>["paths"][numbe
 const SIGNATURES_PER_TURN = 64;
 const FAULTS_SHOWN_MAX = 20;
 
-/** @throws NixdeployError `refused` with every fault in its details; nothing is published then */
+/**
+ * @throws NixdeployError `refused` with every fault in its details, `not-found` when the cache was deleted meanwhile;
+ * nothing is published then
+ */
 export async function publishPaths(
   deps: { readonly database: CoordinatorDatabase; readonly clock: Clock },
   request: { readonly cache: CacheRow; readonly paths: readonly PublishedPath[] },
@@ -44,7 +48,10 @@ export async function publishPaths(
   }
   const keys = await loadSigningKeys(deps.database, cache);
   const rows = await signPaths(fresh, { cache, keys, nowMs: deps.clock.nowMs() });
-  await deps.database.transaction().execute((transaction) => insertPaths(transaction, rows));
+  await deps.database.transaction().execute(async (transaction) => {
+    if (!(await isCacheLive(transaction, cache.id))) throw notFound(`the cache ${cache.name}`);
+    await insertPaths(transaction, rows);
+  });
   return rows.length;
 }
 

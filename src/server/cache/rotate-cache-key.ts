@@ -21,8 +21,8 @@ import {
   listCacheKeys,
   saveCacheSecret,
 } from "../database/cache-keys.ts";
+import { type CacheRow, findCache } from "../database/caches.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { type CacheRow, findCache } from "../database/workspaces.ts";
 
 const KEY_BYTES = 32;
 

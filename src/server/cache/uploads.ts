@@ -7,6 +7,7 @@ import { NixdeployError } from "../../errors.ts";
 import type { FileHash, NarHash } from "../../nix/hash.ts";
 import type { Clock } from "../../runtime.ts";
 import type { BlobStore, BlobWriter } from "./blob-store.ts";
+import type { KeyedLock } from "./keyed-lock.ts";
 import { createNarValidator, type NarValidator } from "./nar-validator.ts";
 
 export type UploadPart = {
@@ -18,7 +19,11 @@ export type UploadPart = {
   /** Given with the last part: what the whole file's hash must be. */
   readonly fileHash: FileHash | null;
   readonly body: AsyncIterable<Uint8Array>;
+  /** Called with what is stored, before anybody may remove it again. */
+  readonly record: (file: StoredFile) => Promise<void>;
 };
+
+export type StoredFile = { readonly fileHash: FileHash; readonly fileSizeBytes: number };
 
 export type UploadAnswer =
   | { readonly kind: "more"; readonly offset: number }
@@ -51,7 +56,14 @@ const PART_SILENCE_MAX_MS = 60_000;
 /** An upload without a new part for this long makes room for others. */
 const UPLOAD_IDLE_MAX_MS = 15 * 60 * 1000;
 
-export function createUploads(deps: { readonly blobs: BlobStore; readonly clock: Clock }): Uploads {
+export type UploadsDeps = {
+  readonly blobs: BlobStore;
+  readonly clock: Clock;
+  /** See `workspaces/removals.ts`. */
+  readonly narLock: KeyedLock;
+};
+
+export function createUploads(deps: UploadsDeps): Uploads {
   const uploads = new Map<string, Upload>();
   let sequence = 0;
 
@@ -99,7 +111,8 @@ export function createUploads(deps: { readonly blobs: BlobStore; readonly clock:
       upload.busy = true;
       try {
         const body = withoutSilence(part.body, deps.clock);
-        return await takePart(upload, { ...part, body }, () => uploads.delete(part.key));
+        const forget = () => uploads.delete(part.key);
+        return await takePart(upload, { ...part, body }, { narLock: deps.narLock, forget });
       } catch (error) {
         // A body that broke off may be continued; bytes that are wrong may not.
         if (error instanceof NixdeployError && error.kind !== "unreachable") await discard(part.key, upload);
@@ -115,7 +128,11 @@ export function createUploads(deps: { readonly blobs: BlobStore; readonly clock:
   };
 }
 
-async function takePart(upload: Upload, part: UploadPart, forget: () => void): Promise<UploadAnswer> {
+async function takePart(
+  upload: Upload,
+  part: UploadPart,
+  { narLock, forget }: Pick<UploadsDeps, "narLock"> & { readonly forget: () => void },
+): Promise<UploadAnswer> {
   for await (const chunk of part.body) {
     await upload.validator.push(chunk);
     await storing(() => upload.writer.append(chunk));
@@ -126,8 +143,10 @@ async function takePart(upload: Upload, part: UploadPart, forget: () => void): P
   if (fileHash !== part.fileHash) {
     throw new NixdeployError("refused", "cannot store the NAR: the file's hash is not the one it claims");
   }
+  using _turn = await narLock.take(fileHash);
   await storing(() => upload.writer.commit(fileHash));
   forget();
+  await part.record({ fileHash, fileSizeBytes: upload.offset });
   return { kind: "complete", offset: upload.offset, fileHash };
 }
 

@@ -14,7 +14,15 @@ export type CoordinatorDatabase = Kysely<Schema>;
 
 export type Schema = {
   settings: { name: string; value: string };
-  workspaces: { id: string; name: WorkspaceName; created_ms: number };
+  workspaces: {
+    id: string;
+    name: WorkspaceName;
+    created_ms: number;
+    /** WorkspaceSettings, JSON; what is not in it is the coordinator's default. */
+    settings: Generated<string>;
+    /** It does not exist any more for anybody; what belonged to it is being removed. */
+    deleted_ms: number | null;
+  };
   caches: {
     id: string;
     workspace_id: string;
@@ -22,6 +30,20 @@ export type Schema = {
     is_public: number;
     /** `name:base64`, the key that the coordinator signs with. */
     secret_key: string;
+    created_ms: number;
+    /** The one of its workspace that agents and `push` use first. */
+    is_default: Generated<number>;
+    /** As for workspaces. */
+    deleted_ms: number | null;
+  };
+  /** Caches of others, from which a workspace's agents may fetch what ours lack. */
+  foreign_caches: {
+    workspace_id: string;
+    name: CacheName;
+    /** Without a slash at its end. */
+    url: string;
+    /** `name:base64`, one a line. */
+    public_keys: string;
     created_ms: number;
   };
   /** Each time that a cache got another key: what the old one signed about the new one. */

@@ -65,3 +65,20 @@ export async function takeTokenUse(database: CoordinatorDatabase, id: TokenId): 
     .executeTakeFirst();
   return taken !== undefined;
 }
+
+/** Those of a workspace that are neither revoked nor expired. */
+export async function countValidTokens(
+  database: CoordinatorDatabase,
+  of: { readonly workspaceId: string; readonly nowMs: number },
+): Promise<number> {
+  const row = await database
+    .selectFrom("tokens")
+    .select((expression) => expression.fn.countAll<number>().as("count"))
+    .where("workspace_id", "=", of.workspaceId)
+    .where("revoked_ms", "is", null)
+    .where((expression) =>
+      expression.or([expression("expires_ms", "is", null), expression("expires_ms", ">", of.nowMs)]),
+    )
+    .executeTakeFirstOrThrow();
+  return row.count;
+}

@@ -1,11 +1,13 @@
-/** Workspaces, their caches, and the coordinator's own settings. */
-import type { Selectable } from "kysely";
-import type { CacheName, WorkspaceName } from "../../names.ts";
+/**
+ * Workspaces, and the coordinator's own settings. A workspace that is being removed (`removals.ts`) is found by nothing
+ * in here.
+ */
+import type { Insertable, Selectable } from "kysely";
+import type { WorkspaceName } from "../../names.ts";
 import { compileOnce } from "./compiled.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type WorkspaceRow = Selectable<Schema["workspaces"]>;
-export type CacheRow = Selectable<Schema["caches"]>;
 
 const LIST_MAX = 1_000;
 
@@ -31,17 +33,25 @@ export async function saveSetting(database: CoordinatorDatabase, setting: Schema
     .execute();
 }
 
-export async function insertWorkspace(database: CoordinatorDatabase, row: WorkspaceRow): Promise<void> {
+export async function insertWorkspace(
+  database: CoordinatorDatabase,
+  row: Insertable<Schema["workspaces"]>,
+): Promise<void> {
   await database.insertInto("workspaces").values(row).execute();
 }
 
 export async function findWorkspace(database: CoordinatorDatabase, name: WorkspaceName): Promise<WorkspaceRow | null> {
-  const row = await database.selectFrom("workspaces").selectAll().where("name", "=", name).executeTakeFirst();
+  const row = await database
+    .selectFrom("workspaces")
+    .selectAll()
+    .where("name", "=", name)
+    .where("deleted_ms", "is", null)
+    .executeTakeFirst();
   return row ?? null;
 }
 
 const selectById = compileOnce((database, { id }: { readonly id: string }) =>
-  database.selectFrom("workspaces").selectAll().where("id", "=", id),
+  database.selectFrom("workspaces").selectAll().where("id", "=", id).where("deleted_ms", "is", null),
 );
 
 export async function findWorkspaceById(database: CoordinatorDatabase, id: string): Promise<WorkspaceRow | null> {
@@ -50,41 +60,45 @@ export async function findWorkspaceById(database: CoordinatorDatabase, id: strin
 
 /** All workspaces by name. */
 export async function listWorkspaces(database: CoordinatorDatabase): Promise<readonly WorkspaceRow[]> {
-  return await database.selectFrom("workspaces").selectAll().orderBy("name").limit(LIST_MAX).execute();
-}
-
-export async function insertCache(database: CoordinatorDatabase, row: CacheRow): Promise<void> {
-  await database.insertInto("caches").values(row).execute();
-}
-
-export async function findCache(database: CoordinatorDatabase, name: CacheName): Promise<CacheRow | null> {
-  const row = await database.selectFrom("caches").selectAll().where("name", "=", name).executeTakeFirst();
-  return row ?? null;
-}
-
-/** @throws when there is none */
-export async function loadCacheById(database: CoordinatorDatabase, id: string): Promise<CacheRow> {
-  return await database.selectFrom("caches").selectAll().where("id", "=", id).executeTakeFirstOrThrow();
-}
-
-/** The cache that a workspace's agents read. */
-export async function loadWorkspaceCache(database: CoordinatorDatabase, workspaceId: string): Promise<CacheRow> {
   return await database
-    .selectFrom("caches")
+    .selectFrom("workspaces")
     .selectAll()
-    .where("workspace_id", "=", workspaceId)
-    .orderBy("created_ms")
-    .limit(1)
-    .executeTakeFirstOrThrow();
+    .where("deleted_ms", "is", null)
+    .orderBy("name")
+    .limit(LIST_MAX)
+    .execute();
 }
 
-export async function setCachePublic(
+/** Whether there is any, those that are being removed included. */
+export async function hasWorkspace(database: CoordinatorDatabase): Promise<boolean> {
+  return (await database.selectFrom("workspaces").select("id").limit(1).executeTakeFirst()) !== undefined;
+}
+
+export async function saveWorkspace(
   database: CoordinatorDatabase,
-  change: { readonly cacheId: string; readonly isPublic: boolean },
+  id: string,
+  change: Partial<Pick<WorkspaceRow, "name" | "settings">>,
 ): Promise<void> {
-  await database
-    .updateTable("caches")
-    .set({ is_public: change.isPublic ? 1 : 0 })
-    .where("id", "=", change.cacheId)
-    .execute();
+  await database.updateTable("workspaces").set(change).where("id", "=", id).execute();
+}
+
+export async function countWorkspaceAgents(database: CoordinatorDatabase, workspaceId: string): Promise<number> {
+  return await countOf(database, "agents", workspaceId);
+}
+
+export async function countWorkspaceDeployments(database: CoordinatorDatabase, workspaceId: string): Promise<number> {
+  return await countOf(database, "deployments", workspaceId);
+}
+
+async function countOf(
+  database: CoordinatorDatabase,
+  table: "agents" | "deployments",
+  workspaceId: string,
+): Promise<number> {
+  const row = await database
+    .selectFrom(table)
+    .select((expression) => expression.fn.countAll<number>().as("count"))
+    .where("workspace_id", "=", workspaceId)
+    .executeTakeFirstOrThrow();
+  return row.count;
 }

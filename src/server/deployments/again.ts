@@ -9,8 +9,9 @@ import type { StorePath } from "../../nix/store-path.ts";
 import { findAgent } from "../database/agents.ts";
 import { type DeploymentRow, findRollout, type RolloutRow } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import { describeAbsentPaths } from "./completeness.ts";
 import type { Once } from "./once.ts";
-import { describeAbsentPaths, type RolloutDeps } from "./rollouts.ts";
+import type { RolloutDeps } from "./rollouts.ts";
 import { type Asked, type Attempt, startRollout } from "./start-rollout.ts";
 
 export type AgainRequest = {
@@ -132,7 +133,7 @@ async function findCommonFaults(database: CoordinatorDatabase, choices: readonly
       ...checkedPathsOf(deployment),
     ]),
   );
-  return await describeAbsentPaths(database, paths, { id: workspace_id });
+  return await describeAbsentPaths(database, { workspaceId: workspace_id, paths });
 }
 
 /** The programs among its health checks. */

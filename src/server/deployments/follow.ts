@@ -17,11 +17,13 @@ import { loadAgents } from "../database/agents.ts";
 import {
   type DeploymentRow,
   findDeployment,
+  findRollout,
   loadDeployments,
   loadRolloutDeployments,
 } from "../database/deployments.ts";
 import { loadRolloutEvents } from "../database/events.ts";
 import { findLastChunkId, loadLogChunks } from "../database/logs.ts";
+import { findWorkspaceById } from "../database/workspaces.ts";
 import type { Services } from "../services.ts";
 import { rolloutTopic } from "./transition.ts";
 
@@ -94,7 +96,7 @@ async function* follow(
     }
     yield ": still here\n\n";
     await nextChange(services, { subscription, live, signal: following.signal });
-    if (following.signal.aborted || !(await stillAllowed(services, following.request))) return;
+    if (following.signal.aborted || !(await stillAllowed(services, following))) return;
   }
 }
 
@@ -243,10 +245,12 @@ function untilNextLook({ registry, clock }: Services, live: readonly Followed[])
   return waitMs;
 }
 
-/** A token that is revoked wakes the stream, one that has expired ends it at the next look. */
-async function stillAllowed(services: Services, request: Request): Promise<boolean> {
+/** A token that is revoked, or a workspace that is deleted, wakes the stream; an expiry ends it at the next look. */
+async function stillAllowed(services: Services, { request, rolloutId }: Following): Promise<boolean> {
   const authorization = request.headers.get("authorization");
-  return authorization === null || (await services.authenticator.authenticate(authorization)) !== null;
+  if (authorization !== null && (await services.authenticator.authenticate(authorization)) === null) return false;
+  const rollout = await findRollout(services.database, rolloutId);
+  return rollout !== null && (await findWorkspaceById(services.database, rollout.workspace_id)) !== null;
 }
 
 /** From `Last-Event-ID`; whatever is no cursor of ours means from the beginning. */

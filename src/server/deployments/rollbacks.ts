@@ -28,7 +28,8 @@ import {
   requireStartable,
   startChosen,
 } from "./again.ts";
-import { closureSizeOf, type RolloutDeps } from "./rollouts.ts";
+import { loadClosureSize } from "./completeness.ts";
+import type { RolloutDeps } from "./rollouts.ts";
 import { type Asked, expiryAgain } from "./start-rollout.ts";
 import { findLatestTry, findTargets, type Target } from "./targets.ts";
 
@@ -180,6 +181,6 @@ async function askFor(
     policy: row.policy,
     rollback_script: before?.rollback_script ?? null,
     health_checks: before?.health_checks ?? "[]",
-    closure_size_bytes: await closureSizeOf(database, { workspaceId: row.workspace_id, storePath: path }),
+    closure_size_bytes: await loadClosureSize(database, { workspaceId: row.workspace_id, storePath: path }),
   };
 }

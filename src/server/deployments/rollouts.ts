@@ -8,16 +8,17 @@ import { NixdeployError } from "../../errors.ts";
 import { describeClash, type HealthCheck, storePathOf } from "../../health-check.ts";
 import { parseAgentName, type TokenId } from "../../names.ts";
 import { quoteExcerpt } from "../../nix/parse-error.ts";
-import { parseStorePath, type StorePath, storePathHash } from "../../nix/store-path.ts";
+import { parseStorePath, type StorePath } from "../../nix/store-path.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import type { AgentRegistry } from "../agents/registry.ts";
 import type { Bus } from "../bus.ts";
 import { type AgentRow, listAgents } from "../database/agents.ts";
 import type { RolloutRow } from "../database/deployments.ts";
-import { findMissingPaths, loadClosure } from "../database/paths.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { loadWorkspaceCache, type WorkspaceRow } from "../database/workspaces.ts";
+import type { WorkspaceRow } from "../database/workspaces.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
+import { completePolicy, parseWorkspaceSettings } from "../workspaces/settings.ts";
+import { describeAbsentPaths, loadClosureSizes } from "./completeness.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { Once } from "./once.ts";
 import { EXPIRES_AFTER_DEFAULT_MS, FIRST_ATTEMPT, startRollout } from "./start-rollout.ts";
@@ -60,8 +61,11 @@ export async function createRollout(
       hint: "`nixdeploy agents` lists the agents; `nixdeploy push` brings paths into the cache.",
     });
   }
-  const expiresMs = deps.clock.nowMs() + (request.expiresInMs ?? EXPIRES_AFTER_DEFAULT_MS);
-  const sizes = await closureSizes(deps.database, assignments, workspace);
+  const settings = parseWorkspaceSettings(workspace);
+  const policy = completePolicy(request.policy ?? {}, settings);
+  const expiresMs = deps.clock.nowMs() + (request.expiresInMs ?? settings.expiresMs ?? EXPIRES_AFTER_DEFAULT_MS);
+  const paths = new Set(assignments.map(({ storePath }) => storePath));
+  const sizes = await loadClosureSizes(deps.database, { workspaceId: workspace.id, paths });
   return await startRollout(deps, {
     once: asked.once,
     workspace_id: workspace.id,
@@ -76,7 +80,7 @@ export async function createRollout(
       store_path: storePath,
       mode: request.mode,
       rollback_script: rollbackScript,
-      policy: JSON.stringify(request.policy ?? {}),
+      policy: JSON.stringify(policy),
       health_checks: JSON.stringify(healthChecks),
       closure_size_bytes: sizes.get(storePath) ?? 0,
     })),
@@ -124,7 +128,7 @@ async function checkRequest(
     assignments.push({ agent, storePath, rollbackScript: scripts.get(agent.system) ?? null, healthChecks });
   }
   if (Object.keys(request.agents).length === 0) faults.push("the spec names no agent");
-  faults.push(...(await describeAbsentPaths(deps.database, paths, workspace)));
+  faults.push(...(await describeAbsentPaths(deps.database, { workspaceId: workspace.id, paths })));
   return { assignments, faults };
 }
 
@@ -135,44 +139,4 @@ function describeUnknownAgent(name: string, workspace: WorkspaceRow): string {
     return error instanceof Error ? error.message : String(error);
   }
   return `agent ${name}: no such agent in workspace ${workspace.name} (an agent registers at its first contact)`;
-}
-
-/** @returns a fault for each path that is not in the workspace's cache */
-export async function describeAbsentPaths(
-  database: CoordinatorDatabase,
-  paths: ReadonlySet<StorePath | null>,
-  workspace: Pick<WorkspaceRow, "id">,
-): Promise<readonly string[]> {
-  const cache = await loadWorkspaceCache(database, workspace.id);
-  const wanted = [...paths].filter((path) => path !== null);
-  const missing = new Set(
-    await findMissingPaths(database, { cacheId: cache.id, hashParts: wanted.map(storePathHash) }),
-  );
-  return wanted
-    .filter((path) => missing.has(storePathHash(path)))
-    .map((path) => `${path} is not in the cache ${cache.name}: push it first`);
-}
-
-async function closureSizes(
-  database: CoordinatorDatabase,
-  assignments: readonly Assignment[],
-  workspace: WorkspaceRow,
-): Promise<ReadonlyMap<StorePath, number>> {
-  const sizes = new Map<StorePath, number>();
-  for (const { storePath } of assignments) {
-    if (!sizes.has(storePath)) {
-      sizes.set(storePath, await closureSizeOf(database, { workspaceId: workspace.id, storePath }));
-    }
-  }
-  return sizes;
-}
-
-/** Uncompressed bytes of all its paths in the workspace's cache; 0 when it is not there. */
-export async function closureSizeOf(
-  database: CoordinatorDatabase,
-  { workspaceId, storePath }: { readonly workspaceId: string; readonly storePath: StorePath },
-): Promise<number> {
-  const cache = await loadWorkspaceCache(database, workspaceId);
-  const closure = await loadClosure(database, { cacheId: cache.id, hashPart: storePathHash(storePath) });
-  return closure.reduce((sum, row) => sum + row.nar_size_bytes, 0);
 }

@@ -1,8 +1,7 @@
-/** /api/v1/caches: settings of a cache, and what push and agents need beyond what vanilla Nix asks (see api/caches.ts). */
+/** /api/v1/caches: what push and agents need beyond what vanilla Nix asks (see api/caches.ts). */
 
 import { z } from "zod";
 import {
-  cacheSchema,
   missingAnswerSchema,
   missingRequestSchema,
   planAnswerSchema,
@@ -10,70 +9,26 @@ import {
   publishAnswerSchema,
   publishRequestSchema,
   UPLOAD_PART_BYTES_MAX,
-  updateCacheSchema,
   uploadAnswerSchema,
 } from "../../api/caches.ts";
 import { NixdeployError } from "../../errors.ts";
-import { parseCacheName } from "../../names.ts";
 import { type FileHash, type NarHash, parseFileHash, parseNarHash } from "../../nix/hash.ts";
 import { formatNarInfo } from "../../nix/narinfo.ts";
 import { storePathHash } from "../../nix/store-path.ts";
-import { mayDo, type Right } from "../access/authorization.ts";
 import { publishPaths } from "../cache/publish.ts";
-import { rotateCacheKey } from "../cache/rotate-cache-key.ts";
-import { cacheToDto } from "../convert.ts";
+import type { StoredFile } from "../cache/uploads.ts";
+import { type CacheRow, isCacheLive } from "../database/caches.ts";
 import { findMissingPaths, insertNar } from "../database/paths.ts";
-import { type CacheRow, findCache, setCachePublic } from "../database/workspaces.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
-import { hintForRight, noteAct, type RouteContext } from "./context.ts";
+import { findTargetCache, noteAct, type RouteContext } from "./context.ts";
 import { BYTES, countParam, defineRoute, type Route } from "./route.ts";
 
 const NAR_SIZE_BYTES_MAX = Number.MAX_SAFE_INTEGER;
 
 export function createCacheRoutes(services: Services): readonly Route[] {
-  return [...createSettingsRoutes(services), ...createReaderRoutes(services), ...createPushRoutes(services)];
-}
-
-function createSettingsRoutes(services: Services): readonly Route[] {
-  const show = defineRoute({
-    ...{ method: "GET", path: "/caches/:cache", right: "read-cache" },
-    summary: "Say where a cache is, and which keys it signs with",
-    answers: { 200: cacheSchema },
-    async handle(context) {
-      return context.json(await cacheToDto(await findTargetCache(services, context, "read-cache"), services));
-    },
-  });
-  const change = defineRoute({
-    ...{ method: "PATCH", path: "/caches/:cache", right: "administrate" },
-    summary: "Change the settings of a cache",
-    body: updateCacheSchema,
-    answers: { 200: cacheSchema },
-    async handle(context, { readBody }) {
-      const cache = await findTargetCache(services, context, "administrate");
-      const wanted = await readBody();
-      await setCachePublic(services.database, { cacheId: cache.id, isPublic: wanted.public });
-      noteAct(context, { effect: wanted.public ? "made public" : "made private" });
-      services.log.info("cache changed", { cache: cache.name, public: wanted.public });
-      return context.json(await cacheToDto({ ...cache, is_public: wanted.public ? 1 : 0 }, services));
-    },
-  });
-  const rotate = defineRoute({
-    ...{ method: "POST", path: "/caches/:cache/key-rotations", right: "administrate" },
-    summary: "Give a cache another signing key, for which the old one vouches",
-    answers: { 201: cacheSchema },
-    async handle(context) {
-      const cache = await findTargetCache(services, context, "administrate");
-      const rotated = await rotateCacheKey(services, cache);
-      services.narInfos.forgetSignatures(cache.id);
-      const dto = await cacheToDto(rotated, services);
-      noteAct(context, { effect: `new key ${dto.keyFingerprints.join(" ")}` });
-      services.log.info("cache key rotated", { cache: cache.name, key: dto.publicKeys.join(" ") });
-      return context.json(dto, 201);
-    },
-  });
-  return [show, change, rotate];
+  return [...createReaderRoutes(services), ...createPushRoutes(services)];
 }
 
 function createReaderRoutes(services: Services): readonly Route[] {
@@ -158,6 +113,7 @@ async function takeUploadPart(services: Services, context: RouteContext, part: P
   const answer = await services.uploads.put({
     ...{ key: `${cache.id}/${upload}`, offset, narHash, narSizeBytes, fileHash },
     body: limited(context.req.raw.body ?? new Blob([]).stream(), services.meters),
+    record: (file) => recordNar(services, { cache, narHash, narSizeBytes, ...file }),
   });
   switch (answer.kind) {
     case "wrong-offset":
@@ -165,19 +121,29 @@ async function takeUploadPart(services: Services, context: RouteContext, part: P
     case "more":
       return context.json({ offset: answer.offset, complete: false });
     case "complete":
-      await insertNar(services.database, {
-        cache_id: cache.id,
-        file_hash: answer.fileHash,
-        nar_hash: narHash,
-        nar_size_bytes: narSizeBytes,
-        file_size_bytes: answer.offset,
-        compression: "zstd",
-        created_ms: services.clock.nowMs(),
-      });
       return context.json({ offset: answer.offset, complete: true });
     default:
       return answer satisfies never;
   }
+}
+
+/** @throws NixdeployError `not-found` when the cache was deleted while the NAR came */
+async function recordNar(
+  services: Services,
+  nar: StoredFile & { readonly cache: CacheRow; readonly narHash: NarHash; readonly narSizeBytes: number },
+): Promise<void> {
+  await services.database.transaction().execute(async (transaction) => {
+    if (!(await isCacheLive(transaction, nar.cache.id))) throw notFound(`the cache ${nar.cache.name}`);
+    await insertNar(transaction, {
+      cache_id: nar.cache.id,
+      file_hash: nar.fileHash,
+      nar_hash: nar.narHash,
+      nar_size_bytes: nar.narSizeBytes,
+      file_size_bytes: nar.fileSizeBytes,
+      compression: "zstd",
+      created_ms: services.clock.nowMs(),
+    });
+  });
 }
 
 /** The body, ended by an error when it is longer than a part may be, whatever its Content-Length said. */
@@ -198,24 +164,5 @@ function readHash<Hash extends NarHash | FileHash>(parse: () => Hash, name: stri
     return parse();
   } catch (cause) {
     throw new NixdeployError("usage", `cannot take the part: ${name} is no sha256 in nix32`, { cause });
-  }
-}
-
-/** @throws NixdeployError `not-found` when there is no such cache or the caller lacks the right in its workspace */
-async function findTargetCache(services: Services, context: RouteContext, right: Right): Promise<CacheRow> {
-  const name = context.req.param("cache") ?? "";
-  const cache = await findCache(services.database, readCacheName(name));
-  if (cache === null || !mayDo(context.get("principal"), right, cache.workspace_id)) {
-    throw notFound(`the cache ${name}`, hintForRight(context, right));
-  }
-  noteAct(context, { workspaceId: cache.workspace_id, target: `cache ${cache.name}` });
-  return cache;
-}
-
-function readCacheName(text: string) {
-  try {
-    return parseCacheName(text);
-  } catch (cause) {
-    throw new NixdeployError("usage", cause instanceof Error ? cause.message : String(cause), { cause });
   }
 }

@@ -3,10 +3,11 @@ import { type Context, Hono, type MiddlewareHandler } from "hono";
 import { routePath } from "hono/route";
 import type { z } from "zod";
 import { NixdeployError } from "../../errors.ts";
-import { parseWorkspaceName, type WorkspaceName } from "../../names.ts";
+import { parseCacheName, parseWorkspaceName, type WorkspaceName } from "../../names.ts";
 import type { Principal } from "../access/authentication.ts";
 import { kindsThatMay, mayDo, type Right } from "../access/authorization.ts";
-import { findWorkspace, listWorkspaces, type WorkspaceRow } from "../database/workspaces.ts";
+import { type CacheRow, findCache } from "../database/caches.ts";
+import { findWorkspace, findWorkspaceById, listWorkspaces, type WorkspaceRow } from "../database/workspaces.ts";
 import { notFound } from "../problem.ts";
 import type { Visit } from "../requests/visit.ts";
 import type { Services } from "../services.ts";
@@ -46,16 +47,19 @@ const FAULTS_MAX = 20;
 /** A path through the body may hold a key of any length. */
 const FAULT_LENGTH_MAX = 500;
 
-/** @throws NixdeployError `not-found` when the caller lacks the right there */
-export function requireRight(context: RouteContext, right: Right, workspaceId: string): void {
-  if (!mayDo(context.get("principal"), right, workspaceId)) {
-    throw notFound(new URL(context.req.url).pathname, hintForRight(context, right));
+/** @throws NixdeployError `not-found` unless the caller may do it in every workspace */
+export function requireOperator(context: RouteContext): void {
+  if (!mayDo(context.get("principal"), "operate", "")) {
+    throw notFound(new URL(context.req.url).pathname, hintForRight(context, "operate"));
   }
 }
 
 /** For a token of a kind that never has this right, whatever exists: which kind has. */
 export function hintForRight(context: RouteContext, right: Right): string | undefined {
   const principal = context.get("principal");
+  if (right === "operate" && principal.kind === "token") {
+    return "It takes an admin token of no workspace: nixdeploy token create --kind admin --global, on the coordinator's host.";
+  }
   const kinds = kindsThatMay(principal, right);
   if (principal.kind !== "token" || kinds.length === 0) return undefined;
   return `This token is of kind ${principal.tokenKind}; what was asked for takes one of kind ${kinds.join(" or ")}.`;
@@ -112,12 +116,31 @@ export async function findTargetWorkspace(
   const ownId = principal.kind === "control" ? null : principal.workspaceId;
   const workspace =
     target.name === undefined && ownId !== null
-      ? ((await listWorkspaces(services.database)).find((candidate) => candidate.id === ownId) ?? null)
+      ? await findWorkspaceById(services.database, ownId)
       : await findWorkspace(services.database, target.name ?? DEFAULT_WORKSPACE);
-  if (workspace === null) throw notFound(`the workspace ${target.name ?? DEFAULT_WORKSPACE}`);
-  requireRight(context, target.right, workspace.id);
+  // In the same words, so that nobody learns that it exists.
+  if (workspace === null || !mayDo(principal, target.right, workspace.id)) {
+    throw notFound(
+      `the workspace ${target.name ?? workspace?.name ?? DEFAULT_WORKSPACE}`,
+      hintForRight(context, target.right),
+    );
+  }
   noteAct(context, { workspaceId: workspace.id });
   return workspace;
+}
+
+/** The cache that the path names as `:cache`. @throws NixdeployError `not-found`, also when the caller lacks the right there */
+export async function findTargetCache(services: Services, context: RouteContext, right: Right): Promise<CacheRow> {
+  const name = context.req.param("cache") ?? "";
+  const cache = await findCache(
+    services.database,
+    readId(() => parseCacheName(name)),
+  );
+  if (cache === null || !mayDo(context.get("principal"), right, cache.workspace_id)) {
+    throw notFound(`the cache ${name}`, hintForRight(context, right));
+  }
+  noteAct(context, { workspaceId: cache.workspace_id, target: `cache ${cache.name}` });
+  return cache;
 }
 
 /** The workspaces in which the caller has this right, by id. @throws NixdeployError `not-found` when there is none */

@@ -10,9 +10,10 @@ import { TOKENS_TOPIC } from "../access/authentication.ts";
 import { mayDo } from "../access/authorization.ts";
 import { tokenToDto } from "../convert.ts";
 import { findToken, insertToken, listTokens, revokeToken, type TokenRow } from "../database/tokens.ts";
+import type { WorkspaceRow } from "../database/workspaces.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
-import { findTargetWorkspace, noteAct, visibleWorkspaces } from "./context.ts";
+import { findTargetWorkspace, noteAct, type RouteContext, requireOperator, visibleWorkspaces } from "./context.ts";
 import { defineRoute, NOTHING, type Route } from "./route.ts";
 
 const SECRET_BYTES = 32;
@@ -31,10 +32,7 @@ function createOne(services: Services): Route {
     answers: { 201: createdTokenSchema },
     async handle(context, { readBody }) {
       const request = await readBody();
-      const workspace = await findTargetWorkspace(services, context, {
-        name: request.workspace,
-        right: "administrate",
-      });
+      const workspace = await findTokenWorkspace(services, context, request);
       if ((request.expiresInMs ?? 0) > LIFETIME_MS_MAX) {
         throw new NixdeployError("usage", "cannot make the token: it would expire after more than 100 years", {
           hint: "Leave the expiry out for a token that does not expire.",
@@ -48,7 +46,7 @@ function createOne(services: Services): Route {
       }
       const { row, token } = makeToken(services, {
         kind: request.kind,
-        workspaceId: workspace.id,
+        workspaceId: workspace?.id ?? null,
         description: request.description ?? "",
         expiresInMs: request.expiresInMs ?? null,
         agentName: request.agent ?? null,
@@ -63,12 +61,28 @@ function createOne(services: Services): Route {
         id: row.id,
         token,
         kind: row.kind,
-        workspace: workspace.name,
+        workspace: workspace?.name ?? null,
         expiresAt: tokenToDto(row, new Map()).expiresAt,
       };
       return context.json(created, 201);
     },
   });
+}
+
+/** Null: the token is to be good everywhere. @throws NixdeployError */
+async function findTokenWorkspace(
+  services: Services,
+  context: RouteContext,
+  request: z.output<typeof createTokenSchema>,
+): Promise<WorkspaceRow | null> {
+  if (request.global !== true) {
+    return await findTargetWorkspace(services, context, { name: request.workspace, right: "administrate" });
+  }
+  requireOperator(context);
+  if (request.kind !== "admin" || request.workspace !== undefined) {
+    throw new NixdeployError("usage", "cannot make the token: only one of kind admin, without a workspace, is global");
+  }
+  return null;
 }
 
 function listAll(services: Services): Route {
@@ -77,12 +91,14 @@ function listAll(services: Services): Route {
     summary: "List the tokens, newest first",
     query: z.object({ workspace: z.string().optional() }),
     answers: { 200: tokenListSchema },
-    async handle(context) {
+    async handle(context, { query }) {
       const visible = await visibleWorkspaces(services, context, "administrate");
       const rows = await listTokens(services.database, null);
       const principal = context.get("principal");
       const mine = rows.filter((row) =>
-        row.workspace_id === null ? mayDo(principal, "administrate", "") : visible.has(row.workspace_id),
+        row.workspace_id === null
+          ? query.workspace === undefined && mayDo(principal, "operate", "")
+          : visible.has(row.workspace_id),
       );
       return context.json({ tokens: mine.map((row) => tokenToDto(row, visible)) });
     },

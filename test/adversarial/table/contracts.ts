@@ -17,11 +17,11 @@ import { createRolloutSchema, rolloutSchema } from "../../../src/api/rollouts.ts
 import { statusSchema } from "../../../src/api/status.ts";
 import { createdTokenSchema, createTokenSchema, tokenListSchema } from "../../../src/api/tokens.ts";
 import { NixdeployError } from "../../../src/errors.ts";
+import { type DecodedFrame, decodeAgentFrame, decodeCoordinatorFrame } from "../../../src/frames.ts";
 import { parseAnswer } from "../../../src/http/answer.ts";
 import { createEventStreamParser } from "../../../src/http/event-stream.ts";
 import { failureOfAnswer } from "../../../src/http/failure.ts";
 import { NameError, parseAgentName, parseDeploymentId, parseTokenId } from "../../../src/names.ts";
-import { type DecodedFrame, decodeAgentFrame, decodeCoordinatorFrame } from "../../../src/protocol.ts";
 import { createRouter, readBody } from "../../../src/server/routes/context.ts";
 import { formatToken, parseToken } from "../../../src/token.ts";
 import { createDeployment } from "../../support/deployment-example.ts";

@@ -67,17 +67,21 @@ async function fetchApp(changes: Changes = {}) {
   await using rootDaemon = await daemon.connect({ signal: new AbortController().signal });
   return await fetchClosure({
     storePath: app.storePath,
-    cache: createCoordinatorCache({
-      coordinatorUrl: cache.url,
-      cacheName: parseCacheName("default"),
-      cachePath: "/cache/default",
-      credential: changes.credential ?? (() => "secret"),
-      http,
-      clock,
-      random: systemRandom,
-    }),
-    verifier: createSignatureVerifier([publicKeyOf(KEY)]),
-    trustedKeys: [publicKeyOf(KEY)],
+    sources: [
+      {
+        reader: createCoordinatorCache({
+          coordinatorUrl: cache.url,
+          cacheName: parseCacheName("default"),
+          cachePath: "/cache/default",
+          credential: changes.credential ?? (() => "secret"),
+          http,
+          clock,
+          random: systemRandom,
+        }),
+        verifier: createSignatureVerifier([publicKeyOf(KEY)]),
+        trustedKeys: [publicKeyOf(KEY)],
+      },
+    ],
     rootDaemon,
     connectDaemon: daemon.connect,
     readStoreFreeBytes: async () => 1e9,
@@ -230,7 +234,7 @@ describe("a credential that is refused", () => {
 
 describe("a cache that lies or is damaged", () => {
   const cases: readonly (readonly [what: string, prepare: () => void, message: RegExp])[] = [
-    ["the path is unknown", () => (cache.plan = () => null), /no narinfo for/],
+    ["the path is unknown", () => (cache.plan = () => null), /the cache default does not have it/],
     [
       "a reference is missing",
       () => (cache.plan = planOf([narInfoOf(app, KEY), narInfoOf(leaf, KEY)])),

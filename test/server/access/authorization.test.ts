@@ -1,17 +1,20 @@
 /** Who may do what: every route of the API with every kind of credential. A new route must be given a line here. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { z } from "zod";
+import { cacheListSchema } from "../../../src/api/caches.ts";
 import { createdTokenSchema } from "../../../src/api/tokens.ts";
 import { formatKeyFingerprint } from "../../../src/key-fingerprint.ts";
-import { drawId, parseCacheName, parseWorkspaceName } from "../../../src/names.ts";
 import { formatHashNix32 } from "../../../src/nix/hash.ts";
 import { publicKeyFromSeed } from "../../../src/nix/signature.ts";
-import { formatSecretKey, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
-import { systemRandom } from "../../../src/runtime.ts";
 import { mayDo, type Right } from "../../../src/server/access/authorization.ts";
 import { createApiRoutes, createApp } from "../../../src/server/app.ts";
-import { insertCache, insertWorkspace } from "../../../src/server/database/workspaces.ts";
 import { TOKEN_KINDS } from "../../../src/token.ts";
-import { createTestCoordinator, type RequestOptions, type TestCoordinator } from "../../support/coordinator.ts";
+import {
+  createTestCoordinator,
+  expectOk,
+  type RequestOptions,
+  type TestCoordinator,
+} from "../../support/coordinator.ts";
 import { numberEntries, openScriptedAgent, outcomeEntry } from "../../support/scripted-agent.ts";
 import { createTinyPath } from "../../support/tiny-path.ts";
 
@@ -22,6 +25,8 @@ type Rule = {
   readonly path: (known: Known) => string | Promise<string>;
   readonly options?: RequestOptions;
   readonly json?: (known: Known) => object;
+  /** Takes back what it did. */
+  readonly after?: (known: Known) => Promise<void>;
 };
 type Known = {
   readonly server: TestCoordinator;
@@ -36,7 +41,13 @@ const BEFORE = createTinyPath("before");
 const UPLOAD = `upload=0123456789abcdfg&offset=0&narSize=${PATH.nar.length}&fileHash=${formatHashNix32(PATH.fileHash)}`;
 
 let gone = 0;
+const FOREIGN = {
+  url: "https://cache.nixos.example",
+  publicKeys: ["cache.nixos.example-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="],
+};
 
+/** Each key asks once: one that was approved is the agent's. */
+let asked = 0;
 const seedOf = (n: number) => new Uint8Array(32).fill(n);
 const fingerprintOf = (n: number) => formatKeyFingerprint(publicKeyFromSeed(seedOf(n)));
 
@@ -58,6 +69,62 @@ const RULES: Readonly<Record<string, Rule>> = {
   "DELETE /tokens/:id": {
     right: "administrate",
     path: async ({ server }) => `tokens/${(await server.createToken("read")).id}`,
+    options: { method: "DELETE" },
+  },
+  "POST /workspaces": {
+    right: "operate",
+    path: () => "workspaces",
+    options: { json: { name: "fresh" } },
+    after: async ({ server }) => void (await server.fetch("workspaces/fresh", { method: "DELETE" })),
+  },
+  "GET /workspaces": { right: "watch", isList: true, path: () => "workspaces" },
+  "GET /workspaces/:workspace": { right: "watch", path: () => "workspaces/default" },
+  "PATCH /workspaces/:workspace": {
+    right: "administrate",
+    path: () => "workspaces/default",
+    options: { method: "PATCH", json: { confirmWindowMs: null } },
+  },
+  "POST /workspaces/:workspace/rename": {
+    right: "operate",
+    path: () => "workspaces/default/rename",
+    options: { json: { name: "default" } },
+  },
+  "DELETE /workspaces/:workspace": {
+    right: "operate",
+    path: async ({ server }) => {
+      await server.fetch("workspaces", { json: { name: "short-lived" } });
+      return "workspaces/short-lived";
+    },
+    options: { method: "DELETE" },
+  },
+  "POST /caches": {
+    right: "operate",
+    path: () => "caches",
+    options: { json: { name: "fresh", workspace: "default" } },
+    after: async ({ server }) => void (await server.fetch("caches/fresh", { method: "DELETE" })),
+  },
+  "GET /caches": { right: "read-cache", isList: true, path: () => "caches" },
+  "DELETE /caches/:cache": {
+    right: "administrate",
+    path: async ({ server }) => {
+      await server.fetch("caches", { json: { name: "brief-cache", workspace: "default" } });
+      return "caches/brief-cache";
+    },
+    options: { method: "DELETE" },
+  },
+  "PUT /workspaces/:workspace/foreign-caches/:cache": {
+    right: "administrate",
+    path: () => "workspaces/default/foreign-caches/nixos",
+    options: { method: "PUT", json: FOREIGN },
+  },
+  "GET /foreign-caches": { right: "read-cache", isList: true, path: () => "foreign-caches" },
+  "DELETE /workspaces/:workspace/foreign-caches/:cache": {
+    right: "administrate",
+    path: async ({ server }) => {
+      const path = "workspaces/default/foreign-caches/brief";
+      await server.fetch(path, { method: "PUT", json: FOREIGN });
+      return path;
+    },
     options: { method: "DELETE" },
   },
   "GET /caches/:cache": { right: "read-cache", path: () => "caches/default" },
@@ -114,18 +181,20 @@ const RULES: Readonly<Record<string, Rule>> = {
   "POST /agent-approvals": {
     right: "administrate",
     path: async ({ server }) => {
-      await askForName(server, 7);
+      asked += 1;
+      await askForName(server, asked);
       return "agent-approvals";
     },
-    options: { json: { workspace: "default", name: "nuc", fingerprint: fingerprintOf(7) } },
+    json: () => ({ workspace: "default", name: "nuc", fingerprint: fingerprintOf(asked) }),
   },
   "POST /agent-rejections": {
     right: "administrate",
     path: async ({ server }) => {
-      await askForName(server, 8);
+      asked += 1;
+      await askForName(server, asked);
       return "agent-rejections";
     },
-    options: { json: { workspace: "default", name: "nuc", fingerprint: fingerprintOf(8) } },
+    json: () => ({ workspace: "default", name: "nuc", fingerprint: fingerprintOf(asked) }),
   },
   "GET /agents": { right: "watch", isList: true, path: () => "agents" },
   "GET /status": { right: "watch", isList: true, path: () => "status" },
@@ -176,31 +245,18 @@ const RULES: Readonly<Record<string, Rule>> = {
 
 /** By the words of DESIGN and README, not by the code's own table. */
 const HOLDERS: Readonly<Record<Right, readonly string[]>> = {
-  administrate: ["admin"],
-  activate: ["admin", "activate"],
-  watch: ["admin", "activate", "read"],
-  push: ["admin", "push"],
-  "read-cache": ["admin", "activate", "push", "read", "an agent's own"],
+  operate: ["admin of every workspace"],
+  administrate: ["admin", "admin of every workspace"],
+  activate: ["admin", "admin of every workspace", "activate"],
+  watch: ["admin", "admin of every workspace", "activate", "read"],
+  push: ["admin", "admin of every workspace", "push"],
+  "read-cache": ["admin", "admin of every workspace", "activate", "push", "read", "an agent's own"],
 };
-const CREDENTIALS = [...TOKEN_KINDS, "an agent's own"];
+const CREDENTIALS = [...TOKEN_KINDS, "an agent's own", "admin of every workspace"];
 const OPEN_ROUTES = ["GET /healthz", "GET /readyz", "GET /", "GET /openapi.json"];
 
 let known: Known;
 const tokens = new Map<string, string>();
-
-async function addOtherWorkspace(server: TestCoordinator): Promise<void> {
-  const { database } = server.coordinator.services;
-  const workspaceId = drawId(systemRandom);
-  await insertWorkspace(database, { id: workspaceId, name: parseWorkspaceName("other"), created_ms: 0 });
-  await insertCache(database, {
-    id: drawId(systemRandom),
-    workspace_id: workspaceId,
-    name: parseCacheName("other"),
-    is_public: 0,
-    secret_key: formatSecretKey(secretKeyFromSeed("other-1", new Uint8Array(32))),
-    created_ms: 0,
-  });
-}
 
 /** An agent that is gone, after a deployment that succeeded. */
 async function endOne(server: TestCoordinator): Promise<string> {
@@ -219,13 +275,14 @@ beforeAll(async () => {
   await server.push(PATH);
   const agent = await server.connectAgent("nuc");
   await (await server.connectAgent("off")).disconnect();
-  await addOtherWorkspace(server);
+  await expectOk(await server.fetch("workspaces", { json: { name: "other" } }));
   for (const kind of TOKEN_KINDS) {
     for (const workspace of ["default", "other"]) {
       const answer = await server.fetch("tokens", { json: { kind, workspace } });
       tokens.set(`${workspace} ${kind}`, createdTokenSchema.parse(await answer.json()).token);
     }
   }
+  tokens.set("default admin of every workspace", server.adminToken);
   tokens.set("default an agent's own", agent.framesOf("welcome")[0]?.readCredential ?? "");
   const rollout = await server.activate(PATH, "nuc");
   const ended = await endOne(server);
@@ -235,11 +292,13 @@ afterAll(async () => await known.server[Symbol.asyncDispose]());
 
 async function statusOf(rule: Rule, token: string | null): Promise<number> {
   const hangUp = new AbortController();
+  const path = await rule.path(known);
   const body = rule.json === undefined ? {} : { json: rule.json(known) };
   const options = { ...rule.options, ...body, token, signal: hangUp.signal };
-  const answer = await known.server.fetch(await rule.path(known), options);
+  const answer = await known.server.fetch(path, options);
   hangUp.abort();
   await answer.body?.cancel();
+  await rule.after?.(known);
   return answer.status;
 }
 
@@ -285,7 +344,15 @@ for (const [route, rule] of Object.entries(RULES)) {
 }
 
 describe("lists show another workspace nothing of this one", () => {
-  for (const path of ["tokens", "agents", "deployments", "deployments?agent=nuc", "status"]) {
+  for (const path of [
+    "tokens",
+    "agents",
+    "deployments",
+    "deployments?agent=nuc",
+    "status",
+    "workspaces",
+    "foreign-caches",
+  ]) {
     test(path, async () => {
       const token = tokens.get("other admin") ?? "";
       const text = await (await known.server.fetch(path, { token })).text();
@@ -294,6 +361,47 @@ describe("lists show another workspace nothing of this one", () => {
       if (path === "status") expect(JSON.parse(text)).toMatchObject({ deploymentsRunning: 0, deploymentsQueued: 0 });
     });
   }
+
+  test("caches", async () => {
+    const answer = await known.server.fetch("caches", { token: tokens.get("other read") ?? "" });
+    const { caches } = cacheListSchema.parse(await answer.json());
+    expect(caches.map(({ name, workspace }) => `${workspace} ${name}`)).toEqual(["other other"]);
+  });
+});
+
+describe("what exists in another workspace is told from what does not exist by nobody", () => {
+  const refusals = async (path: string, options: RequestOptions, names: readonly string[]) => {
+    const texts = names.map(async (name) => {
+      const answer = await known.server.fetch(path.replaceAll("NAME", name), {
+        ...options,
+        ...(options.json === undefined
+          ? {}
+          : { json: JSON.parse(JSON.stringify(options.json).replaceAll("NAME", name)) }),
+        token: tokens.get("other admin") ?? "",
+      });
+      const { requestId: _id, ...problem } = z.record(z.string(), z.unknown()).parse(await answer.json());
+      return `${answer.status} ${JSON.stringify(problem).replaceAll(name, "NAME")}`;
+    });
+    return new Set(await Promise.all(texts));
+  };
+
+  test.each<[string, RequestOptions]>([
+    ["workspaces/NAME", {}],
+    ["workspaces/NAME", { method: "DELETE" }],
+    ["workspaces", { json: { name: "NAME" } }],
+    ["caches/NAME", {}],
+    ["caches", { json: { name: "NAME" } }],
+    ["caches?workspace=NAME", {}],
+    ["/cache/NAME/nix-cache-info", {}],
+    ["agents?workspace=NAME", {}],
+    ["tokens", { json: { kind: "read", workspace: "NAME" } }],
+    ["rollouts", { json: { workspace: "NAME", agents: { nuc: PATH.storePath }, mode: "switch" } }],
+    ["workspaces/NAME/foreign-caches/nixos", { method: "PUT", json: FOREIGN }],
+  ])("%s %o", async (path, options) => {
+    const answers = await refusals(path, options, ["default", "nowhere"]);
+    expect([...answers]).toHaveLength(1);
+    expect([...answers][0]).toMatch(/^404 /);
+  });
 });
 
 describe("beside the routes", () => {

@@ -7,7 +7,7 @@ import { createSignatureVerifier } from "../../../src/nix/signature.ts";
 import { parsePublicKey } from "../../../src/nix/signing-key.ts";
 import { nextKeyName } from "../../../src/server/cache/rotate-cache-key.ts";
 import { listCacheKeys } from "../../../src/server/database/cache-keys.ts";
-import { loadWorkspaceCache } from "../../../src/server/database/workspaces.ts";
+import { loadWorkspaceCache } from "../../../src/server/database/caches.ts";
 import { createTestCoordinator, type TestCoordinator } from "../../support/coordinator.ts";
 import { createTinyPath, type TinyPath } from "../../support/tiny-path.ts";
 

@@ -8,7 +8,7 @@ import { createSignatureVerifier, signPathInfo } from "../../../src/nix/signatur
 import { formatSecretKey, parsePublicKey, publicKeyOf, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
 import { type StorePath, storePathHash } from "../../../src/nix/store-path.ts";
 import { systemRandom } from "../../../src/runtime.ts";
-import { insertCache } from "../../../src/server/database/workspaces.ts";
+import { insertCache } from "../../../src/server/database/caches.ts";
 import { createTestCoordinator, type TestCoordinator } from "../../support/coordinator.ts";
 import { createTinyPath, fileHashOf, storePathFor, type TinyPath } from "../../support/tiny-path.ts";
 

@@ -23,7 +23,8 @@ type Columns = { readonly [Table in keyof Schema]: ColumnsOf<Selectable<Schema[T
 /** The compiler holds this table to schema.ts, the test below holds the migrations to this table. `?`: may be null. */
 const COLUMNS: Columns = {
   settings: { name: "text", value: "text" },
-  workspaces: { id: "text", name: "text", created_ms: "integer" },
+  workspaces: { id: "text", name: "text", created_ms: "integer", settings: "text", deleted_ms: "integer?" },
+  foreign_caches: { workspace_id: "text", name: "text", url: "text", public_keys: "text", created_ms: "integer" },
   caches: {
     id: "text",
     workspace_id: "text",
@@ -31,6 +32,8 @@ const COLUMNS: Columns = {
     is_public: "integer",
     secret_key: "text",
     created_ms: "integer",
+    is_default: "integer",
+    deleted_ms: "integer?",
   },
   cache_keys: {
     cache_id: "text",

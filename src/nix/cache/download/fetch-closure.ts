@@ -2,7 +2,7 @@
  * Everything from "I want this path" to "its whole closure is valid in my store and cannot be collected": the order of
  * steps that makes a fetch safe against a lying cache, a running garbage collection and a full disk.
  *
- *   plan → verify every signature → temporary roots for the closure → what is missing? → room? → import → all valid?
+ *   plan, every signature verified (`find-closure.ts`) → temporary roots for the closure → what is missing? → room? → import → all valid?
  *
  * Roots come before the question what is valid: a path that is valid now and collected a moment later would otherwise
  * be missed (Nix's own race 1, and race 2 of daemons before 2.35: hence the last question, and its repetition).
@@ -11,13 +11,10 @@ import { NixdeployError } from "../../../errors.ts";
 import { formatBytes } from "../../../quantity.ts";
 import type { Clock, Random } from "../../../runtime.ts";
 import type { DaemonConnection } from "../../daemon/connection.ts";
-import type { NarInfo } from "../../narinfo.ts";
-import type { SignatureVerifier } from "../../signature.ts";
-import type { PublicKey } from "../../signing-key.ts";
 import type { StorePath } from "../../store-path.ts";
+import { type FoundPath, findClosure } from "./find-closure.ts";
 import { type ImportProgress, importClosure } from "./import-closure.ts";
-import type { CacheReader } from "./nar-source.ts";
-import { verifyClosure } from "./verify-closure.ts";
+import type { ClosureSource } from "./nar-source.ts";
 
 /** Imports at once, each on a connection of its own. A 1 GB closure on two cores took 13.4 s with 1, 11.7 s with 4. */
 const IMPORTS_AT_ONCE = 4;
@@ -28,10 +25,8 @@ const ROUNDS_MAX = 3;
 
 export type FetchClosureOptions = {
   readonly storePath: StorePath;
-  readonly cache: CacheReader;
-  readonly verifier: SignatureVerifier;
-  /** The keys of the verifier, for messages. */
-  readonly trustedKeys: readonly PublicKey[];
+  /** In the order in which they are asked. */
+  readonly sources: readonly ClosureSource[];
   /** The connection whose temporary roots keep the closure; the caller keeps it open as long as it needs them. */
   readonly rootDaemon: DaemonConnection;
   readonly connectDaemon: (options: { readonly signal: AbortSignal }) => Promise<DaemonConnection>;
@@ -61,10 +56,8 @@ export type FetchedClosure = {
 
 /** @throws NixdeployError · the signal's reason */
 export async function fetchClosure(options: FetchClosureOptions): Promise<FetchedClosure> {
-  const { storePath, cache, rootDaemon, signal } = options;
-  const narInfos = await cache.plan(storePath, signal);
-  const trustedKeyNames = options.trustedKeys.map((key) => key.name);
-  const closure = verifyClosure({ ...options, narInfos, trustedKeyNames, cacheUrl: cache.url });
+  const { storePath, rootDaemon } = options;
+  const closure = await findClosure(options);
   const paths = closure.map((info) => info.storePath);
   await rootDaemon.addTempRoots(paths);
   let fetchedBytes = 0;
@@ -84,12 +77,12 @@ export async function fetchClosure(options: FetchClosureOptions): Promise<Fetche
   }
 }
 
-async function findMissing(daemon: DaemonConnection, closure: readonly NarInfo[]): Promise<NarInfo[]> {
+async function findMissing(daemon: DaemonConnection, closure: readonly FoundPath[]): Promise<FoundPath[]> {
   const valid = await daemon.queryValidPaths(closure.map((info) => info.storePath));
   return closure.filter((info) => !valid.has(info.storePath));
 }
 
-async function checkSpace(missing: readonly NarInfo[], options: FetchClosureOptions): Promise<void> {
+async function checkSpace(missing: readonly FoundPath[], options: FetchClosureOptions): Promise<void> {
   const freeBytes = await options.readStoreFreeBytes();
   if (freeBytes === null) return;
   const neededBytes = Math.ceil(missing.reduce((sum, info) => sum + info.narSizeBytes, 0) * SPACE_FACTOR);
@@ -101,7 +94,7 @@ async function checkSpace(missing: readonly NarInfo[], options: FetchClosureOpti
   );
 }
 
-async function importMissing(missing: readonly NarInfo[], options: FetchClosureOptions): Promise<number> {
+async function importMissing(missing: readonly FoundPath[], options: FetchClosureOptions): Promise<number> {
   await using daemons = new AsyncDisposableStack();
   const connections: DaemonConnection[] = [];
   while (connections.length < Math.min(IMPORTS_AT_ONCE, missing.length)) {
@@ -110,7 +103,7 @@ async function importMissing(missing: readonly NarInfo[], options: FetchClosureO
   return await importClosure({ ...options, missing, daemons: connections });
 }
 
-function vanishing(storePath: StorePath, missing: readonly NarInfo[]): NixdeployError {
+function vanishing(storePath: StorePath, missing: readonly FoundPath[]): NixdeployError {
   const [first] = missing;
   return new NixdeployError(
     "host",

@@ -7,11 +7,9 @@
  */
 import type { Clock, Random } from "../../../runtime.ts";
 import type { DaemonConnection } from "../../daemon/connection.ts";
-import type { NarInfo } from "../../narinfo.ts";
-import type { PublicKey } from "../../signing-key.ts";
 import { createGarbageLimit } from "../garbage.ts";
 import { explainImportFailure, mustDaemonCheck } from "./daemon-trust.ts";
-import type { CacheReader } from "./nar-source.ts";
+import type { FoundPath } from "./find-closure.ts";
 import { readResumingFile } from "./resuming-file.ts";
 import { createImportSchedule, type ImportSchedule } from "./schedule.ts";
 import { readVerifiedNar } from "./verified-nar.ts";
@@ -26,11 +24,8 @@ export type ImportProgress = {
 };
 
 export type ImportClosureOptions = {
-  /** Verified (`verify-closure.ts`), each after its references. */
-  readonly missing: readonly NarInfo[];
-  readonly cache: Pick<CacheReader, "openNar">;
-  /** What `missing` was verified with, for messages. */
-  readonly trustedKeys: readonly PublicKey[];
+  /** Verified (`find-closure.ts`), each after its references. */
+  readonly missing: readonly FoundPath[];
   /** One path at a time on each. */
   readonly daemons: readonly DaemonConnection[];
   readonly clock: Clock;
@@ -84,10 +79,10 @@ export async function importClosure(options: ImportClosureOptions): Promise<numb
 
 /** Waits until a path may be imported; null when all are begun or done. */
 async function nextPath(
-  schedule: ImportSchedule<NarInfo>,
+  schedule: ImportSchedule<FoundPath>,
   changed: () => Promise<void>,
   signal: AbortSignal,
-): Promise<NarInfo | null> {
+): Promise<FoundPath | null> {
   for (;;) {
     signal.throwIfAborted();
     if (schedule.left === 0) return null;
@@ -98,18 +93,19 @@ async function nextPath(
 }
 
 type ImportOneOptions = Omit<ImportClosureOptions, "missing" | "daemons" | "onProgress"> & {
-  readonly info: NarInfo;
+  readonly info: FoundPath;
   readonly daemon: DaemonConnection;
   readonly onBytes: (count: number) => void;
 };
 
 async function importOne(options: ImportOneOptions): Promise<void> {
   const { info, daemon } = options;
-  const nar = readVerifiedNar(info, readResumingFile(options));
+  const { reader, trustedKeys } = info.source;
+  const nar = readVerifiedNar(info, readResumingFile({ ...options, cache: reader }));
   try {
     await daemon.addToStoreNar({ info, nar, checkSignatures: mustDaemonCheck(daemon.trust) });
   } catch (error) {
-    throw explainImportFailure(error, options);
+    throw explainImportFailure(error, { info, trustedKeys });
   }
 }
 

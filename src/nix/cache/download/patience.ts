@@ -9,6 +9,8 @@ import type { Clock, Random } from "../../../runtime.ts";
 export const NO_PROGRESS_MAX_MS = 15 * 60_000;
 /** How long a refused credential is tried again: the next contact with the coordinator brings a fresh one. */
 export const DENIED_MAX_MS = 2 * 60_000;
+/** How long a foreign cache is waited for, which others may stand in for. */
+export const FOREIGN_AWAY_MAX_MS = 60_000;
 
 const PAUSE = { baseMs: 500, maxMs: 15_000 } as const;
 

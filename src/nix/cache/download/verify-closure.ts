@@ -32,16 +32,30 @@ export function verifyClosure(options: VerifyClosureOptions): readonly NarInfo[]
   const unsigned = closure.filter((info) => options.verifier.verify(info) === null);
   const [first] = unsigned;
   if (first !== undefined) throw notTrusted(first, { count: unsigned.length, ...options });
-  for (const info of closure) {
-    resolveNarUrl({ cacheUrl: options.cacheUrl, narUrl: info.url });
-    if (parseReadableCompression(info.compression) === null) {
-      throw new NixdeployError(
-        "remote",
-        `cannot fetch ${info.storePath}: it is compressed with ${info.compression}, which this version cannot read`,
-      );
-    }
-  }
+  for (const info of closure) checkReadable(info, options.cacheUrl);
   return closure;
+}
+
+/** The same for the narinfo of one path. @throws NixdeployError("remote") naming the path */
+export function verifyPath(info: NarInfo, options: Omit<VerifyClosureOptions, "narInfos">): void {
+  if (info.storePath !== options.storePath) {
+    throw new NixdeployError(
+      "remote",
+      `cannot fetch ${options.storePath}: ${options.cacheUrl} answers with the narinfo of ${info.storePath}`,
+    );
+  }
+  if (options.verifier.verify(info) === null) throw notTrusted(info, { count: 1, ...options });
+  checkReadable(info, options.cacheUrl);
+}
+
+function checkReadable(info: NarInfo, cacheUrl: string): void {
+  resolveNarUrl({ cacheUrl, narUrl: info.url });
+  if (parseReadableCompression(info.compression) === null) {
+    throw new NixdeployError(
+      "remote",
+      `cannot fetch ${info.storePath}: it is compressed with ${info.compression}, which this version cannot read`,
+    );
+  }
 }
 
 function collectClosure(storePath: StorePath, narInfos: readonly NarInfo[]): NarInfo[] {
@@ -61,7 +75,8 @@ function collectClosure(storePath: StorePath, narInfos: readonly NarInfo[]): Nar
   return [...closure.values()];
 }
 
-function sorted(closure: readonly NarInfo[]): readonly NarInfo[] {
+/** Each path after its references. @throws NixdeployError("remote") for a cycle */
+export function sorted<Info extends NarInfo>(closure: readonly Info[]): readonly Info[] {
   try {
     return sortReferencesFirst(closure);
   } catch (error) {
