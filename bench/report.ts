@@ -1,6 +1,7 @@
 /** How a bench says what it found: figures, the ratio to a peer of the same run, and the reach. */
 
-export type Unit = "ms" | "s" | "MB" | "kB" | "%" | "us" | "lines/s" | "ms each";
+/** "": a number of things. */
+export type Unit = "ms" | "us" | "s" | "MB" | "kB" | "%" | "lines/s" | "";
 
 export type Figure = { readonly label: string; readonly value: number; readonly unit: Unit };
 

@@ -4,13 +4,17 @@
  */
 import { cpus, totalmem } from "node:os";
 import { join } from "node:path";
+import { idle } from "../bench/coordinator/idle.ts";
+import { intake } from "../bench/coordinator/intake.ts";
+import { rollout } from "../bench/coordinator/rollout.ts";
+import { storm } from "../bench/coordinator/storm.ts";
 import { idleAgent } from "../bench/idle-agent.ts";
 import { type Bench, formatFinding } from "../bench/report.ts";
 import { startUp } from "../bench/start-up.ts";
 import { fetchPeak, pushPeak } from "../bench/transfer.ts";
 import { ensureNix } from "../test/support/nix.ts";
 
-const BENCHES: readonly Bench[] = [startUp, idleAgent, fetchPeak, pushPeak];
+const BENCHES: readonly Bench[] = [startUp, idleAgent, fetchPeak, pushPeak, idle, rollout, storm, intake];
 
 async function main(names: readonly string[]): Promise<number> {
   const unknown = names.filter((name) => !BENCHES.some((bench) => bench.name === name));

@@ -26,6 +26,7 @@ import type { Meters } from "../operations/metrics/meters.ts";
 import { NO_VISIT, type Visit } from "../requests/visit.ts";
 import { describeCaches } from "../workspaces/told-caches.ts";
 import { createDeadlines, type Deadline, type Deadlines } from "./deadlines.ts";
+import { createIntake, type Intake } from "./intake.ts";
 import { login } from "./login.ts";
 import type { AgentRegistry, LiveAgent } from "./registry.ts";
 
@@ -88,6 +89,7 @@ type SessionState =
   | { readonly kind: "closed" };
 
 type SharedDeps = AgentSessionDeps & {
+  readonly intake: Intake;
   /** Of a cache's secret key, both as text. */
   readonly publicKeyOf: (secretKey: string) => string;
   readonly deadlines: Deadlines;
@@ -103,6 +105,7 @@ export function createAgentSessions(deps: AgentSessionDeps): AgentSessions {
   const shared: SharedDeps = {
     ...deps,
     deadlines,
+    intake: createIntake(),
     publicKeyOf: createPublicKeys(),
     onClosed: (session) => sessions.delete(session),
   };
@@ -204,7 +207,7 @@ class Session implements AgentSession, LiveAgent, Deadline {
   async #handleAfter(before: Promise<void> | null, text: string): Promise<void> {
     if (before !== null) await before;
     try {
-      await this.#handleFrame(text);
+      await this.#deps.intake.run(text.length, () => this.#handleFrame(text));
     } catch (error) {
       this.#deps.log.error("cannot handle an agent's frame", { reason: String(error) });
       this.#socket.close(CLOSE_INTERNAL_ERROR, "internal error");
