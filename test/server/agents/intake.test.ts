@@ -37,9 +37,9 @@ test("a small one never waits, and one larger than all the room is read alone", 
   const { log, begin, end, settle } = createBench(2 * LARGE);
   const all = [begin("huge", 10 * LARGE), begin("large"), begin("small", SMALL_CHARACTERS)];
   await settle();
-  expect(log).toEqual(["huge", "small"]);
+  expect(log).toEqual(["small", "huge"]);
   await end("huge");
-  expect(log).toEqual(["huge", "small", "large"]);
+  expect(log).toEqual(["small", "huge", "large"]);
   for (const name of ["small", "large"]) await end(name);
   await Promise.all(all);
 });
