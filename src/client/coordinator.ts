@@ -37,6 +37,7 @@ import { type CallApi, formatApiPath } from "./api-call.ts";
 import type { CacheReader } from "./cache-file.ts";
 import type { OpenEvents } from "./follow.ts";
 import type { HttpTransport } from "./transport.ts";
+import type { WatchOptions } from "./watch-events.ts";
 
 export type LogPage = { readonly lines: readonly LogLine[]; readonly next: number | null };
 export type DeploymentFilter = {
@@ -73,6 +74,8 @@ export type CoordinatorClient = AdministrationClient & {
   /** Lines behind number `after`. */
   readLog(from: { id: DeploymentId; after: number }, signal: AbortSignal): Promise<LogPage>;
   followRollout(id: RolloutId): OpenEvents;
+  /** Everything that changes, of one workspace or of all. */
+  openEvents(workspace: WorkspaceName | undefined): WatchOptions["open"];
   followDeployment(id: DeploymentId): OpenEvents;
   /** Where `push` sends a closure. */
   uploadTarget(cache: CacheName): UploadTarget;
@@ -111,6 +114,8 @@ export function createCoordinatorClient(http: HttpTransport): CoordinatorClient 
     },
     readLog: ({ id, after }, signal) =>
       call({ method: "GET", path: `/deployments/${id}/log`, query: { after }, schema: logPageSchema, signal }),
+    openEvents: (workspace) => (lastEventId, signal) =>
+      http.openChanges({ path: formatApiPath({ path: "/events", query: { workspace } }), lastEventId, signal }),
     followRollout: (id) => (lastEventId, signal) =>
       http.openEvents({ path: formatApiPath({ path: `/rollouts/${id}/follow` }), lastEventId, signal }),
     followDeployment: (id) => (lastEventId, signal) =>

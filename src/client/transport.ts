@@ -5,6 +5,7 @@
 import { connect } from "node:net";
 import { z } from "zod";
 import { followEventSchema } from "../api/deployments.ts";
+import { streamEventSchema } from "../api/events.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import { parseAnswer, readAnswerText } from "../http/answer.ts";
 import { createHttpClient, type HttpClient, type HttpClientOptions, type PutRequest } from "../http/client.ts";
@@ -13,6 +14,7 @@ import { failureOfAnswer } from "../http/failure.ts";
 import { type CallApi, formatApiPath } from "./api-call.ts";
 import type { CacheReader } from "./cache-file.ts";
 import type { FollowMessage } from "./follow.ts";
+import type { StreamMessage } from "./watch-events.ts";
 
 export type HttpTransportOptions = HttpClientOptions & {
   /** Without a slash at its end. */
@@ -34,6 +36,8 @@ export type HttpTransport = AsyncDisposable & {
   /** Null for a 404. @throws NixdeployError "remote" when it is larger than `bytesMax` */
   readFile(request: FileOptions & { readonly path: string }): Promise<Uint8Array | null>;
   openEvents(request: EventsRequest): AsyncIterable<FollowMessage>;
+  /** The stream of all changes. */
+  openChanges(request: EventsRequest): AsyncIterable<StreamMessage>;
 };
 
 export function createHttpTransport(options: HttpTransportOptions): HttpTransport {
@@ -53,6 +57,13 @@ export function createHttpTransport(options: HttpTransportOptions): HttpTranspor
       for await (const event of http.openEventStream({ ...rest, url: `${url}${path}`, token })) {
         const message = parseFollowMessage(event);
         if (message !== null) yield message;
+      }
+    },
+    async *openChanges({ path, ...rest }) {
+      for await (const { id, event, data } of http.openEventStream({ ...rest, url: `${url}${path}`, token })) {
+        const parsed = streamEventSchema.safeParse({ event, data: parseJsonOrNull(data) });
+        // One that this version does not know is passed over.
+        if (parsed.success) yield { id, event: parsed.data };
       }
     },
     [Symbol.asyncDispose]: () => http[Symbol.asyncDispose](),

@@ -48,6 +48,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./logs.ts"),
   },
   { name: "audit", summary: "Show who did what, newest first", load: () => import("./audit.ts") },
+  {
+    name: "events",
+    summary: "Show everything that changes, as it happens",
+    load: () => import("./events.ts"),
+  },
   { name: "status", summary: "Show the coordinator and the agents", load: () => import("./status.ts") },
   {
     name: "local",

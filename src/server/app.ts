@@ -13,6 +13,7 @@ import { createCacheSettingsRoutes } from "./routes/cache-settings.ts";
 import { createCacheRoutes } from "./routes/caches.ts";
 import { atRoute, createRouter, type RouteEnv } from "./routes/context.ts";
 import { createDeploymentRoutes } from "./routes/deployments.ts";
+import { createEventRoutes } from "./routes/events.ts";
 import { createForeignCacheRoutes } from "./routes/foreign-caches.ts";
 import { answerHealth, answerMetrics, answerReadiness } from "./routes/operations.ts";
 import { mountRoutes, type Route } from "./routes/route.ts";
@@ -35,6 +36,7 @@ export function createApiRoutes(services: Services): readonly Route[] {
     ...createAgentKeyRoutes(services),
     ...createDeploymentRoutes(services),
     ...createAgainRoutes(services),
+    ...createEventRoutes(services),
     ...createAuditRoutes(services),
   ];
 }

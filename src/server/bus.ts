@@ -19,13 +19,18 @@ export type Subscription = Disposable & {
 
 type Listener = { pending: boolean; wake: (() => void) | null };
 
+/** Listens to everything: woken at whatever is published. */
+export const ANY_TOPIC = "*";
+
 export function createBus(): Bus {
   const listeners = new Map<string, Set<Listener>>();
   return {
     publish(topic) {
-      for (const listener of listeners.get(topic) ?? []) {
-        listener.pending = true;
-        listener.wake?.();
+      for (const name of [topic, ANY_TOPIC]) {
+        for (const listener of listeners.get(name) ?? []) {
+          listener.pending = true;
+          listener.wake?.();
+        }
       }
     },
     subscribe(...topics) {

@@ -6,6 +6,7 @@ import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { createAuthenticator } from "./access/authentication.ts";
 import { createFailedLogins } from "./access/failed-logins.ts";
+import { startPresence } from "./agents/presence.ts";
 import { createAgentRegistry } from "./agents/registry.ts";
 import { type AgentSession, type AgentSocket, createAgentSessions } from "./agents/session.ts";
 import { createApp } from "./app.ts";
@@ -21,6 +22,7 @@ import { createWriteQueue } from "./database/write-queue.ts";
 import { createDispatcher } from "./deployments/dispatcher.ts";
 import { startExpirations } from "./deployments/expirations.ts";
 import { startStallWatch } from "./deployments/stalls.ts";
+import { startEventRetention } from "./events/retention.ts";
 import { ensureFirstStart } from "./first-start.ts";
 import { startLogRetention } from "./logs/log-retention.ts";
 import { createAuditor } from "./operations/audit.ts";
@@ -79,6 +81,8 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     background.use(startExpirations({ database, clock, bus, log }));
     background.use(startStallWatch({ database, registry, clock, bus, log }));
     background.use(startLogRetention({ database, writes, clock, bus, log }));
+    background.use(startPresence({ database, registry, clock, bus, log }));
+    background.use(startEventRetention({ database, clock, bus, log }));
   }
   const narLock = createKeyedLock();
   const removals = createRemovals({ database, blobs: deps.blobs, narLock, clock, log });

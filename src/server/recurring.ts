@@ -1,7 +1,7 @@
 /**
  * Work that is due at times which stand in the database: one timer for the next of them, however many there are. It is
  * done once at the start (what fell due while the coordinator was away), whenever a topic of the bus says that the next
- * time may be another, and then at that time. A wall clock that is set forward or back is noticed within the hour.
+ * time may be another, and then at that time. A wall clock that is set forward or back is noticed within six hours.
  */
 import { describeError } from "../errors.ts";
 import type { Logger } from "../log.ts";
@@ -19,7 +19,7 @@ export type RecurringWork = {
   readonly run: (signal: AbortSignal) => Promise<number | null>;
 };
 
-const SLEEP_MAX_MS = 3_600_000;
+const SLEEP_MAX_MS = 6 * 3_600_000;
 /** Before what failed is tried again. */
 const RETRY_MS = 60_000;
 

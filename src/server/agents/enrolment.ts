@@ -13,12 +13,14 @@ import { type Authenticator, isTokenValid, type Principal } from "../access/auth
 import { saveEnrolmentRequest } from "../database/agent-keys.ts";
 import { type AgentRow, findAgentByName, insertAgent } from "../database/agents.ts";
 import { insertAuditRow } from "../database/audit.ts";
+import { insertEvents } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { findToken, type TokenRow, takeTokenUse } from "../database/tokens.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
 import { auditRowOf } from "../operations/audit.ts";
 import type { Visit } from "../requests/visit.ts";
 import { factsOf } from "./agent-facts.ts";
+import { agentEvent } from "./presence.ts";
 
 export type EnrolmentDeps = {
   readonly database: CoordinatorDatabase;
@@ -93,8 +95,10 @@ async function register(deps: EnrolmentDeps, newcomer: Newcomer & { readonly tok
     operator_labels: "{}",
     former_names: "[]",
     removed_ms: null,
+    announced_online: 0,
   };
   await insertAgent(deps.database, agent);
+  await insertEvents(deps.database, [agentEvent(agent, { change: "registered", atMs: agent.registered_ms })]);
   await recordEnrolment(deps, { agent, principal: { kind: "token", tokenKind: token.kind, tokenId, workspaceId } });
   return { kind: "admitted", agent };
 }

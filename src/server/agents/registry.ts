@@ -11,6 +11,9 @@ export type Contact = "online" | "offline" | "unknown";
 /** Silence after which an agent counts as offline, counted from the coordinator's start too. */
 export const OFFLINE_AFTER_MS = 90_000;
 
+/** The topic that says that an agent came or went. */
+export const AGENTS_TOPIC = "agents";
+
 export type LiveAgent = {
   readonly agentId: AgentId;
   send(frame: CoordinatorFrameInput): void;
@@ -24,6 +27,8 @@ export type AgentRegistry = {
   leave(agent: LiveAgent): boolean;
   find(agentId: AgentId): LiveAgent | null;
   readonly online: number;
+  /** All that are connected. */
+  ids(): readonly AgentId[];
   contact(agent: { readonly agentId: AgentId; readonly lastSeenMs: number }): Contact;
   /** When an agent that is silent now begins to count as offline, epoch milliseconds. */
   offlineFromMs(agent: { readonly lastSeenMs: number }): number;
@@ -49,6 +54,7 @@ export function createAgentRegistry(clock: Clock): AgentRegistry {
     get online() {
       return live.size;
     },
+    ids: () => [...live.keys()],
     contact(agent) {
       if (live.has(agent.agentId)) return "online";
       return clock.nowMs() < offlineFromMs(agent) ? "unknown" : "offline";

@@ -28,7 +28,7 @@ import { describeCaches } from "../workspaces/told-caches.ts";
 import { createDeadlines, type Deadline, type Deadlines } from "./deadlines.ts";
 import { createIntake, type Intake } from "./intake.ts";
 import { login } from "./login.ts";
-import type { AgentRegistry, LiveAgent } from "./registry.ts";
+import { AGENTS_TOPIC, type AgentRegistry, type LiveAgent } from "./registry.ts";
 
 export type AgentSessionDeps = {
   readonly database: CoordinatorDatabase;
@@ -249,6 +249,7 @@ class Session implements AgentSession, LiveAgent, Deadline {
     this.#state = { kind: "live", agentId: agent.id, name: agent.name };
     deps.deadlines.set(this, drawRenewalMs(deps.random));
     deps.registry.enter(this);
+    deps.bus.publish(AGENTS_TOPIC);
     // Whoever removed or replaced it in the meantime did not find it among those that are connected.
     if (!(await isStillAgent(deps.database, agent))) return this.close("log in again");
     const { address, requestId } = visit;
@@ -270,6 +271,7 @@ class Session implements AgentSession, LiveAgent, Deadline {
         deps.writes.write((transaction) => saveAgentState(transaction, agentId, seen)),
         deps.dispatcher.contactLost(agentId),
       ]);
+      deps.bus.publish(AGENTS_TOPIC);
       deps.log.info("agent disconnected", { name });
     }
     this.#state = { kind: "closed" };

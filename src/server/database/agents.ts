@@ -138,3 +138,30 @@ export async function listAgentIds(
   const rows = await (query.after === null ? all : all.where("id", ">", query.after)).execute();
   return rows.map(({ id }) => id);
 }
+
+export type Announced = Pick<AgentRow, "id" | "name" | "workspace_id">;
+
+/** Those of whom the log of events says that they are online. */
+export async function listAnnouncedOnline(database: CoordinatorDatabase): Promise<readonly AgentId[]> {
+  const rows = await database
+    .selectFrom("agents")
+    .select("id")
+    .where("announced_online", "=", 1)
+    .limit(LIST_MAX)
+    .execute();
+  return rows.map(({ id }) => id);
+}
+
+/** Remembers what is said of agents from now on. @returns those of whom it is said: not those that were removed */
+export async function announceAgents(
+  transaction: CoordinatorDatabase,
+  { ids, isOnline }: { readonly ids: readonly AgentId[]; readonly isOnline: 0 | 1 },
+): Promise<readonly Announced[]> {
+  const said: Announced[] = [];
+  for (const part of chunksOf(ids, LOOKUPS_MAX)) {
+    const update = transaction.updateTable("agents").set({ announced_online: isOnline }).where("id", "in", part);
+    const rows = await update.returning(["id", "name", "workspace_id", "removed_ms"]).execute();
+    said.push(...rows.filter((row) => row.removed_ms === null));
+  }
+  return said;
+}

@@ -31,3 +31,42 @@ export async function loadRolloutEvents(
     .limit(query.limit)
     .execute();
 }
+
+/** Changes in some workspaces after a cursor, oldest first. */
+export async function loadWorkspaceEvents(
+  database: CoordinatorDatabase,
+  query: { readonly workspaceIds: readonly string[]; readonly afterId: number; readonly limit: number },
+): Promise<readonly EventRow[]> {
+  const after = database.selectFrom("events").selectAll().where("id", ">", query.afterId);
+  return await after.where("workspace_id", "in", query.workspaceIds).orderBy("id").limit(query.limit).execute();
+}
+
+/** The ids of the oldest and the newest that are there; 0 and 0 without any. */
+export async function findEventRange(
+  database: CoordinatorDatabase,
+): Promise<{ readonly firstId: number; readonly lastId: number }> {
+  const ids = database.selectFrom("events").select("id").limit(1);
+  const first = await ids.orderBy("id").executeTakeFirst();
+  const last = await ids.orderBy("id", "desc").executeTakeFirst();
+  return { firstId: first?.id ?? 0, lastId: last?.id ?? 0 };
+}
+
+export async function findOldestEventMs(database: CoordinatorDatabase): Promise<number | null> {
+  const oldest = database.selectFrom("events").select("at_ms").orderBy("id").limit(1);
+  return (await oldest.executeTakeFirst())?.at_ms ?? null;
+}
+
+/** Of the oldest `limit` those that are from before a time, never the newest of all. @returns how many */
+export async function deleteEvents(
+  database: CoordinatorDatabase,
+  what: { readonly beforeMs: number; readonly limit: number },
+): Promise<number> {
+  const { lastId } = await findEventRange(database);
+  const oldest = database.selectFrom("events").select("id").where("id", "<", lastId).orderBy("id").limit(what.limit);
+  const result = await database
+    .deleteFrom("events")
+    .where("id", "in", oldest)
+    .where("at_ms", "<", what.beforeMs)
+    .executeTakeFirstOrThrow();
+  return Number(result.numDeletedRows);
+}

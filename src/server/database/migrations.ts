@@ -90,6 +90,7 @@ export const migrations: readonly Migration[] = [
         "public_key blob not null unique",
         "admitted_by text not null references tokens (id)",
         "registered_ms integer not null",
+        "announced_online integer not null default 0 check (announced_online in (0, 1))",
         "last_seen_ms integer not null",
         "agent_version text not null",
         "nix_version text",

@@ -87,6 +87,8 @@ export type Schema = {
     /** The token that admitted it. */
     admitted_by: TokenId;
     registered_ms: number;
+    /** What the log of events says of it. */
+    announced_online: Generated<number>;
     last_seen_ms: number;
     agent_version: string;
     nix_version: string | null;

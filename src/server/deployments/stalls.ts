@@ -27,7 +27,7 @@ import { RUNNING_TOPIC, rolloutTopic } from "./transition.ts";
 const MINUTE_MS = 60_000;
 const MARGIN_MS = 2 * MINUTE_MS;
 /** While anything runs; so much later than its time a mark may come. */
-const LOOK_MS = 15_000;
+const LOOK_MS = 30_000;
 
 /** How long nothing may arrive of a deployment in this state, milliseconds; null: it does not run. Pure. */
 export function patienceMs(state: DeploymentState, policyJson: string): number | null {

@@ -237,6 +237,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   },
   "GET /rollouts/:id": { right: "watch", path: ({ rollout }) => `rollouts/${rollout}` },
   "GET /rollouts/:id/follow": { right: "watch", path: ({ rollout }) => `rollouts/${rollout}/follow` },
+  "GET /events": { right: "watch", isList: true, path: () => "events" },
   "GET /deployments": { right: "watch", isList: true, path: () => "deployments" },
   "GET /deployments/:id": { right: "watch", path: ({ deployment }) => `deployments/${deployment}` },
   "GET /deployments/:id/log": { right: "watch", path: ({ deployment }) => `deployments/${deployment}/log` },

@@ -65,6 +65,7 @@ const COLUMNS: Columns = {
     public_key: "blob",
     admitted_by: "text",
     registered_ms: "integer",
+    announced_online: "integer",
     last_seen_ms: "integer",
     agent_version: "text",
     nix_version: "text?",

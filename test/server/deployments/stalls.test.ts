@@ -13,7 +13,7 @@ import { waitFor } from "../../support/wait-for.ts";
 
 const ONE = createTinyPath("one");
 const MINUTE_MS = 60_000;
-const LOOK_MS = 15_000;
+const LOOK_MS = 30_000;
 
 async function startOne(phase: Phase | null, policy: object = {}, database: "memory" | "file" = "memory") {
   const server = await createTestCoordinator({ database });
