@@ -1,7 +1,9 @@
 /** Forgets events that nobody is promised any more. The newest stays, so that its id is known. */
 import { EVENTS_KEPT_MS } from "../../api/events.ts";
+import { AGENTS_TOPIC } from "../agents/registry.ts";
 import { deleteEvents, findOldestEventMs } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import { QUEUE_TOPIC } from "../deployments/transition.ts";
 import { type RecurringDeps, startRecurring } from "../recurring.ts";
 
 const BATCH = 1_000;
@@ -11,7 +13,8 @@ const PERIOD_MS = 3_600_000;
 export function startEventRetention(deps: RecurringDeps & { readonly database: CoordinatorDatabase }): AsyncDisposable {
   return startRecurring(deps, {
     what: "forget old events",
-    topics: [],
+    // Whatever is written first is one of these.
+    topics: [AGENTS_TOPIC, QUEUE_TOPIC],
     run: async (signal) => {
       const nowMs = deps.clock.nowMs();
       const beforeMs = nowMs - EVENTS_KEPT_MS;
@@ -20,7 +23,7 @@ export function startEventRetention(deps: RecurringDeps & { readonly database: C
         deleted = await deleteEvents(deps.database, { beforeMs, limit: BATCH });
         oldestMs = await findOldestEventMs(deps.database);
       }
-      return Math.max(nowMs + PERIOD_MS, (oldestMs ?? nowMs) + EVENTS_KEPT_MS);
+      return oldestMs === null ? null : Math.max(nowMs + PERIOD_MS, oldestMs + EVENTS_KEPT_MS);
     },
   });
 }

@@ -337,8 +337,9 @@ test("a sender that falls silent is given up, and may go on later", async () => 
   const body = new ReadableStream<Uint8Array>({
     start: (controller) => controller.enqueue(path.file.subarray(0, 10_000)),
   });
+  const before = server.clock.sleepers;
   const silent = server.upload(path, { upload: ID, body, fileHash: null });
-  await waitFor("the sleeper", () => server.clock.sleepers > 0);
+  await waitFor("the sleeper", () => server.clock.sleepers > before);
   expect((await server.upload(path, { upload: ID, offset: 10_000, fileHash: null })).status).toBe(503);
   await server.clock.advance(61_000);
   expect((await silent).status).toBe(503);

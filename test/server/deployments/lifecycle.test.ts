@@ -1,4 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import fc from "fast-check";
 import { DEPLOYMENT_STATES, type DeploymentState, isTerminal, OUTCOMES, PHASES } from "../../../src/deployment.ts";
 import {
@@ -109,6 +111,65 @@ describe("the table", () => {
       for (const event of Object.values(EVENTS)) expect(step({ state, stopRequested: null }, event)).toBeNull();
     });
   }
+});
+
+describe("the table in the doc comment", () => {
+  const source = readFileSync(join(import.meta.dir, "../../../src/server/deployments/lifecycle.ts"), "utf8");
+  const rows = source
+    .split("\n")
+    .filter((line) => line.startsWith(" * | "))
+    .map((line) => line.split("|").map((cell) => cell.replace(/[¹²³⁴⁵*]/g, "").trim()));
+  const [, [, , ...columns] = [], , ...body] = [null, ...rows];
+  const statesOf = (column: string): readonly DeploymentState[] => {
+    if (column === "terminal") return DEPLOYMENT_STATES.filter(isTerminal);
+    if (column.includes("…")) return ["activating", "rebooting", "confirming", "rolling-back"];
+    return DEPLOYMENT_STATES.filter((state) => state === column);
+  };
+  const eventsOf = (name: string): readonly LifecycleEvent[] => {
+    switch (name) {
+      case "forgotten":
+        return [{ type: name, newerWaits: false }];
+      case "phase":
+        return PHASES.map((phase) => ({ type: "phase", phase }));
+      case "outcome":
+        return OUTCOMES.map((outcome) => ({ type: "outcome", outcome, reason: "so" }));
+      case "offer":
+      case "supersede":
+      case "cancel":
+      case "expire":
+      case "restore":
+      case "removed":
+        return [{ type: name }];
+      default:
+        return [];
+    }
+  };
+  /** What a cell promises of a deployment that nobody has asked to stop. */
+  const promised = (cell: string, state: DeploymentState, event: LifecycleEvent): string => {
+    if (cell === "–") return "–";
+    if (cell === "ask to stop") return `${state}!${event.type === "supersede" ? "superseded" : "cancelled"}`;
+    if (cell === "that phase" && event.type === "phase") return event.phase === state ? "–" : event.phase;
+    if (cell === "outcome" && event.type === "outcome") return event.outcome;
+    return cell;
+  };
+
+  test("says of every state and every event what the code does", () => {
+    const seen = new Set<string>();
+    for (const [, name = "", ...cells] of body) {
+      for (const [index, column] of columns.entries()) {
+        for (const state of statesOf(column)) {
+          for (const event of eventsOf(name)) {
+            seen.add(`${state} ${event.type}`);
+            const actual = `${state} + ${name}: ${format(step({ state, stopRequested: null }, event))}`;
+            expect(actual).toBe(`${state} + ${name}: ${promised(cells[index] ?? "", state, event)}`);
+          }
+        }
+      }
+    }
+    const names = body.map(([, name]) => name);
+    expect(names).toEqual(expect.arrayContaining([...new Set(Object.values(EVENTS).map(({ type }) => type))]));
+    expect(seen.size).toBe(DEPLOYMENT_STATES.length * names.length);
+  });
 });
 
 describe("reasons", () => {
