@@ -18,7 +18,7 @@
 import { ACTIVATION_TIMEOUT_DEFAULT_MS, CONFIRM_WINDOW_DEFAULT_MS, type DeploymentState } from "../../deployment.ts";
 import type { DeploymentId } from "../../names.ts";
 import { activationPolicySchema } from "../../protocol.ts";
-import type { AgentRegistry } from "../agents/registry.ts";
+import { AGENTS_TOPIC, type AgentRegistry } from "../agents/registry.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { listRunning, markStalled, type RunningDeployment } from "../database/stalls.ts";
 import { type RecurringDeps, startRecurring } from "../recurring.ts";
@@ -67,24 +67,26 @@ export function startStallWatch(deps: Deps): AsyncDisposable {
   let nextLookMs = 0;
   return startRecurring(deps, {
     what: "look for deployments that make no progress",
-    topics: [RUNNING_TOPIC],
+    topics: [RUNNING_TOPIC, AGENTS_TOPIC],
     run: async () => {
       const nowMs = deps.clock.nowMs();
       // A rollout for thousands wakes it thousands of times. A clock that was set back does not make it wait.
       if (nowMs < nextLookMs && nextLookMs - nowMs <= LOOK_MS && watched.size > 0) return nextLookMs;
-      watched = await look(deps, { watched, nowMs });
+      const looked = await look(deps, { watched, nowMs });
+      watched = looked.next;
       nextLookMs = nowMs + LOOK_MS;
-      return watched.size === 0 ? null : nextLookMs;
+      return looked.mayChange ? nextLookMs : null;
     },
   });
 }
 
-/** @returns what to compare with the next time */
+/** @returns what to compare with the next time; and whether time alone, or an agent that is connected, may change it */
 async function look(
   deps: Deps,
   { watched, nowMs }: { readonly watched: ReadonlyMap<DeploymentId, Watched>; readonly nowMs: number },
-): Promise<Map<DeploymentId, Watched>> {
+): Promise<{ readonly next: Map<DeploymentId, Watched>; readonly mayChange: boolean }> {
   const next = new Map<DeploymentId, Watched>();
+  let mayChange = false;
   for (const row of await listRunning(deps.database)) {
     const seen = describeProgress(deps.registry, row);
     const before = watched.get(row.id);
@@ -93,11 +95,13 @@ async function look(
     next.set(row.id, { seen, sinceMs });
     // At the first look after a start nobody knows: a mark from before it stays until something moves.
     if (row.stalled_ms !== null && hasMoved && before !== undefined) await mark(deps, row, null);
+    // Of one that is marked nothing comes before its agent does.
+    if (row.stalled_ms === null || deps.registry.find(row.agent_id) !== null) mayChange = true;
     const limitMs = patienceMs(row.state, row.policy);
     const isStalled = limitMs !== null && nowMs - sinceMs >= limitMs;
     if (row.stalled_ms === null && isStalled) await mark(deps, row, sinceMs);
   }
-  return next;
+  return { next, mayChange };
 }
 
 /** Another text whenever something has arrived. */
