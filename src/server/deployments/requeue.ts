@@ -51,6 +51,8 @@ export async function requeueIfWanted(
   { nowMs, random }: { readonly nowMs: number; readonly random: Random },
 ): Promise<void> {
   const { before, after } = ended;
+  // Nearly always: asked before the database is.
+  if (planRequeue({ before, state: after.state, fault: after.fault, hasNewer: false, nowMs }) === null) return;
   const [latest] = await listDeployments(transaction, { agentIds: [after.agent_id], limit: 1 });
   const hasNewer = latest?.number !== after.number;
   const plan = planRequeue({ before, state: after.state, fault: after.fault, hasNewer, nowMs });
