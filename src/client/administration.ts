@@ -24,6 +24,7 @@ import {
 } from "../api/tokens.ts";
 import type { AgentName, CacheName, TokenId, WorkspaceName } from "../names.ts";
 import type { CallApi } from "./api-call.ts";
+import { createWorkspaceClient, type WorkspaceClient } from "./workspaces.ts";
 
 export type AuditFilter = {
   /** ISO time. */
@@ -33,12 +34,10 @@ export type AuditFilter = {
 };
 
 /** Every call @throws NixdeployError as {@link CallApi} does. */
-export type AdministrationClient = {
+export type AdministrationClient = WorkspaceClient & {
   createToken(request: z.input<typeof createTokenSchema>, signal: AbortSignal): Promise<CreatedToken>;
-  listTokens(signal: AbortSignal): Promise<readonly TokenDto[]>;
+  listTokens(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<readonly TokenDto[]>;
   revokeToken(id: TokenId, signal: AbortSignal): Promise<void>;
-  loadCache(name: CacheName, signal: AbortSignal): Promise<CacheDto>;
-  setCachePublic(change: { name: CacheName; isPublic: boolean }, signal: AbortSignal): Promise<CacheDto>;
   /** Newest first. */
   listAudit(filter: AuditFilter, signal: AbortSignal): Promise<readonly AuditEntryDto[]>;
   /** Another signing key. */
@@ -69,23 +68,15 @@ export type AgentRename = {
 
 export function createAdministrationClient(call: CallApi): AdministrationClient {
   return {
+    ...createWorkspaceClient(call),
     createToken: (body, signal) => call({ method: "POST", path: "/tokens", body, schema: createdTokenSchema, signal }),
-    async listTokens(signal) {
-      return (await call({ method: "GET", path: "/tokens", schema: tokenListSchema, signal })).tokens;
+    async listTokens(workspace, signal) {
+      const query = { workspace };
+      return (await call({ method: "GET", path: "/tokens", query, schema: tokenListSchema, signal })).tokens;
     },
     async revokeToken(id, signal) {
       await call({ method: "DELETE", path: `/tokens/${id}`, schema: z.null(), signal });
     },
-    loadCache: (name, signal) => call({ method: "GET", path: `/caches/${name}`, schema: cacheSchema, signal }),
-    setCachePublic: ({ name, isPublic }, signal) =>
-      call({
-        method: "PATCH",
-        path: `/caches/${name}`,
-        body: { public: isPublic },
-        schema: cacheSchema,
-        isIdempotent: true,
-        signal,
-      }),
     async listAudit(query, signal) {
       return (await call({ method: "GET", path: "/audit", query, schema: auditListSchema, signal })).entries;
     },

@@ -5,7 +5,7 @@
 import type { z } from "zod";
 
 export type ApiCall<Answer> = {
-  readonly method: "GET" | "POST" | "PATCH" | "DELETE";
+  readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   /** Below `/api/v1`, with a slash first; names in it are already encoded. */
   readonly path: string;
   /** Undefined values are left out. */

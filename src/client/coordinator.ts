@@ -55,7 +55,7 @@ export type Start<Request> = {
 
 /** Every call @throws NixdeployError as `CallApi` does. */
 export type CoordinatorClient = AdministrationClient & {
-  loadStatus(signal: AbortSignal): Promise<StatusDto>;
+  loadStatus(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<StatusDto>;
   createRollout(start: Start<CreateRollout>): Promise<StartedRolloutDto>;
   /** A new rollout of what did not succeed. */
   retry(start: Start<RetryRequest>): Promise<StartedRolloutDto>;
@@ -90,7 +90,8 @@ export function createCoordinatorClient(http: HttpTransport): CoordinatorClient 
   const { call } = http;
   return {
     ...createAdministrationClient(call),
-    loadStatus: (signal) => call({ method: "GET", path: "/status", schema: statusSchema, signal }),
+    loadStatus: (workspace, signal) =>
+      call({ method: "GET", path: "/status", query: { workspace }, schema: statusSchema, signal }),
     createRollout: (start) => startRollout(call, "/rollouts", start),
     retry: (start) => startRollout(call, "/retries", start),
     rollBack: (start) => startRollout(call, "/rollbacks", start),

@@ -2,7 +2,7 @@
 import { parseAgentSelector } from "../agent-selector.ts";
 import type { DeploymentDto } from "../api/deployments.ts";
 import { NixdeployError } from "../errors.ts";
-import { parseDeploymentId, parseRolloutId, type RolloutId } from "../names.ts";
+import { parseDeploymentId, parseRolloutId, type RolloutId, type WorkspaceName } from "../names.ts";
 import { quoteExcerpt } from "../nix/parse-error.ts";
 import type { CoordinatorClient } from "./coordinator.ts";
 
@@ -13,13 +13,16 @@ export type LogTarget = {
 };
 
 type Client = Pick<CoordinatorClient, "loadDeployment" | "loadRollout" | "listDeployments" | "listAgents">;
+/** Agents are looked for in this workspace only; undefined: wherever the token may. */
+type Asked = { readonly text: string; readonly workspace: WorkspaceName | undefined };
 
 /**
  * Ids are tried first: 16 lower-case letters and digits may be a name as well. An agent means its latest deployment.
  * @throws NixdeployError "not-found" when it is none of the three
  */
-export async function findLogTarget(client: Client, text: string, signal: AbortSignal): Promise<LogTarget> {
-  const found = (await findById(client, text, signal)) ?? (await findBySelector(client, text, signal));
+export async function findLogTarget(client: Client, asked: Asked, signal: AbortSignal): Promise<LogTarget> {
+  const { text } = asked;
+  const found = (await findById(client, text, signal)) ?? (await findBySelector(client, asked, signal));
   if (found !== null) return found;
   throw new NixdeployError(
     "not-found",
@@ -41,15 +44,19 @@ async function findById(client: Client, text: string, signal: AbortSignal): Prom
 }
 
 /** Of each agent its latest; those to which nothing was deployed have nothing to show. */
-async function findBySelector(client: Client, text: string, signal: AbortSignal): Promise<LogTarget | null> {
+async function findBySelector(
+  client: Client,
+  { text, workspace }: Asked,
+  signal: AbortSignal,
+): Promise<LogTarget | null> {
   const selector = parseOrNull(parseAgentSelector, text);
   if (selector === null) return null;
   // Asked by its name alone, one that was removed is found as well.
   if (selector.kind === "name") {
-    const [latest] = await client.listDeployments({ agent: text, limit: 1 }, signal);
+    const [latest] = await client.listDeployments({ agent: text, workspace, limit: 1 }, signal);
     return latest === undefined ? null : { deployments: [latest], rolloutId: null };
   }
-  const agents = await client.listAgents({ select: [text] }, signal);
+  const agents = await client.listAgents({ select: [text], workspace }, signal);
   const deployments: DeploymentDto[] = [];
   for (const { deployment } of agents) {
     if (deployment !== null) deployments.push(await client.loadDeployment(deployment.id, signal));

@@ -15,7 +15,7 @@ export type RolloutRequestOptions = {
   readonly origin: Origin | undefined;
   readonly requireOnline: boolean;
   readonly retry: boolean;
-  readonly expiresInMs: number;
+  readonly expiresInMs: number | undefined;
 };
 
 export function planRolloutRequest(options: RolloutRequestOptions): CreateRollout {
@@ -36,6 +36,6 @@ export function planRolloutRequest(options: RolloutRequestOptions): CreateRollou
     ...(origin === undefined ? {} : { origin }),
     ...(requireOnline ? { requireOnline } : {}),
     ...(retry ? { retry } : {}),
-    expiresInMs: options.expiresInMs,
+    ...(options.expiresInMs === undefined ? {} : { expiresInMs: options.expiresInMs }),
   };
 }

@@ -5,8 +5,9 @@ import { readOrigin } from "../client/origin.ts";
 import { planRolloutRequest } from "../client/rollout-request.ts";
 import { needsLabels, selectSpecAgents } from "../client/select-spec.ts";
 import { readSpec } from "../client/spec-source.ts";
+import { createWorkspaceCacheReader } from "../client/workspace-caches.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
-import { parseCacheName, parseWorkspaceName } from "../names.ts";
+import { parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { parseDescription } from "./description.ts";
 import { followStartedRollout } from "./follow-rollout.ts";
@@ -40,8 +41,7 @@ export const command = defineNixdeployCommand({
     expiresInMs: {
       type: "duration",
       flag: "expires",
-      default: "30d",
-      description: "How long a deployment may wait for a device that is away",
+      description: "How long a deployment may wait for a device that is away (default: the workspace's, else 30d)",
     },
     retry: { type: "boolean", description: "Also versions that have failed on a device before" },
     description: {
@@ -63,8 +63,7 @@ export const command = defineNixdeployCommand({
     const { signal } = context;
     const policy = readPolicy(args);
     await using coordinator = await openCoordinator(context, "activate");
-    // A workspace's cache has its name.
-    const cache = coordinator.cacheReader(parseCacheName(args.workspace ?? "default"));
+    const cache = createWorkspaceCacheReader(coordinator, args.workspace);
     const { spec, warnings } = await readSpec({ words: args.spec, cwd: process.cwd(), cache, signal });
     for (const warning of warnings) context.log.warn(warning);
     const known = needsLabels(args.agent) ? await coordinator.listAgents({ workspace: args.workspace }, signal) : [];

@@ -1,10 +1,18 @@
-/** `nixdeploy cache`: address and keys of a binary cache, and who may read it. */
-import type { CacheDto } from "../api/caches.ts";
+/** `nixdeploy cache`: binary caches of a workspace, ours and foreign ones. */
+import type { CacheDto, ForeignCacheDto } from "../api/caches.ts";
 import { NixdeployError } from "../errors.ts";
-import { parseCacheName } from "../names.ts";
-import { defineNixdeployCommand, defineNixdeployGroup, type PositionalDeclaration } from "./args.ts";
+import { parseCacheName, parseWorkspaceName } from "../names.ts";
+import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
+import { formatCount } from "../quantity.ts";
+import {
+  type ArgDeclaration,
+  defineNixdeployCommand,
+  defineNixdeployGroup,
+  type PositionalDeclaration,
+} from "./args.ts";
+import { withoutFormat } from "./local-args.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
-import { printResult } from "./output.ts";
+import { formatTable, printResult } from "./output.ts";
 
 const NAME = {
   label: "NAME",
@@ -12,6 +20,50 @@ const NAME = {
   required: true,
   parse: parseCacheName,
 } as const satisfies PositionalDeclaration;
+
+const WORKSPACE = {
+  type: "string",
+  valueHint: "NAME",
+  parse: parseWorkspaceName,
+  description: "Whose it is (default: the token's, else default)",
+} as const satisfies ArgDeclaration;
+
+const DEFAULT_WORKSPACE = parseWorkspaceName("default");
+
+const create = defineNixdeployCommand({
+  name: "cache create",
+  summary: "Make a further cache for a workspace, with a key of its own",
+  details:
+    "Agents ask it for what the workspace's default cache lacks. An agent that is enrolled already uses it only once it " +
+    "trusts its key (nixdeploy agent --trusted-public-key).",
+  args: {
+    workspace: WORKSPACE,
+    public: { type: "boolean", description: "Readable without a token" },
+    dataDir: DATA_DIR_ARG,
+  },
+  positionals: { name: NAME },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const { name, workspace } = args;
+    const request = { name, public: args.public, ...(workspace === undefined ? {} : { workspace }) };
+    const cache = await coordinator.createCache(request, context.signal);
+    await printResult(context, { json: cache, text: formatCache(cache) });
+  },
+});
+
+const list = defineNixdeployCommand({
+  name: "cache list",
+  summary: "List the caches, ours and foreign ones",
+  args: { workspace: { ...WORKSPACE, description: "Only those of this workspace" }, dataDir: DATA_DIR_ARG },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const caches = await coordinator.listCaches(args.workspace, context.signal);
+    const foreignCaches = await coordinator.listForeignCaches(args.workspace, context.signal);
+    const rows = [...caches.map(formatRow), ...foreignCaches.map(formatForeignRow)];
+    const text = formatTable(["cache", "workspace", "kind", "url"], rows);
+    await printResult(context, { json: { caches, foreignCaches }, text });
+  },
+});
 
 const show = defineNixdeployCommand({
   name: "cache show",
@@ -27,20 +79,26 @@ const show = defineNixdeployCommand({
 
 const set = defineNixdeployCommand({
   name: "cache set",
-  summary: "Make a cache public or private",
+  summary: "Make a cache public or private, or the default of its workspace",
   details: "Everyone who reaches the coordinator can read a public cache. A private one asks for a token.",
   args: {
     public: { type: "boolean", description: "Readable without a token" },
     private: { type: "boolean", description: "Readable with a token only" },
+    default: { type: "boolean", description: "The first that agents ask, and where `push` brings things" },
     dataDir: DATA_DIR_ARG,
   },
   positionals: { name: NAME },
   async run({ args, context }) {
-    if (args.public === args.private) {
-      throw new NixdeployError("usage", "cannot set the cache: give one of --public and --private");
+    const saysAccess = args.public || args.private;
+    if ((args.public && args.private) || !(saysAccess || args.default)) {
+      throw new NixdeployError("usage", "cannot set the cache: give one of --public and --private, or --default");
     }
     await using coordinator = await openAdministration(context, args.dataDir);
-    const cache = await coordinator.setCachePublic({ name: args.name, isPublic: args.public }, context.signal);
+    const change = {
+      ...(saysAccess ? { public: args.public } : {}),
+      ...(args.default ? { default: true as const } : {}),
+    };
+    const cache = await coordinator.setCache(args.name, change, context.signal);
     await printResult(context, { json: cache, text: formatCache(cache) });
   },
 });
@@ -61,23 +119,106 @@ const rotateKey = defineNixdeployCommand({
   },
 });
 
-export const command = defineNixdeployGroup({
-  name: "cache",
-  summary: "Show and set binary caches, and their keys",
-  commands: [show, set, rotateKey],
+const remove = defineNixdeployCommand({
+  name: "cache delete",
+  summary: "Delete a cache that is not the default of its workspace",
+  args: { force: { type: "boolean", description: "Although there are paths in it" }, dataDir: DATA_DIR_ARG },
+  positionals: { name: NAME },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const deleted = await coordinator.deleteCache({ name: args.name, force: args.force }, context.signal);
+    await printResult(context, { json: deleted, text: "" });
+    context.log.info(`deleted the cache ${deleted.name} with ${formatCount(deleted.paths, "path")}`);
+  },
 });
 
+const addForeign = defineNixdeployCommand({
+  name: "cache add-foreign",
+  summary: "Let agents fetch from a cache of others what ours lack, or change its address and keys",
+  details:
+    "An agent that enrolls afterwards pins its keys. One that is enrolled already uses it only once it trusts the key " +
+    "(nixdeploy agent --trusted-public-key). It is never given a credential.",
+  examples: [
+    {
+      comment: "What NixOS builds",
+      command:
+        "nixdeploy cache add-foreign nixos --substituter https://cache.nixos.org " +
+        "--public-key cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=",
+    },
+  ],
+  args: {
+    substituter: { type: "string", valueHint: "URL", required: true, description: "Where it is" },
+    publicKey: {
+      type: "string",
+      repeatable: true,
+      required: true,
+      valueHint: "NAME:BASE64",
+      description: "What it signs with",
+      parse: (text) => withoutFormat(() => formatPublicKey(parsePublicKey(text))),
+    },
+    workspace: { ...WORKSPACE, description: "Whose agents (default: default)" },
+    dataDir: DATA_DIR_ARG,
+  },
+  positionals: { name: { ...NAME, description: "What to call it" } },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const { name, substituter: url, publicKey: publicKeys, workspace = DEFAULT_WORKSPACE } = args;
+    const saved = await coordinator.saveForeignCache({ workspace, name, url, publicKeys }, context.signal);
+    await printResult(context, { json: saved, text: formatForeign(saved) });
+  },
+});
+
+const removeForeign = defineNixdeployCommand({
+  name: "cache remove-foreign",
+  summary: "Let agents no longer fetch from a cache of others",
+  args: { workspace: { ...WORKSPACE, description: "Whose agents (default: default)" }, dataDir: DATA_DIR_ARG },
+  positionals: { name: NAME },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const { name, workspace = DEFAULT_WORKSPACE } = args;
+    await coordinator.removeForeignCache({ workspace, name }, context.signal);
+    await printResult(context, { json: { name, workspace, removed: true }, text: "" });
+    context.log.info(`removed the foreign cache ${name} from the workspace ${workspace}`);
+  },
+});
+
+export const command = defineNixdeployGroup({
+  name: "cache",
+  summary: "Make, show and set binary caches, and their keys",
+  commands: [create, list, show, set, rotateKey, remove, addForeign, removeForeign],
+});
+
+function formatRow({ name, workspace, url, ...cache }: CacheDto): string[] {
+  return [name, workspace, `${cache.public ? "public" : "private"}${cache.default ? ", default" : ""}`, url];
+}
+
+function formatForeignRow({ name, workspace, url }: ForeignCacheDto): string[] {
+  return [name, workspace, "foreign", url];
+}
+
 function formatCache(cache: CacheDto): string {
-  const [first = "none", ...others] = cache.publicKeys;
   return [
     `name:        ${cache.name}`,
+    `workspace:   ${cache.workspace}${cache.default ? ", its default" : ""}`,
     `url:         ${cache.url}`,
-    `public key:  ${first}`,
-    ...others.map((key) => `             ${key}`),
+    ...formatKeys(cache.publicKeys),
     ...cache.keyFingerprints.map((fingerprint) => `fingerprint: ${fingerprint}`),
     ...cache.keyStatements.map(({ oldKey, atMs }) => `before:      ${oldKey} (until ${formatDay(atMs)})`),
     `readable by: ${cache.public ? "everyone" : "whoever has a token"}`,
   ].join("\n");
+}
+
+function formatForeign(cache: ForeignCacheDto): string {
+  return [
+    `name:        ${cache.name}`,
+    `workspace:   ${cache.workspace}`,
+    `url:         ${cache.url}`,
+    ...formatKeys(cache.publicKeys),
+  ].join("\n");
+}
+
+function formatKeys([first = "none", ...others]: readonly string[]): string[] {
+  return [`public key:  ${first}`, ...others.map((key) => `             ${key}`)];
 }
 
 function formatDay(atMs: number): string {

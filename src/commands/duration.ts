@@ -7,6 +7,18 @@ const DURATION = /^(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,7})s)?$
 const SECONDS_PER_UNIT = [86_400, 3_600, 60, 1];
 const DURATION_SECONDS_MAX = 3_660 * 86_400;
 
+/** As {@link parseDuration} reads it; what is less than a second is left out. @param ms at least a second */
+export function formatDuration(ms: number): string {
+  let rest = Math.floor(ms / 1_000);
+  const parts = ["d", "h", "m", "s"].map((unit, index) => {
+    const seconds = SECONDS_PER_UNIT[index] ?? 1;
+    const count = Math.floor(rest / seconds);
+    rest -= count * seconds;
+    return count === 0 ? "" : `${count}${unit}`;
+  });
+  return parts.join("");
+}
+
 /**
  * Milliseconds, more than zero and at most ten years.
  * @throws Error whose message says what a duration looks like

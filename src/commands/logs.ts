@@ -8,6 +8,7 @@ import { cleanLogText, formatDeploymentLine, formatLogLine } from "../client/fol
 import { findLogTarget, type LogTarget } from "../client/log-target.ts";
 import { isTerminal } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
+import { parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import type { CommandContext } from "./context.ts";
 import { openCoordinator } from "./open-coordinator.ts";
@@ -21,13 +22,21 @@ export const command = defineNixdeployCommand({
     { comment: "The latest on one device", command: "nixdeploy logs nuc" },
     { comment: "As it happens", command: "nixdeploy logs nuc --follow" },
   ],
-  args: { follow: { type: "boolean", description: "Go on until the deployment is over" } },
+  args: {
+    follow: { type: "boolean", description: "Go on until the deployment is over" },
+    workspace: {
+      type: "string",
+      valueHint: "NAME",
+      parse: parseWorkspaceName,
+      description: "Where the agents are (default: wherever the token may)",
+    },
+  },
   positionals: {
     what: { label: "ID|AGENT", description: `Deployment, rollout, or agents: ${SELECTOR_HINT}`, required: true },
   },
   async run({ args, context }) {
     await using coordinator = await openCoordinator(context, "activate");
-    const target = await findLogTarget(coordinator, args.what, context.signal);
+    const target = await findLogTarget(coordinator, { text: args.what, workspace: args.workspace }, context.signal);
     const print = createPrinter(context, target);
     if (args.follow) return await follow(context, { coordinator, target, print });
     for (const deployment of target.deployments) await printLog(context, { coordinator, deployment, print });

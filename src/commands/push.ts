@@ -1,8 +1,9 @@
 /** `nixdeploy push`: brings closures from the local store into a cache. */
 
 import { readPushPaths } from "../client/push-paths.ts";
+import { loadDefaultCache } from "../client/workspace-caches.ts";
 import { describeError, NixdeployError } from "../errors.ts";
-import { parseCacheName } from "../names.ts";
+import { parseCacheName, parseWorkspaceName } from "../names.ts";
 import type { UploadPlan } from "../nix/cache/upload/plan-upload.ts";
 import { loadUploadPlan, runUpload, type UploadResult } from "../nix/cache/upload/upload.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
@@ -35,9 +36,14 @@ export const command = defineNixdeployCommand({
     cache: {
       type: "string",
       valueHint: "NAME",
-      default: "default",
       parse: parseCacheName,
-      description: "Where to",
+      description: "Where to (default: the workspace's default cache)",
+    },
+    workspace: {
+      type: "string",
+      valueHint: "NAME",
+      parse: parseWorkspaceName,
+      description: "Into the default cache of this one (default: the token's, else default)",
     },
     signingKeyFile: {
       type: "string",
@@ -56,15 +62,19 @@ export const command = defineNixdeployCommand({
   },
   async run({ args, context }) {
     const { signal } = context;
+    if (args.cache !== undefined && args.workspace !== undefined) {
+      throw new NixdeployError("usage", "cannot push: --cache names a cache, so --workspace has nothing to choose");
+    }
     await using coordinator = await openCoordinator(context, "push");
     const sign = await loadSigner(context, args.signingKeyFile);
     const roots = await readPushPaths({ words: args.paths, readStdin: context.readStdin, cwd: process.cwd() });
     const openStore = (jobSignal: AbortSignal) => connectDaemon({ signal: jobSignal, environment: context.env });
     await using store = await openStore(signal);
-    const target = coordinator.uploadTarget(args.cache);
+    const cache = args.cache ?? (await loadDefaultCache(coordinator, args.workspace, signal));
+    const target = coordinator.uploadTarget(cache);
     const plan = await loadUploadPlan({ roots, store, target, signal });
     if (args.dryRun) return await printDryRun(context, { roots, plan });
-    const progress = createPushProgress(createProgressLine(context), { plan, cache: args.cache });
+    const progress = createPushProgress(createProgressLine(context), { plan, cache });
     await progress.start();
     try {
       const { clock, random } = context;

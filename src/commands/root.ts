@@ -65,7 +65,8 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./supervise.ts"),
   },
   { name: "agents", summary: "List, remove, rename, label and approve agents", load: () => import("./agents.ts") },
-  { name: "cache", summary: "Show and set binary caches, and their keys", load: () => import("./cache.ts") },
+  { name: "workspace", summary: "Make, show, set and delete workspaces", load: () => import("./workspace.ts") },
+  { name: "cache", summary: "Make, show and set binary caches, and their keys", load: () => import("./cache.ts") },
   { name: "backup", summary: "Copy the coordinator's database while it serves", load: () => import("./backup.ts") },
   { name: "restore", summary: "Make a backup the coordinator's database", load: () => import("./restore.ts") },
 ];

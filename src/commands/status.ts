@@ -1,5 +1,6 @@
 /** `nixdeploy status`: the coordinator and its agents at one glance. */
 import type { StatusDto } from "../api/status.ts";
+import { parseWorkspaceName } from "../names.ts";
 import { formatAgents } from "./agents.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
@@ -8,12 +9,19 @@ import { printResult } from "./output.ts";
 export const command = defineNixdeployCommand({
   name: "status",
   summary: "Show the coordinator and the agents",
-  args: {},
-  async run({ context }) {
+  args: {
+    workspace: {
+      type: "string",
+      valueHint: "NAME",
+      parse: parseWorkspaceName,
+      description: "Only this one (default: wherever the token may)",
+    },
+  },
+  async run({ args, context }) {
     await using coordinator = await openCoordinator(context, "general");
     const [status, agents] = await Promise.all([
-      coordinator.loadStatus(context.signal),
-      coordinator.listAgents({}, context.signal),
+      coordinator.loadStatus(args.workspace, context.signal),
+      coordinator.listAgents({ workspace: args.workspace }, context.signal),
     ]);
     const text = [formatStatus(status), formatAgents(agents, context.clock.nowMs())]
       .filter((part) => part !== "")

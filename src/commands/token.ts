@@ -27,7 +27,11 @@ const create = defineNixdeployCommand({
       type: "string",
       valueHint: "NAME",
       parse: parseWorkspaceName,
-      description: "Where it is good (default: default)",
+      description: "Where it is good (default: the token's, else default)",
+    },
+    global: {
+      type: "boolean",
+      description: "Of kind admin: good for every workspace, and for making and deleting them",
     },
     description: {
       type: "string",
@@ -48,10 +52,14 @@ const create = defineNixdeployCommand({
     if (args.kind !== "agent" && (args.agent ?? args.uses) !== undefined) {
       throw new NixdeployError("usage", "cannot make the token: --agent and --uses are for --kind agent");
     }
+    if (args.global && (args.kind !== "admin" || args.workspace !== undefined)) {
+      throw new NixdeployError("usage", "cannot make the token: --global is for --kind admin, without --workspace");
+    }
     await using coordinator = await openAdministration(context, args.dataDir);
     const request = {
       kind: args.kind,
       ...(args.workspace === undefined ? {} : { workspace: args.workspace }),
+      ...(args.global ? { global: true } : {}),
       ...(args.description === undefined ? {} : { description: args.description }),
       ...(args.expires === undefined ? {} : { expiresInMs: args.expires }),
       ...(args.agent === undefined ? {} : { agent: args.agent }),
@@ -65,10 +73,18 @@ const create = defineNixdeployCommand({
 const list = defineNixdeployCommand({
   name: "token list",
   summary: "List the tokens",
-  args: { dataDir: DATA_DIR_ARG },
+  args: {
+    workspace: {
+      type: "string",
+      valueHint: "NAME",
+      parse: parseWorkspaceName,
+      description: "Only those of this workspace",
+    },
+    dataDir: DATA_DIR_ARG,
+  },
   async run({ args, context }) {
     await using coordinator = await openAdministration(context, args.dataDir);
-    const tokens = await coordinator.listTokens(context.signal);
+    const tokens = await coordinator.listTokens(args.workspace, context.signal);
     const header = ["id", "kind", "workspace", "created", "expires", "last used", "admits", "description"];
     await printResult(context, { json: { tokens }, text: formatTable(header, tokens.map(formatRow)) });
   },

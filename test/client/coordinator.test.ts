@@ -41,13 +41,13 @@ describe("calls", () => {
     await using client = connect(fake);
     fake.addAgent("nuc");
     const token = await client.createToken({ kind: "push", expiresInMs: 1_000 }, signal);
-    expect(await client.listTokens(signal)).toMatchObject([{ id: token.id, kind: "push" }]);
+    expect(await client.listTokens(undefined, signal)).toMatchObject([{ id: token.id, kind: "push" }]);
     await client.revokeToken(token.id, signal);
-    expect(await client.listTokens(signal)).toEqual([]);
+    expect(await client.listTokens(undefined, signal)).toEqual([]);
     expect(await client.listAgents({}, signal)).toMatchObject([{ name: "nuc", contact: "online" }]);
-    expect(await client.loadStatus(signal)).toMatchObject({ agents: { online: 1 } });
+    expect(await client.loadStatus(undefined, signal)).toMatchObject({ agents: { online: 1 } });
     expect(await client.loadCache(CACHE, signal)).toMatchObject({ name: "default", public: false });
-    expect(await client.setCachePublic({ name: CACHE, isPublic: true }, signal)).toMatchObject({ public: true });
+    expect(await client.setCache(CACHE, { public: true }, signal)).toMatchObject({ public: true });
     expect(new Set(fake.requests.map(({ authorization }) => authorization))).toEqual(new Set([`Bearer ${FAKE_TOKEN}`]));
   });
 
@@ -62,7 +62,7 @@ describe("calls", () => {
     expect(refused.kind).toBe("refused");
     expect(refused.details).toHaveLength(2);
     await using stranger = connect(fake, "wrong");
-    expect((await failureOf(stranger.listTokens(signal))).kind).toBe("denied");
+    expect((await failureOf(stranger.listTokens(undefined, signal))).kind).toBe("denied");
   });
 });
 

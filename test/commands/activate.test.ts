@@ -204,7 +204,6 @@ describe("the request", () => {
       description: "new kernel",
       requireOnline: true,
       retry: true,
-      expiresInMs: 30 * 24 * 3_600_000,
       origin: { repository: "acme/fleet", commit: "abc" },
     };
     expect(fake.rolloutRequests as unknown).toEqual([expected]);

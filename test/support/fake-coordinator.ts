@@ -191,6 +191,7 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
       tokens.splice(index, 1);
       return new Response(null, { status: 204 });
     }),
+    route("GET", "/api/v1/caches", () => Response.json({ caches: [describeCache()] })),
     route("GET", "/api/v1/caches/default", () => Response.json(describeCache())),
     route("PATCH", "/api/v1/caches/default", async (request) => {
       fake.isCachePublic = updateCacheSchema.parse(await request.json()).public ?? fake.isCachePublic;

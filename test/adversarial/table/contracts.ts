@@ -102,7 +102,13 @@ const answers = {
       ],
     },
   ],
-  cache: [cacheSchema, { name: "default", url: "http://x/", publicKeys: ["a-1:AAAA"], public: false }],
+  cache: [
+    cacheSchema,
+    {
+      ...{ name: "default", workspace: "default", url: "http://x/", publicKeys: ["a-1:AAAA"] },
+      ...{ public: false, default: true },
+    },
+  ],
   "missing-answer": [missingAnswerSchema, { missing: ["0123456789abcdfghijklmnpqrsvwxyz"] }],
   upload: [uploadAnswerSchema, { offset: 1, complete: true }],
   published: [publishAnswerSchema, { published: 1 }],

@@ -1,0 +1,120 @@
+/** The calls for workspaces and their caches: those that also work on the coordinator's own host without a token. */
+import { z } from "zod";
+import {
+  type CacheDto,
+  cacheListSchema,
+  cacheSchema,
+  type createCacheSchema,
+  type DeletedCache,
+  deletedCacheSchema,
+  type ForeignCacheDto,
+  foreignCacheListSchema,
+  foreignCacheSchema,
+  type updateCacheSchema,
+} from "../api/caches.ts";
+import {
+  type DeletedWorkspace,
+  deletedWorkspaceSchema,
+  type WorkspaceDto,
+  type WorkspaceSettingsChange,
+  workspaceListSchema,
+  workspaceSchema,
+} from "../api/workspaces.ts";
+import type { CacheName, WorkspaceName } from "../names.ts";
+import type { CallApi } from "./api-call.ts";
+
+export type ForeignCacheInWorkspace = { readonly workspace: WorkspaceName; readonly name: CacheName };
+
+/** Every call @throws NixdeployError as {@link CallApi} does. */
+export type WorkspaceClient = {
+  createWorkspace(name: WorkspaceName, signal: AbortSignal): Promise<WorkspaceDto>;
+  listWorkspaces(signal: AbortSignal): Promise<readonly WorkspaceDto[]>;
+  loadWorkspace(name: WorkspaceName, signal: AbortSignal): Promise<WorkspaceDto>;
+  setWorkspace(name: WorkspaceName, change: WorkspaceSettingsChange, signal: AbortSignal): Promise<WorkspaceDto>;
+  renameWorkspace(change: { from: WorkspaceName; to: WorkspaceName }, signal: AbortSignal): Promise<WorkspaceDto>;
+  deleteWorkspace(what: { name: WorkspaceName; force: boolean }, signal: AbortSignal): Promise<DeletedWorkspace>;
+  createCache(request: z.input<typeof createCacheSchema>, signal: AbortSignal): Promise<CacheDto>;
+  /** By workspace, the default of each first. */
+  listCaches(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<readonly CacheDto[]>;
+  loadCache(name: CacheName, signal: AbortSignal): Promise<CacheDto>;
+  setCache(name: CacheName, change: z.input<typeof updateCacheSchema>, signal: AbortSignal): Promise<CacheDto>;
+  deleteCache(what: { name: CacheName; force: boolean }, signal: AbortSignal): Promise<DeletedCache>;
+  listForeignCaches(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<readonly ForeignCacheDto[]>;
+  saveForeignCache(
+    cache: ForeignCacheInWorkspace & { readonly url: string; readonly publicKeys: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<ForeignCacheDto>;
+  removeForeignCache(cache: ForeignCacheInWorkspace, signal: AbortSignal): Promise<void>;
+};
+
+export function createWorkspaceClient(call: CallApi): WorkspaceClient {
+  return { ...createWorkspaceCalls(call), ...createCacheCalls(call), ...createForeignCacheCalls(call) };
+}
+
+function createWorkspaceCalls(call: CallApi) {
+  const schema = workspaceSchema;
+  return {
+    createWorkspace: (name, signal) => call({ method: "POST", path: "/workspaces", body: { name }, schema, signal }),
+    async listWorkspaces(signal) {
+      return (await call({ method: "GET", path: "/workspaces", schema: workspaceListSchema, signal })).workspaces;
+    },
+    loadWorkspace: (name, signal) => call({ method: "GET", path: `/workspaces/${name}`, schema, signal }),
+    setWorkspace: (name, body, signal) =>
+      call({ method: "PATCH", path: `/workspaces/${name}`, body, schema, isIdempotent: true, signal }),
+    renameWorkspace: ({ from, to }, signal) =>
+      call({ method: "POST", path: `/workspaces/${from}/rename`, body: { name: to }, schema, signal }),
+    deleteWorkspace: ({ name, force }, signal) =>
+      call({
+        method: "DELETE",
+        path: `/workspaces/${name}`,
+        query: { force: force ? "true" : undefined },
+        schema: deletedWorkspaceSchema,
+        signal,
+      }),
+  } satisfies Partial<WorkspaceClient>;
+}
+
+function createCacheCalls(call: CallApi) {
+  const schema = cacheSchema;
+  return {
+    createCache: (body, signal) => call({ method: "POST", path: "/caches", body, schema, signal }),
+    async listCaches(workspace, signal) {
+      const query = { workspace };
+      return (await call({ method: "GET", path: "/caches", query, schema: cacheListSchema, signal })).caches;
+    },
+    loadCache: (name, signal) => call({ method: "GET", path: `/caches/${name}`, schema, signal }),
+    setCache: (name, body, signal) =>
+      call({ method: "PATCH", path: `/caches/${name}`, body, schema, isIdempotent: true, signal }),
+    deleteCache: ({ name, force }, signal) =>
+      call({
+        method: "DELETE",
+        path: `/caches/${name}`,
+        query: { force: force ? "true" : undefined },
+        schema: deletedCacheSchema,
+        signal,
+      }),
+  } satisfies Partial<WorkspaceClient>;
+}
+
+function createForeignCacheCalls(call: CallApi) {
+  const pathOf = ({ workspace, name }: ForeignCacheInWorkspace) => `/workspaces/${workspace}/foreign-caches/${name}`;
+  return {
+    async listForeignCaches(workspace, signal) {
+      const query = { workspace };
+      const schema = foreignCacheListSchema;
+      return (await call({ method: "GET", path: "/foreign-caches", query, schema, signal })).foreignCaches;
+    },
+    saveForeignCache: ({ url, publicKeys, ...cache }, signal) =>
+      call({
+        method: "PUT",
+        path: pathOf(cache),
+        body: { url, publicKeys },
+        schema: foreignCacheSchema,
+        isIdempotent: true,
+        signal,
+      }),
+    async removeForeignCache(cache, signal) {
+      await call({ method: "DELETE", path: pathOf(cache), schema: z.null(), signal });
+    },
+  } satisfies Partial<WorkspaceClient>;
+}
