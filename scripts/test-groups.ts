@@ -44,6 +44,7 @@ const RULES: readonly GroupRule[] = [
       "test/agent/activation/power-cut.test.ts",
       "test/agent/activation/supervise.test.ts",
       "test/agent/machine/process.test.ts",
+      "test/server/database/failing-writes.test.ts",
       "test/simulation/",
     ],
     needs: [],

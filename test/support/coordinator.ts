@@ -15,8 +15,9 @@ import { systemRandom } from "../../src/runtime.ts";
 import { openBlobStore } from "../../src/server/cache/blob-store.ts";
 import { type Coordinator, createCoordinator } from "../../src/server/coordinator.ts";
 import { findCache } from "../../src/server/database/caches.ts";
-import { openDatabase } from "../../src/server/database/dialect.ts";
+import { openConnection, useConnection } from "../../src/server/database/dialect.ts";
 import { insertNar } from "../../src/server/database/paths.ts";
+import type { CoordinatorDatabase } from "../../src/server/database/schema.ts";
 import type { TokenKind } from "../../src/token.ts";
 import { NIXDEPLOY_VERSION } from "../../src/version.ts";
 import { createAnswerCheck } from "./api-conformance.ts";
@@ -24,6 +25,7 @@ import { createManualClock, type ManualClock } from "./manual-clock.ts";
 import { type AgentIdentity, createAgentIdentity, openScriptedAgent, type ScriptedAgent } from "./scripted-agent.ts";
 import { createTemporaryDirectory } from "./temporary-directory.ts";
 import type { TinyPath } from "./tiny-path.ts";
+import { watchConnection } from "./watched-connection.ts";
 
 type RequestBody = Uint8Array | string | ReadableStream<Uint8Array>;
 
@@ -82,6 +84,8 @@ export type TestCoordinatorOptions = {
   readonly clock?: ManualClock;
   /** The coordinator's release; default: this one. */
   readonly version?: string;
+  /** Told of every statement of the database; what it throws is what the statement throws. */
+  readonly beforeStatement?: (text: string) => void;
   /** What stands between coordinator and disk. */
   readonly wrapBlobs?: (blobs: Awaited<ReturnType<typeof openBlobStore>>) => typeof blobs;
 };
@@ -146,7 +150,7 @@ async function startOne(
   await mkdir(`${directory}/nars`, { recursive: true });
   const blobs = await openBlobStore(`${directory}/nars`);
   return await createCoordinator({
-    database: openDatabase(options.database === "file" ? `${directory}/coordinator.db` : ":memory:"),
+    database: openTestDatabase(options.database === "file" ? `${directory}/coordinator.db` : ":memory:", options),
     blobs: options.wrapBlobs?.(blobs) ?? blobs,
     clock: options.clock,
     random: systemRandom,
@@ -156,6 +160,12 @@ async function startOne(
     publicUrl: () => "http://coordinator.test",
     writeAdminToken: async (token) => onAdminToken(token),
   });
+}
+
+function openTestDatabase(file: string, { beforeStatement }: TestCoordinatorOptions): CoordinatorDatabase {
+  const connection = openConnection(file);
+  if (beforeStatement !== undefined) watchConnection(connection, beforeStatement);
+  return useConnection(connection);
 }
 
 function createShortcuts(fetch: Fetch, coordinator: () => Coordinator) {

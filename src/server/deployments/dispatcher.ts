@@ -26,7 +26,10 @@ import { waitMsOf } from "./requeue.ts";
 import { applyEvent, applyEvents, QUEUE_TOPIC, RUNNING_TOPIC, rolloutTopic } from "./transition.ts";
 
 export type Dispatcher = AsyncDisposable & {
-  /** Sends what this agent should know now: a request to stop, or an offer. Does nothing when it is not connected. */
+  /**
+   * Sends what this agent should know now: a request to stop, or an offer. Does nothing when it is not connected. Never
+   * throws: what cannot be offered, because the database takes nothing, is tried again in a while.
+   */
   dispatch(agentId: AgentId): Promise<void>;
   /** The same to many, in few transactions. */
   dispatchAll(agentIds: readonly AgentId[]): Promise<void>;
@@ -56,6 +59,8 @@ export type DispatcherDeps = {
 
 /** Agents of one transaction: between two, others get their turn. */
 const DISPATCH_MAX = 500;
+/** After a write that the database did not take. */
+const RETRY_MS = 5_000;
 
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   const dispatchSome = async (agentIds: readonly AgentId[]) => {
@@ -71,17 +76,22 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       if (agent !== null) restate(agent, row);
     }
   };
+  const dispatchOrTryAgain = async (agentIds: readonly AgentId[]) => {
+    try {
+      await dispatchSome(agentIds);
+    } catch (error) {
+      // What waits is stored, and whoever asked for it is told so.
+      deps.log.warn("cannot offer what waits; it is tried again", { reason: describeError(error) });
+      for (const agentId of agentIds) timers.set(agentId, RETRY_MS);
+    }
+  };
   const dispatchAll = async (agentIds: readonly AgentId[]) => {
     const connected = agentIds.filter((agentId) => deps.registry.find(agentId) !== null);
     // Queued at once, so that the last does not wait behind what the first report meanwhile.
-    await Promise.all([...chunksOf(connected, DISPATCH_MAX)].map(dispatchSome));
+    await Promise.all([...chunksOf(connected, DISPATCH_MAX)].map(dispatchOrTryAgain));
   };
   const dispatch = (agentId: AgentId) => dispatchAll([agentId]);
-  const timers: AgentTimers = createAgentTimers(deps.clock, async (agentId) => {
-    await dispatch(agentId).catch((error: unknown) => {
-      deps.log.error("cannot offer what was put off", { reason: describeError(error) });
-    });
-  });
+  const timers: AgentTimers = createAgentTimers(deps.clock, dispatch);
   return {
     dispatch,
     dispatchAll,
