@@ -164,7 +164,8 @@ export async function createFleet(name: string, options: FleetOptions = {}): Pro
   };
 }
 
-async function startCoordinator(dataDirectory: string, options: FleetOptions): Promise<CoordinatorProcess> {
+/** A coordinator alone; whoever starts it stops it. */
+export async function startCoordinator(dataDirectory: string, options: FleetOptions): Promise<CoordinatorProcess> {
   const { host = "127.0.0.1", serveFlags = [] } = options;
   let port = options.port ?? 0;
   const launch = async () => {
