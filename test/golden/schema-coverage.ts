@@ -43,21 +43,30 @@ function walkField(field: {
   return isRequired || values.length < objects.length ? unshown : [...unshown, `${path} (absent)`];
 }
 
-/** Of several shapes, one that is told apart by a word (`type`) sees only its own samples. */
+/** Of several shapes, one that is told apart by a word (`type`, `own`) sees only its own samples. */
 function walkAlternative(node: Node, samples: readonly unknown[], path: string): readonly string[] {
   if (node.type === "null") return samples.includes(null) ? [] : [`${path} = null`];
-  const word = isNode(node.properties?.["type"]) ? node.properties["type"].const : undefined;
-  if (word === undefined)
+  const [name, word] = findWord(node) ?? [];
+  if (name === undefined) {
     return walk(
       node,
       samples.filter((sample) => sample !== null),
       path,
     );
+  }
   return walk(
     node,
-    samples.filter((sample) => isObject(sample) && sample["type"] === word),
-    `${path}<${word}>`,
+    samples.filter((sample) => isObject(sample) && sample[name] === word),
+    `${path}<${String(word)}>`,
   );
+}
+
+/** The field that has only one value in this shape. */
+function findWord({ properties = {} }: Node): readonly [name: string, word: unknown] | null {
+  for (const [name, child] of Object.entries(properties)) {
+    if (isNode(child) && child.const !== undefined) return [name, child.const];
+  }
+  return null;
 }
 
 function isNode(value: unknown): value is Node {
