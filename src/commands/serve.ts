@@ -1,8 +1,6 @@
 /** `nixdeploy serve`: the coordinator, its binary cache and its API in one process. */
-import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { describeError, NixdeployError } from "../errors.ts";
+import { NixdeployError } from "../errors.ts";
 import { parseTrustedProxies } from "../server/requests/peer-address.ts";
 import { notifyServiceManager, watchdogIntervalMs } from "../service-notification.ts";
 import { defineNixdeployCommand } from "./args.ts";
@@ -49,7 +47,11 @@ export const command = defineNixdeployCommand({
       valueHint: "URL",
       parse: parsePublicUrl,
     },
-    tlsCert: { type: "string", description: "PEM file with the certificate chain", valueHint: "FILE" },
+    tlsCert: {
+      type: "string",
+      description: "PEM file with the certificate chain; read again when it changes",
+      valueHint: "FILE",
+    },
     tlsKey: { type: "string", description: "PEM file with its key", valueHint: "FILE" },
     keepAudit: { type: "duration", description: "How long the audit log keeps a line (default: 400d)" },
     trustedProxy: {
@@ -68,7 +70,7 @@ export const command = defineNixdeployCommand({
     await runServe({
       ...args.listen,
       dataDirectory: args.dataDir ?? resolveDataDirectory(context.env),
-      tls: await readTls(args.tlsCert, args.tlsKey),
+      tls: tlsFiles(args.tlsCert, args.tlsKey),
       publicUrl: args.publicUrl ?? null,
       clock: context.clock,
       random: context.random,
@@ -117,42 +119,10 @@ function parsePublicUrl(text: string): string {
   return `${url.origin}${url.pathname}`.replace(TRAILING_SLASHES, "");
 }
 
-async function readTls(cert: string | undefined, key: string | undefined) {
-  if (cert === undefined && key === undefined) return null;
-  if (cert === undefined || key === undefined) {
+function tlsFiles(certFile: string | undefined, keyFile: string | undefined) {
+  if (certFile === undefined && keyFile === undefined) return null;
+  if (certFile === undefined || keyFile === undefined) {
     throw new NixdeployError("usage", "cannot serve TLS: --tls-cert and --tls-key go together");
   }
-  const certificate = await readPem(cert, { what: "certificate", parse: (text) => new X509Certificate(text) });
-  const privateKey = await readPem(key, { what: "key", parse: createPrivateKey });
-  if (!certificate.value.checkPrivateKey(privateKey.value)) {
-    throw new NixdeployError("usage", `cannot serve TLS: the key ${key} is not that of the certificate ${cert}`);
-  }
-  return { cert: certificate.text, key: privateKey.text };
-}
-
-type Pem<Value extends X509Certificate | KeyObject> = {
-  readonly what: string;
-  readonly parse: (text: string) => Value;
-};
-
-/** Parsed here, because the listener would only say that something about TLS is wrong. */
-async function readPem<Value extends X509Certificate | KeyObject>(file: string, { what, parse }: Pem<Value>) {
-  let text: string;
-  try {
-    text = await readFile(file, "utf8");
-  } catch (cause) {
-    throw new NixdeployError("usage", `cannot read the TLS ${what} ${file}: ${describeError(cause)}`, { cause });
-  }
-  try {
-    return { text, value: parse(text) };
-  } catch (cause) {
-    // The library's text says less than this, and the file may be a secret.
-    throw new NixdeployError("usage", `cannot use the TLS ${what} ${file}: it is no ${what} in PEM form`, {
-      hint:
-        what === "key"
-          ? "The file begins with a line like -----BEGIN PRIVATE KEY-----, and must not be encrypted."
-          : "The file begins with -----BEGIN CERTIFICATE-----: the server's own first, then those that signed it.",
-      cause,
-    });
-  }
+  return { certFile, keyFile };
 }

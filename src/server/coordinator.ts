@@ -32,6 +32,7 @@ import { createReadiness } from "./operations/readiness.ts";
 import type { StoragePlaces } from "./operations/storage.ts";
 import { createAttend } from "./requests/attend.ts";
 import { LOOPBACK, parseTrustedProxies, type TrustedProxies } from "./requests/peer-address.ts";
+import { createUnderWay } from "./requests/under-way.ts";
 import { type Arrival, beginVisit, NO_VISIT, type Visit } from "./requests/visit.ts";
 import { type CacheFileRoutes, createCacheFileRoutes } from "./routes/cache-files.ts";
 import type { Services } from "./services.ts";
@@ -62,6 +63,10 @@ export type Coordinator = AsyncDisposable & {
   readonly cacheFileRoutes: CacheFileRoutes;
   /** Everything else. */
   fetch(request: Request, arrival: Arrival): Promise<Response>;
+  /** It is going to stop: not ready any more, and streams end, to be taken up again elsewhere or later. */
+  beginStop(): void;
+  /** Resolves when no request is being answered; streams do not count. */
+  idle(): Promise<void>;
   /** The request that wants to become an agent's connection, as logs will speak of it. */
   greet(request: Request, arrival: Arrival): Visit;
   openAgentSession(socket: AgentSocket, visit?: Visit): AgentSession;
@@ -93,8 +98,11 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const storage = deps.storage ?? null;
   const writeDatabase = () => saveSetting(database, { name: "ready", value: new Date(clock.nowMs()).toISOString() });
   const readiness = createReadiness({ clock, storage, writeDatabase });
+  const stopping = new AbortController();
+  const underWay = createUnderWay();
   const services: Services = {
     database,
+    stopping: stopping.signal,
     writes,
     authenticator,
     failedLogins: createFailedLogins(clock),
@@ -116,12 +124,17 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   };
   const app = createApp(services);
   const trustedProxies = deps.trustedProxies ?? parseTrustedProxies(LOOPBACK);
-  const attend = createAttend({ trustedProxies, meters, random, clock, log });
+  const attend = createAttend({ trustedProxies, underWay, meters, random, clock, log });
   const sessions = createAgentSessions(services);
   return {
     services,
     cacheFileRoutes: createCacheFileRoutes({ services, blobs: deps.blobs, attend }),
     fetch: async (request, arrival) => await attend(request, arrival, async (visit) => await app.fetch(request, visit)),
+    beginStop() {
+      readiness.stop();
+      stopping.abort(new Error("the coordinator stops"));
+    },
+    idle: () => underWay.idle(),
     greet: (request, arrival) => beginVisit(request, arrival, { trustedProxies, random }),
     openAgentSession: (socket, visit = NO_VISIT) => sessions.create(socket, visit),
     async [Symbol.asyncDispose]() {

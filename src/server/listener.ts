@@ -5,9 +5,12 @@
 import { chmodSync, rmSync } from "node:fs";
 import type { Server, ServerWebSocket, WebSocketHandler } from "bun";
 import { describeError, NixdeployError } from "../errors.ts";
+import { formatGoodbye } from "../goodbye.ts";
 import { AGENT_CONNECT_PATH, FRAME_BYTES_MAX, PEER_SILENCE_MAX_MS } from "../protocol.ts";
+import { systemClock } from "../runtime.ts";
 import type { AgentSession, AgentSocket } from "./agents/session.ts";
 import type { Coordinator } from "./coordinator.ts";
+import { openPort, type StartServer, type TlsPair } from "./port.ts";
 import { formatProblem } from "./problem.ts";
 import type { Visit } from "./requests/visit.ts";
 import type { CacheFileRoutes } from "./routes/cache-files.ts";
@@ -16,14 +19,15 @@ export type ListenOptions = {
   readonly hostname: string;
   /** 0: any free port. */
   readonly port: number;
-  /** PEM texts. */
-  readonly tls: { readonly cert: string; readonly key: string } | null;
+  readonly tls: TlsPair | null;
   readonly controlSocket: string;
 };
 
 export type Listener = AsyncDisposable & {
   /** `http://127.0.0.1:8470` */
   readonly url: string;
+  /** New connections get this pair. @throws when it cannot be used; nothing has changed then */
+  replaceTls(pair: TlsPair): void;
 };
 
 type Connection = { session: AgentSession | null; visit: Visit | null };
@@ -48,14 +52,13 @@ const NOT_A_URL = () => formatProblem({ title: "Host and target make no URL", st
 /** @throws NixdeployError `host` when the port or the socket cannot be had */
 export function listen(coordinator: Coordinator, options: ListenOptions): Listener {
   const connections = new Set<ServerWebSocket<Connection>>();
-  const server = bind(`${options.hostname}:${options.port}`, () =>
+  const start: StartServer<Connection> = ({ port, tls, reusePort }) =>
     Bun.serve<Connection, keyof CacheFileRoutes>({
       hostname: options.hostname,
-      port: options.port,
-      ...(options.tls === null ? {} : { tls: { ...options.tls } }),
+      port,
+      ...(tls === null ? {} : { tls: { cert: tls.cert, key: tls.key } }),
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
-      // In production Bun shares a port that is taken, and nobody would be told.
-      reusePort: false,
+      reusePort,
       ...NO_IDLE_TIMEOUT,
       ...ANSWERS_TO_FAILURES,
       routes: coordinator.cacheFileRoutes,
@@ -67,17 +70,47 @@ export function listen(coordinator: Coordinator, options: ListenOptions): Listen
         return await coordinator.fetch(request, arrival);
       },
       websocket: agentWebsocket(coordinator, connections),
-    }),
-  );
+    });
+  const port = bind(`${options.hostname}:${options.port}`, () => openPort(start, options));
   const control = bindControlSocket(coordinator, options.controlSocket);
   return {
-    url: server.url.origin,
+    url: port.url,
+    replaceTls: (pair) => port.replaceTls(pair),
     async [Symbol.asyncDispose]() {
-      for (const connection of connections) connection.close(CLOSE_GOING_AWAY, "the coordinator stops");
-      await Promise.all([server.stop(true), control.stop(true)]);
+      port.stopListening();
+      coordinator.beginStop();
+      const goodbye = formatGoodbye("the coordinator stops", planReturn(connections.size));
+      for (const connection of connections) connection.close(CLOSE_GOING_AWAY, goodbye);
+      await withinTime(coordinator.idle());
+      await systemClock.sleep(FLUSH_MS, NEVER);
+      await Promise.all([port.close(), control.stop(true)]);
       rmSync(options.controlSocket, { force: true });
     },
   };
+}
+
+/** Agents that can log in each second, by what a small machine does. */
+const LOGINS_PER_SECOND = 500;
+const RETURN_MAX_S = 60;
+/** Requests that are being answered get so long to be. */
+const STOP_MAX_MS = 5_000;
+/** For the ends of answers and streams to leave: Bun does not say when they have. */
+const FLUSH_MS = 100;
+const NEVER = new AbortController().signal;
+
+/** Within how many seconds agents are asked to be back, so that all of them do not come at once. Pure. */
+export function planReturn(agents: number): number {
+  return Math.min(RETURN_MAX_S, Math.max(1, Math.ceil(agents / LOGINS_PER_SECOND)));
+}
+
+/** Waits for it, but not for ever. Real time: what is waited for is the network. */
+async function withinTime(done: Promise<void>): Promise<void> {
+  const stopped = new AbortController();
+  const late = systemClock.sleep(STOP_MAX_MS, stopped.signal).catch(() => {
+    // Done in time.
+  });
+  await Promise.race([done, late]);
+  stopped.abort(new Error("done"));
 }
 
 const LISTEN_REASONS: Readonly<Record<string, string>> = {

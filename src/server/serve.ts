@@ -9,16 +9,18 @@ import { openBlobStore } from "./cache/blob-store.ts";
 import { createCoordinator } from "./coordinator.ts";
 import { openDataDirectory, writeSecretFile } from "./data-directory.ts";
 import { explainDatabaseFault, openDatabase } from "./database/dialect.ts";
-import { listen } from "./listener.ts";
+import { type Listener, listen } from "./listener.ts";
 import { listChores } from "./operations/chores.ts";
-import { startUpkeep } from "./operations/upkeep.ts";
+import { type Chore, startUpkeep } from "./operations/upkeep.ts";
 import type { TrustedProxies } from "./requests/peer-address.ts";
+import { type KeyPair, type KeyPairFiles, readKeyPair } from "./tls/key-pair.ts";
+import { createRenewal } from "./tls/renewal.ts";
 
 export type ServeOptions = {
   readonly dataDirectory: string;
   readonly hostname: string;
   readonly port: number;
-  readonly tls: { readonly cert: string; readonly key: string } | null;
+  readonly tls: KeyPairFiles | null;
   /** Null: the address that it listens on. */
   readonly publicUrl: string | null;
   readonly clock: Clock;
@@ -37,10 +39,13 @@ export type ServeOptions = {
   readonly trustedProxies?: TrustedProxies;
 };
 
+/** A renewed certificate is in use within this time. */
+const TLS_LOOK_MS = 30_000;
 const KEEP_AUDIT_MS = 400 * 24 * 60 * 60 * 1000;
 
 export async function runServe(options: ServeOptions): Promise<void> {
   await requireKnownHost(options.hostname);
+  const pair = options.tls === null ? null : await readKeyPair(options.tls);
   const choreOptions = { onBeat: options.onBeat ?? (() => {}), keepAuditMs: options.keepAuditMs ?? KEEP_AUDIT_MS };
   using directory = openDataDirectory(options.dataDirectory);
   let url = options.publicUrl;
@@ -62,14 +67,22 @@ export async function runServe(options: ServeOptions): Promise<void> {
   }).catch((error: unknown) => {
     throw explainDatabaseFault(error, directory.databaseFile);
   });
-  await using _ = startUpkeep(options, listChores(coordinator.services, choreOptions));
-  await using listener = listen(coordinator, { ...options, controlSocket: directory.controlSocket });
+  await using listener = listen(coordinator, { ...options, tls: pair, controlSocket: directory.controlSocket });
+  await using _ = startUpkeep(options, [
+    ...listChores(coordinator.services, choreOptions),
+    ...listTlsChores(options, pair, listener),
+  ]);
   url ??= listener.url;
   await options.onReady(url);
   await aborted(options.signal);
   options.onStopping();
-  coordinator.services.readiness.stop();
   options.log.info("stopping");
+}
+
+function listTlsChores({ tls, log }: ServeOptions, pair: KeyPair | null, listener: Listener): readonly Chore[] {
+  if (tls === null || pair === null) return [];
+  const renewal = createRenewal({ files: tls, current: pair, use: (next) => listener.replaceTls(next), log });
+  return [{ what: "look at the TLS certificate", everyMs: TLS_LOOK_MS, run: () => renewal.check() }];
 }
 
 /** Asked before, because Bun says of a name that nobody knows that it is in use. */

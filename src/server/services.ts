@@ -32,6 +32,8 @@ export type Services = {
   readonly metrics: Metrics;
   readonly readiness: Readiness;
   readonly removals: Removals;
+  /** Aborted when the coordinator begins to stop: what would go on for ever ends then. */
+  readonly stopping: AbortSignal;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;

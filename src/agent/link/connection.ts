@@ -3,8 +3,9 @@
  * whatever ends it. Remembers the enrolment and pins cache keys at the first contact. Ends only with its signal, or when
  * the very first login is refused for its credential (`refusal.ts`).
  */
-import { fullJitterMs } from "../../backoff.ts";
+import { type BackoffLimits, fullJitterMs } from "../../backoff.ts";
 import { describeError, NixdeployError } from "../../errors.ts";
+import { parseGoodbye } from "../../goodbye.ts";
 import type { Logger } from "../../log.ts";
 import type { AgentName, DeploymentId } from "../../names.ts";
 import type { Welcome } from "../../protocol.ts";
@@ -77,7 +78,8 @@ export async function runConnection(options: ConnectionOptions): Promise<never> 
     const lastedMs = end.wasConnected ? clock.monotonicMs() - startedAtMs : 0;
     attempt = planAttempt(attempt, lastedMs);
     const isActivating = await options.isActivating().catch(() => false);
-    const waitMs = fullJitterMs(attempt, random.fraction(), isActivating ? RECONNECT_WHILE_ACTIVATING : RECONNECT);
+    const limits = isActivating ? RECONNECT_WHILE_ACTIVATING : planReconnect(end);
+    const waitMs = fullJitterMs(attempt, random.fraction(), limits);
     attempt += 1;
     complain(end.message, memory, logger);
     await clock.sleep(waitMs, signal);
@@ -94,6 +96,12 @@ export function planAttempt(attempt: number, lastedMs: number): number {
   if (lastedMs >= STABLE_AFTER_MS) return 0;
   const halfOfIt = Math.floor(Math.log2(lastedMs / RECONNECT.baseMs)) - 1;
   return lastedMs < RECONNECT.baseMs ? attempt : Math.min(attempt, Math.max(0, halfOfIt));
+}
+
+/** What the coordinator asked for when it closed the connection counts for the first waits after it. Pure. */
+export function planReconnect(end: { readonly message: string; readonly wasConnected: boolean }): BackoffLimits {
+  const returnWithinMs = end.wasConnected ? parseGoodbye(end.message) : null;
+  return { ...RECONNECT, baseMs: Math.max(RECONNECT.baseMs, returnWithinMs ?? 0) };
 }
 
 type Memory = {

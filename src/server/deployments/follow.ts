@@ -54,7 +54,7 @@ const WAITING: readonly DeploymentState[] = ["queued", "offered"];
 
 export function followRollout(services: Services, following: Following): Response {
   const hungUp = new AbortController();
-  const signal = AbortSignal.any([following.request.signal, hungUp.signal]);
+  const signal = AbortSignal.any([following.request.signal, hungUp.signal, services.stopping]);
   const events = follow(services, { ...following, signal });
   const encoder = new TextEncoder();
   const body = new ReadableStream<Uint8Array>({

@@ -7,10 +7,12 @@ import type { Clock, Random } from "../../runtime.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
 import { addToProblem } from "../problem.ts";
 import type { TrustedProxies } from "./peer-address.ts";
+import type { UnderWay } from "./under-way.ts";
 import { type Arrival, beginVisit, hideSecrets, REQUEST_ID_HEADER, type Visit } from "./visit.ts";
 
 export type AttendDeps = {
   readonly trustedProxies: TrustedProxies;
+  readonly underWay: UnderWay;
   readonly meters: Meters;
   readonly random: Random;
   readonly clock: Clock;
@@ -30,7 +32,8 @@ export function createAttend(deps: AttendDeps): Attend {
   return async (request, arrival, answer) => {
     const visit = beginVisit(request, arrival, deps);
     const startedMs = deps.clock.monotonicMs();
-    const response = await answer(visit);
+    const end = deps.underWay.begin();
+    const response = await answer(visit).finally(end);
     const durationMs = deps.clock.monotonicMs() - startedMs;
     const { method } = request;
     const { status } = response;
