@@ -1,8 +1,7 @@
 /** What a coordinator that stops says to its agents when it closes their websockets (close code 1001), both ways. Pure. */
 
 /**
- * The reason. Agents that know the sentence come back at a random
- * moment within that time; older ones take it for text.
+ * The reason. Agents that know the sentence come back at a random moment within that time; older ones take it for text.
  */
 export function formatGoodbye(why: string, withinSeconds: number): string {
   return `${why}; come back within ${withinSeconds} s`;

@@ -14,6 +14,10 @@ export const statusSchema = z
     deploymentsQueued: count,
     /** Of those that run, those of which nothing comes any more. */
     deploymentsStalled: count.default(0),
+    /** Agents connected at once at most, by workspace and month (UTC), the newest month first. */
+    agentPeaks: z
+      .array(z.object({ workspace: workspaceName, month: z.string().regex(/^\d{4}-\d{2}$/), agents: count, at: time }))
+      .default([]),
   })
   .meta({ id: "Status" });
 export type StatusDto = z.output<typeof statusSchema>;

@@ -33,10 +33,14 @@ export const command = defineNixdeployCommand({
 function formatStatus(status: StatusDto): string {
   const { online, offline, unknown } = status.agents;
   const silent = unknown === 0 ? "" : `, ${unknown} not heard of yet`;
+  const month = status.agentPeaks[0]?.month;
+  const peaks = status.agentPeaks.filter((peak) => peak.month === month);
+  const peak = peaks.map(({ workspace, agents }) => `${agents} in ${workspace}`).join(", ");
   const stalled = status.deploymentsStalled === 0 ? "" : ` (${status.deploymentsStalled} without progress)`;
   return [
     `coordinator: nixdeploy ${status.version} at ${status.url}, running since ${status.startedAt}`,
     `agents:      ${online} online, ${offline} offline${silent}`,
     `deployments: ${status.deploymentsRunning} running${stalled}, ${status.deploymentsQueued} queued`,
+    ...(month === undefined ? [] : [`peak:        ${peak}, connected at once in ${month}`]),
   ].join("\n");
 }

@@ -7,6 +7,7 @@ import type { Clock, Random } from "../runtime.ts";
 import { createAuthenticator } from "./access/authentication.ts";
 import { createFailedLogins } from "./access/failed-logins.ts";
 import { startPresence } from "./agents/presence.ts";
+import { createAgentPeaks } from "./agents/peaks.ts";
 import { createAgentRegistry } from "./agents/registry.ts";
 import { type AgentSession, type AgentSocket, createAgentSessions } from "./agents/session.ts";
 import { createApp } from "./app.ts";
@@ -98,6 +99,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const storage = deps.storage ?? null;
   const writeDatabase = () => saveSetting(database, { name: "ready", value: new Date(clock.nowMs()).toISOString() });
   const readiness = createReadiness({ clock, storage, writeDatabase });
+  const peaks = createAgentPeaks({ database, clock, registry });
   const stopping = new AbortController();
   const underWay = createUnderWay();
   const services: Services = {
@@ -111,9 +113,10 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     bus,
     narInfos: createNarInfos(database),
     uploads: createUploads({ blobs: deps.blobs, clock, narLock }),
+    peaks,
     auditor: createAuditor({ database, clock, log }),
     meters,
-    metrics: await createMetrics({ database, registry, meters, readiness, storage, ...about }),
+    metrics: await createMetrics({ database, registry, peaks, clock, meters, readiness, storage, ...about }),
     readiness,
     removals,
     clock,
@@ -143,6 +146,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
       await dispatcher[Symbol.asyncDispose]();
       await services.uploads[Symbol.asyncDispose]();
       await removals[Symbol.asyncDispose]();
+      await peaks.save();
       await database.destroy();
     },
   };

@@ -3,6 +3,7 @@ import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { Authenticator } from "./access/authentication.ts";
 import type { FailedLogins } from "./access/failed-logins.ts";
+import type { AgentPeaks } from "./agents/peaks.ts";
 import type { AgentRegistry } from "./agents/registry.ts";
 import type { Bus } from "./bus.ts";
 import type { NarInfos } from "./cache/narinfos.ts";
@@ -28,6 +29,7 @@ export type Services = {
   readonly narInfos: NarInfos;
   readonly uploads: Uploads;
   readonly auditor: Auditor;
+  readonly peaks: AgentPeaks;
   readonly meters: Meters;
   readonly metrics: Metrics;
   readonly readiness: Readiness;

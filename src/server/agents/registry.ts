@@ -16,6 +16,7 @@ export const AGENTS_TOPIC = "agents";
 
 export type LiveAgent = {
   readonly agentId: AgentId;
+  readonly workspaceId: string;
   send(frame: CoordinatorFrameInput): void;
   close(reason: string): void;
 };
@@ -29,6 +30,8 @@ export type AgentRegistry = {
   readonly online: number;
   /** All that are connected. */
   ids(): readonly AgentId[];
+  /** How many are connected; workspaces without any may be left out. */
+  readonly onlineByWorkspace: ReadonlyMap<string, number>;
   contact(agent: { readonly agentId: AgentId; readonly lastSeenMs: number }): Contact;
   /** When an agent that is silent now begins to count as offline, epoch milliseconds. */
   offlineFromMs(agent: { readonly lastSeenMs: number }): number;
@@ -38,6 +41,9 @@ export type AgentRegistry = {
 
 export function createAgentRegistry(clock: Clock): AgentRegistry {
   const live = new Map<AgentId, LiveAgent>();
+  const onlineByWorkspace = new Map<string, number>();
+  const count = ({ workspaceId }: LiveAgent, change: 1 | -1) =>
+    onlineByWorkspace.set(workspaceId, (onlineByWorkspace.get(workspaceId) ?? 0) + change);
   const startedMs = clock.nowMs();
   const offlineFromMs = (agent: { readonly lastSeenMs: number }) =>
     Math.max(agent.lastSeenMs, startedMs) + OFFLINE_AFTER_MS;
@@ -45,11 +51,15 @@ export function createAgentRegistry(clock: Clock): AgentRegistry {
     enter(agent) {
       const before = live.get(agent.agentId);
       live.set(agent.agentId, agent);
+      if (before === undefined) count(agent, 1);
       before?.close("another connection of the same agent took its place");
     },
     leave(agent) {
-      return live.get(agent.agentId) === agent && live.delete(agent.agentId);
+      if (live.get(agent.agentId) !== agent) return false;
+      count(agent, -1);
+      return live.delete(agent.agentId);
     },
+    onlineByWorkspace,
     find: (agentId) => live.get(agentId) ?? null,
     get online() {
       return live.size;

@@ -29,6 +29,8 @@ import { createDeadlines, type Deadline, type Deadlines } from "./deadlines.ts";
 import { createIntake, type Intake } from "./intake.ts";
 import { login } from "./login.ts";
 import { AGENTS_TOPIC, type AgentRegistry, type LiveAgent } from "./registry.ts";
+import type { AgentPeaks } from "./peaks.ts";
+import type { AgentRegistry, LiveAgent } from "./registry.ts";
 
 export type AgentSessionDeps = {
   readonly database: CoordinatorDatabase;
@@ -37,6 +39,7 @@ export type AgentSessionDeps = {
   readonly registry: AgentRegistry;
   readonly dispatcher: Dispatcher;
   readonly bus: Bus;
+  readonly peaks: AgentPeaks;
   readonly meters: Meters;
   readonly clock: Clock;
   readonly random: Random;
@@ -85,7 +88,7 @@ const NOTHING_TO_DO = Promise.resolve();
 
 type SessionState =
   | { readonly kind: "challenged"; readonly nonce: string }
-  | { readonly kind: "live"; readonly agentId: AgentId; readonly name: AgentName }
+  | { readonly kind: "live"; readonly agentId: AgentId; readonly workspaceId: string; readonly name: AgentName }
   | { readonly kind: "closed" };
 
 type SharedDeps = AgentSessionDeps & {
@@ -150,6 +153,12 @@ class Session implements AgentSession, LiveAgent, Deadline {
   get agentId(): AgentId {
     if (this.#state.kind !== "live") throw new Error("no agent has logged in");
     return this.#state.agentId;
+  }
+
+  /** @throws Error before the login */
+  get workspaceId(): string {
+    if (this.#state.kind !== "live") throw new Error("no agent has logged in");
+    return this.#state.workspaceId;
   }
 
   open(): void {
@@ -246,10 +255,11 @@ class Session implements AgentSession, LiveAgent, Deadline {
     this.send({ ...(await welcomeFrame(deps, agent, frame)), ...rotated });
     // It comes to be heard, and leaves; the agent's own connection stays what it is.
     if (frame.proof?.by === "supervisor") return this.close("heard");
-    this.#state = { kind: "live", agentId: agent.id, name: agent.name };
+    this.#state = { kind: "live", agentId: agent.id, workspaceId: agent.workspace_id, name: agent.name };
     deps.deadlines.set(this, drawRenewalMs(deps.random));
     deps.registry.enter(this);
     deps.bus.publish(AGENTS_TOPIC);
+    deps.peaks.note(agent.workspace_id, deps.registry.onlineByWorkspace.get(agent.workspace_id) ?? 0);
     // Whoever removed or replaced it in the meantime did not find it among those that are connected.
     if (!(await isStillAgent(deps.database, agent))) return this.close("log in again");
     const { address, requestId } = visit;

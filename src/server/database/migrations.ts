@@ -229,6 +229,13 @@ export const migrations: readonly Migration[] = [
       ]),
       "create index events_by_rollout on events (rollout_id, id) where rollout_id is not null",
       "create index events_by_workspace on events (workspace_id, id)",
+      strictTable("agent_peaks", [
+        "workspace_id text not null",
+        "month text not null",
+        "peak integer not null",
+        "at_ms integer not null",
+        "primary key (workspace_id, month)",
+      ]),
       strictTable("audit_log", [
         "id integer not null primary key autoincrement",
         "at_ms integer not null",

@@ -236,6 +236,14 @@ export type Schema = {
     /** What there is to say besides, JSON, by kind. */
     data: string;
   };
+  agent_peaks: {
+    workspace_id: string;
+    /** `2026-11`, UTC. */
+    month: string;
+    peak: number;
+    /** When it was reached. */
+    at_ms: number;
+  };
   audit_log: {
     id: Generated<number>;
     at_ms: number;

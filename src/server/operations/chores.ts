@@ -8,6 +8,7 @@ const BEAT_MS = 1_000;
 /** With the time that a write may take, a stuck disk is said within 15 s. */
 const READINESS_MS = 10_000;
 const CATCH_UP_MS = 60_000;
+const PEAKS_MS = 10_000;
 const HOUR_MS = 60 * 60 * 1000;
 /** Deleted in one statement, which holds up everything else. */
 const DELETED_AT_ONCE = 1_000;
@@ -40,6 +41,7 @@ export function listChores(services: Services, { onBeat, keepAuditMs }: ChoreOpt
         if (news?.ready === true) log.info("ready again");
       },
     },
+    { what: "write how many agents were connected", everyMs: PEAKS_MS, run: () => services.peaks.save() },
     {
       what: "delete old lines of the audit log",
       everyMs: HOUR_MS,

@@ -7,6 +7,7 @@ import { NixdeployError } from "../../errors.ts";
 import type { WorkspaceName } from "../../names.ts";
 import { loadSelectedAgents } from "../agents/select-agents.ts";
 import { agentToDto, contactOf } from "../convert.ts";
+import { listAgentPeaks } from "../database/agent-peaks.ts";
 import { type AgentRow, listAgents } from "../database/agents.ts";
 import {
   countDeployments,
@@ -70,6 +71,7 @@ export function createAgentRoutes(services: Services): readonly Route[] {
         deploymentsRunning: await countDeployments(services.database, { workspaceIds, states: RUNNING_STATES }),
         deploymentsStalled: await countStalled(services.database, workspaceIds),
         deploymentsQueued: await countDeployments(services.database, { workspaceIds, states: ["queued"] }),
+        agentPeaks: await listPeaks(services, workspaces),
       };
       return context.json(answer);
     },
@@ -99,4 +101,16 @@ export async function listedAgents(
       workspace: workspaces.get(agent.workspace_id),
     }),
   );
+}
+
+async function listPeaks(
+  services: Services,
+  workspaces: ReadonlyMap<string, WorkspaceName>,
+): Promise<StatusDto["agentPeaks"]> {
+  await services.peaks.save();
+  const rows = await listAgentPeaks(services.database, [...workspaces.keys()]);
+  return rows.flatMap(({ workspace_id, month, peak, at_ms }) => {
+    const workspace = workspaces.get(workspace_id);
+    return workspace === undefined ? [] : [{ workspace, month, agents: peak, at: new Date(at_ms).toISOString() }];
+  });
 }

@@ -166,6 +166,7 @@ const COLUMNS: Columns = {
     agent_id: "text?",
     data: "text",
   },
+  agent_peaks: { workspace_id: "text", month: "text", peak: "integer", at_ms: "integer" },
   audit_log: {
     ...{ id: "integer", at_ms: "integer", workspace_id: "text?", actor_kind: "text", actor_id: "text?" },
     ...{ actor_name: "text", address: "text?", act: "text", target: "text", effect: "text", request_id: "text?" },

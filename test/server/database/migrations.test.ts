@@ -58,6 +58,7 @@ const ROWS: Readonly<Record<string, SampleRow>> = {
     ...{ at_ms: 1, workspace_id: "w", kind: "deployment", rollout_id: "r", deployment_id: "d", agent_id: "a" },
     data: "{}",
   },
+  agent_peaks: { workspace_id: "w", month: "2026-01", peak: 1, at_ms: 1 },
   audit_log: {
     ...{ at_ms: 1, workspace_id: "w", actor_kind: "token", actor_id: "t", actor_name: "admin", address: null },
     ...{ act: "POST /tokens", target: "t", effect: "made", request_id: null },

@@ -4,7 +4,10 @@
  */
 import { DEPLOYMENT_STATES, type DeploymentState, isTerminal } from "../../../deployment.ts";
 import type { WorkspaceName } from "../../../names.ts";
+import type { Clock } from "../../../runtime.ts";
+import { type AgentPeaks, monthOf } from "../../agents/peaks.ts";
 import type { AgentRegistry } from "../../agents/registry.ts";
+import { listAgentPeaks } from "../../database/agent-peaks.ts";
 import {
   countChanges,
   countUnfinished,
@@ -24,6 +27,8 @@ import { readProcessFamilies } from "./process.ts";
 export type MetricsDeps = {
   readonly database: CoordinatorDatabase;
   readonly registry: AgentRegistry;
+  readonly peaks: AgentPeaks;
+  readonly clock: Clock;
   readonly meters: Meters;
   readonly readiness: Readiness;
   readonly storage: StoragePlaces | null;
@@ -57,6 +62,7 @@ export async function createMetrics(deps: MetricsDeps): Promise<Metrics> {
       return [
         ...deps.meters.collect(),
         await collectAgents(deps, workspaces),
+        await collectPeaks(deps, workspaces),
         stateFamily(workspaces, {
           name: "nixdeploy_deployments",
           help: "Deployments that have not ended, by state.",
@@ -125,6 +131,22 @@ async function collectAgents(deps: MetricsDeps, workspaces: Workspaces): Promise
     help: "Agents by contact; unknown: silent, but not for long enough to count as offline.",
     type: "gauge",
     samples: counts.samples("contact"),
+  };
+}
+
+/** Of this month. */
+async function collectPeaks({ database, peaks, clock }: MetricsDeps, workspaces: Workspaces): Promise<Family> {
+  await peaks.save();
+  const month = monthOf(clock.nowMs());
+  const table = createWorkspaceCounts(workspaces, [month]);
+  for (const row of await listAgentPeaks(database, [...workspaces.keys()])) {
+    if (row.month === month) table.add(row.workspace_id, month, row.peak);
+  }
+  return {
+    name: "nixdeploy_agents_peak",
+    help: "Agents connected at once at most in this month, UTC.",
+    type: "gauge",
+    samples: table.samples("month"),
   };
 }
 
