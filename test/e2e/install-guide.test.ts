@@ -30,6 +30,8 @@ test("the units are what the document says: ready when they say so, their own us
   }
   expect(await box.unit(SERVE_UNIT, "DynamicUser")).toBe("yes");
   expect(await box.unit(FILES_AGENT_UNIT, "ProtectSystem")).toBe("strict");
+  expect(await box.unit(SERVE_UNIT, "ProtectKernelModules")).toBe("yes");
+  expect(await box.unit(SERVE_UNIT, "WatchdogUSec")).toBe("1min");
   // systemd tells of lines that it does not understand in its journal alone.
   const complaints = await box.run(["journalctl", "--boot", "--no-pager", "--output=cat", "--identifier=systemd"]);
   expect(complaints.split("\n").filter((line) => /nixdeploy.*(?:Unknown|Failed to parse)/.test(line))).toEqual([]);

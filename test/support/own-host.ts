@@ -181,7 +181,7 @@ async function readUnitFiles(builder: Builder, prefix: string): Promise<FixtureU
   const read = async (file: string) => await readGuideFile(`/etc/systemd/system/${file}`);
   const hardening = await read(`${FILES_AGENT_UNIT}.d/hardening.conf`);
   return [
-    { name: SERVE_UNIT, text: await read(SERVE_UNIT) },
+    { name: SERVE_UNIT, text: `${await read(SERVE_UNIT)}\n${await read(`${SERVE_UNIT}.d/hardening.conf`)}` },
     { name: FILES_AGENT_UNIT, text: `${await read(FILES_AGENT_UNIT)}\n${hardening}` },
     ...(await readModules(builder, prefix)).filter((unit) => unit.name.includes("undo")),
   ];
