@@ -30,6 +30,7 @@ import { createIntake, type Intake } from "./intake.ts";
 import { login } from "./login.ts";
 import { AGENTS_TOPIC, type AgentRegistry, type LiveAgent } from "./registry.ts";
 import type { AgentPeaks } from "./peaks.ts";
+import { sayRefused } from "./refusals.ts";
 import type { AgentRegistry, LiveAgent } from "./registry.ts";
 
 export type AgentSessionDeps = {
@@ -67,7 +68,6 @@ export type AgentSession = {
 /** All sessions of a coordinator. Disposed of, they are given up. */
 export type AgentSessions = AsyncDisposable & { create(socket: AgentSocket, visit: Visit): AgentSession };
 
-type Refusal = Extract<CoordinatorFrameInput, { kind: "refused" }>;
 type HelloFrame = Extract<AgentFrame, { kind: "hello" }>;
 
 const CLOSE_POLICY = 1008;
@@ -287,20 +287,6 @@ class Session implements AgentSession, LiveAgent, Deadline {
     this.#state = { kind: "closed" };
     deps.onClosed(this);
   }
-}
-
-/** In the log, unless its address floods it: who is refused again and again is told all the same. */
-function sayRefused(
-  deps: AgentSessionDeps,
-  refused: { readonly name: string; readonly visit: Visit; readonly refusal: Refusal },
-): void {
-  const { code, message } = refused.refusal;
-  const { requestId, address } = refused.visit;
-  const isFailure = code !== "version";
-  if (isFailure) deps.meters.failedLogin("agent");
-  const isFlood = isFailure && deps.failedLogins.note(address) !== null;
-  const say = isFlood ? deps.log.debug : deps.log.warn;
-  say("agent refused", { name: refused.name, code, reason: message, address, requestId });
 }
 
 /** A key is looked into once, not at each login. Few: one for each cache. */
