@@ -28,10 +28,9 @@ import { describeCaches } from "../workspaces/told-caches.ts";
 import { createDeadlines, type Deadline, type Deadlines } from "./deadlines.ts";
 import { createIntake, type Intake } from "./intake.ts";
 import { login } from "./login.ts";
-import { AGENTS_TOPIC, type AgentRegistry, type LiveAgent } from "./registry.ts";
 import type { AgentPeaks } from "./peaks.ts";
 import { sayRefused } from "./refusals.ts";
-import type { AgentRegistry, LiveAgent } from "./registry.ts";
+import { AGENTS_TOPIC, type AgentRegistry, type LiveAgent } from "./registry.ts";
 
 export type AgentSessionDeps = {
   readonly database: CoordinatorDatabase;

@@ -26,7 +26,7 @@ const BATCH = 500;
 
 export function streamEvents(services: Services, watching: Watching): Response {
   const hungUp = new AbortController();
-  const signal = AbortSignal.any([watching.signal, hungUp.signal]);
+  const signal = AbortSignal.any([watching.signal, hungUp.signal, services.stopping]);
   const texts = watch(services, { ...watching, signal });
   const encoder = new TextEncoder();
   const body = new ReadableStream<Uint8Array>({
