@@ -117,16 +117,17 @@ function decompress(body: Uint8Array): string {
   return zstdDecompressSync(body).toString("utf8");
 }
 
-/** Logs of deployments that ended before a time, the oldest first. */
+/** Logs of a workspace's deployments that ended before a time, the oldest first. */
 export async function listLogsEndedBefore(
   database: CoordinatorDatabase,
-  query: { readonly untilMs: number; readonly limit: number },
+  query: { readonly workspaceId: string; readonly untilMs: number; readonly limit: number },
 ): Promise<readonly DeploymentId[]> {
   const rows = await database
     .selectFrom("deployments")
     .select("id")
     .where("log_bytes", ">", 0)
     .where("finished_ms", "<", query.untilMs)
+    .where("workspace_id", "=", query.workspaceId)
     .orderBy("finished_ms")
     .limit(query.limit)
     .execute();

@@ -9,11 +9,13 @@ import type { AgentId } from "../../names.ts";
 import { listAgentIds } from "../database/agents.ts";
 import { deleteSomeLog, listLogsBehind, listLogsEndedBefore } from "../database/logs.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import { listWorkspaces } from "../database/workspaces.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
 import { type RecurringDeps, startRecurring } from "../recurring.ts";
+import { parseWorkspaceSettings } from "../workspaces/settings.ts";
 
 export type LogRetention = {
-  /** Since the deployment's end. */
+  /** Since the deployment's end, where the workspace does not say otherwise. */
   readonly ageMaxMs: number;
   /** Deployments of an agent whose logs are kept, however young the others are. */
   readonly perAgentMax: number;
@@ -48,7 +50,6 @@ export async function deleteOldLogs(
   deps: Pick<LogRetentionDeps, "database" | "writes" | "clock">,
   { kept, signal }: { readonly kept: LogRetention; readonly signal: AbortSignal },
 ): Promise<number> {
-  const untilMs = deps.clock.nowMs() - kept.ageMaxMs;
   const deleteAll = async (ids: Awaited<ReturnType<typeof listLogsBehind>>) => {
     for (const id of ids) {
       const step = () => deps.writes.write((transaction) => deleteSomeLog(transaction, { id, chunksMax: CHUNKS_MAX }));
@@ -58,8 +59,12 @@ export async function deleteOldLogs(
     return ids.length;
   };
   let deleted = 0;
-  for (let found = PAGE; found === PAGE; deleted += found) {
-    found = await deleteAll(await listLogsEndedBefore(deps.database, { untilMs, limit: PAGE }));
+  for (const workspace of await listWorkspaces(deps.database)) {
+    const ageMaxMs = parseWorkspaceSettings(workspace).logRetentionMs ?? kept.ageMaxMs;
+    const query = { workspaceId: workspace.id, untilMs: deps.clock.nowMs() - ageMaxMs, limit: PAGE };
+    for (let found = PAGE; found === PAGE; deleted += found) {
+      found = await deleteAll(await listLogsEndedBefore(deps.database, query));
+    }
   }
   let agents: readonly AgentId[] = [];
   do {

@@ -74,7 +74,7 @@ export const ADDRESSES: readonly BadInput[] = [
     FOR_ALL.map((url) => ({
       what: `${command} --url ${url}`,
       command: `${command} --url ${url}`,
-      ...exception(command, url),
+      ...(WRONG_ADDRESSES[url] ?? { exitCode: 1 as const, says: "" }),
     })),
   ),
   ...CLIENTS.map((command) => ({
@@ -93,16 +93,6 @@ export const ADDRESSES: readonly BadInput[] = [
   { what: "a certificate that has expired, or the clock is wrong", command: "status --url {tls}", env: { SSL_CERT_FILE: "{authority}" }, through: "20 years later", exitCode: 75, says: "its certificate is not trusted (CERT_HAS_EXPIRED)", hint: "this machine's clock" },
   { what: "a certificate that is not good yet, or the clock is wrong", command: "status --url {tls}", env: { SSL_CERT_FILE: "{authority}" }, through: "20 years earlier", exitCode: 75, says: "its certificate is not trusted (CERT_NOT_YET_VALID)", hint: "this machine's clock" },
 ];
-
-/** A file of a cache is fetched, and only its absence is no error. */
-function exception(command: string, url: string): Answer {
-  const usual = WRONG_ADDRESSES[url] ?? { exitCode: 1, says: "" };
-  if (command !== "activate {absent}") return usual;
-  if (url === "{json-404}") return { exitCode: 1, says: "neither the local store nor the cache has it" };
-  if (url === "{html-200}") return { exitCode: 1, says: "cannot read {absent} from the cache: " };
-  if (url === "{redirect-elsewhere}") return { exitCode: 75, says: "cannot reach " };
-  return usual;
-}
 
 const NO_TOKEN = "cannot log in to the coordinator: no token is set";
 const REFUSED = "cannot log in: the token is missing, unknown here, expired or revoked";
@@ -167,7 +157,7 @@ export const TOKENS: readonly BadInput[] = [
       command,
       env: { NIXDEPLOY_TOKEN: "{revoked-token}" },
       exitCode: 77,
-      says: command === "activate {absent}" ? "token" : REFUSED,
+      says: REFUSED,
     },
   ]),
   { what: "a token file of somebody else", command: "status", env: asTokenFile("{private}"), through: "another user", exitCode: 2, says: "cannot read {private} (NIXDEPLOY_TOKEN_FILE): permission denied" },

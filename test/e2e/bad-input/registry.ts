@@ -28,6 +28,7 @@ const SAMPLES = [
   ...["0123456789abcdfg", "https://deploy.example.org", "127.0.0.1:0", "127.0.0.1", "role=web"],
   "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
   "1",
+  "1h",
   "sample-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
   "/nix/store/00000000000000000000000000000000-sample",
 ];

@@ -51,6 +51,19 @@ describe("a log goes", () => {
     expect(await sweep(server, { ageMaxMs: 9 * HOUR_MS })).toBe(0);
   });
 
+  test("by what its workspace says, whatever holds elsewhere", async () => {
+    await using server = await createServer();
+    const id = await deploy(server, await server.connectAgent("nuc"));
+    await server.clock.advance(10 * HOUR_MS);
+    const set = async (logRetentionMs: number | null) =>
+      await server.fetch("workspaces/default", { method: "PATCH", json: { logRetentionMs } });
+    await set(11 * HOUR_MS);
+    expect(await sweep(server, { ageMaxMs: HOUR_MS })).toBe(0);
+    await set(9 * HOUR_MS);
+    expect(await sweep(server, {})).toBe(1);
+    expect(await hasLog(server, id)).toBe(false);
+  });
+
   test("when so many newer ones of its agent are there, however quiet the others are", async () => {
     await using server = await createServer();
     const [nuc, tuc] = [await server.connectAgent("nuc"), await server.connectAgent("tuc")];
