@@ -71,9 +71,9 @@ test(
         const before = snapshotOf(told, agents);
         await coordinator.restart();
         const journals = before.journals.filter((journal) => !compared.has(journal.deploymentId));
-      await compare(api, { ...before, journals });
-      // What has ended was compared after a kill, and is once more in the end.
-      for (const journal of journals) if (isWhole(journal)) compared.add(journal.deploymentId);
+        await compare(api, { ...before, journals });
+        // What has ended was compared after a kill, and is once more in the end.
+        for (const journal of journals) if (isWhole(journal)) compared.add(journal.deploymentId);
       }
     } finally {
       over.abort(new Error("enough"));
