@@ -32,6 +32,8 @@ export type ModelMachine = {
   deadKernels: StorePath[];
   inhibitors: string[];
   failedUnits: string[] | null;
+  /** The system on which the service manager does not answer. */
+  silentOn: StorePath | null;
   /** Whether the coordinator can be reached from the new version. */
   isReachable: boolean;
   /** The same from the old one. */
@@ -100,6 +102,7 @@ export function createModelMachine(options: {
     deadKernels: [],
     inhibitors: [],
     failedUnits: [],
+    silentOn: null,
     isReachable: true,
     isReachableFromOld: true,
     restarts: 0,

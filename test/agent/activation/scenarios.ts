@@ -107,6 +107,14 @@ const REBOOT_SCENARIOS: readonly Scenario[] = [
 ];
 
 export const SCENARIOS: readonly Scenario[] = [
+  {
+    name: "a service manager that does not answer on the new version",
+    outcome: "rolled-back",
+    fault: null,
+    prepare: (machine) => {
+      machine.silentOn = NEW;
+    },
+  },
   { name: "a switch", outcome: "succeeded" },
   { name: "a switch with a script that agrees", outcome: "succeeded", record: { rollbackScript: SCRIPT } },
   {

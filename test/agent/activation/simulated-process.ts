@@ -93,7 +93,10 @@ export function createSimulatedProcess(machine: ModelMachine, faults: Faults = {
         },
       },
       readNames: async () => new Set(),
-      readFailedUnits: async () => machine.failedUnits,
+      readFailedUnits: async () => {
+        if (machine.silentOn !== null && machine.current === machine.silentOn) throw new Error("systemd is silent");
+        return machine.failedUnits;
+      },
       hasUnit: async () => true,
       mainProcess: async () => process.pid,
       healthSenses: {
