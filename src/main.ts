@@ -5,10 +5,12 @@
  * do), one that throws ends with 130. The second one leaves at once. A reader of stdout that goes away (`| head`) stops
  * the command too, without a word.
  */
+import { isatty } from "node:tty";
 import { COMMON_DEFAULTS, type CommonValues, guessCommonValues } from "./commands/common-args.ts";
 import type { CommandContext, OutputStream } from "./commands/context.ts";
 import { describeFailure, formatFailure, listCauses } from "./commands/format-failure.ts";
 import { COMMANDS, type CommandEntry, resolveRequest } from "./commands/root.ts";
+import { createSecretPrompt } from "./commands/secret-prompt.ts";
 import { describeError, NixdeployError, toExitCode } from "./errors.ts";
 import { createLogger, type Logger } from "./log.ts";
 import { systemClock, systemRandom } from "./runtime.ts";
@@ -105,6 +107,8 @@ function createContext({ common, stop, stdout, stderr }: ContextParts): CommandC
     stdout,
     stderr,
     readStdin: () => Bun.stdin.stream(),
+    // Whoever does not ask leaves standard input alone, which a program that is run may want to read.
+    askSecret: isatty(0) ? (prompt, signal) => createSecretPrompt(process.stdin, stderr)(prompt, signal) : null,
     log: createStderrLogger(common, stderr),
     env: { ...process.env },
     clock: systemClock,

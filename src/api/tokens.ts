@@ -58,5 +58,17 @@ export const tokenSchema = z
   .meta({ id: "Token" });
 export type TokenDto = z.output<typeof tokenSchema>;
 
+/** GET /api/v1/identity: what the credential of the request is. */
+export const identitySchema = z
+  .object({
+    /** Null on the coordinator's own socket, which needs none. */
+    token: tokenSchema.nullable(),
+    /** The coordinator's clock and version. */
+    now: time,
+    version: z.string(),
+  })
+  .meta({ id: "Identity" });
+export type Identity = z.output<typeof identitySchema>;
+
 /** GET /api/v1/tokens. Revoking is DELETE /api/v1/tokens/ID → 204. */
 export const tokenListSchema = z.object({ tokens: z.array(tokenSchema) });

@@ -19,6 +19,8 @@ import {
   type CreatedToken,
   createdTokenSchema,
   type createTokenSchema,
+  type Identity,
+  identitySchema,
   type TokenDto,
   tokenListSchema,
 } from "../api/tokens.ts";
@@ -36,6 +38,8 @@ export type AuditFilter = {
 /** Every call @throws NixdeployError as {@link CallApi} does. */
 export type AdministrationClient = WorkspaceClient & {
   createToken(request: z.input<typeof createTokenSchema>, signal: AbortSignal): Promise<CreatedToken>;
+  /** What our own token is. */
+  identify(signal: AbortSignal): Promise<Identity>;
   listTokens(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<readonly TokenDto[]>;
   revokeToken(id: TokenId, signal: AbortSignal): Promise<void>;
   /** Newest first. */
@@ -70,6 +74,7 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
   return {
     ...createWorkspaceClient(call),
     createToken: (body, signal) => call({ method: "POST", path: "/tokens", body, schema: createdTokenSchema, signal }),
+    identify: (signal) => call({ method: "GET", path: "/identity", schema: identitySchema, signal }),
     async listTokens(workspace, signal) {
       const query = { workspace };
       return (await call({ method: "GET", path: "/tokens", query, schema: tokenListSchema, signal })).tokens;

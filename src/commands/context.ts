@@ -1,6 +1,7 @@
 /** What a command gets from the process it runs in: everything that it may touch, so that tests can give it another. */
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
+import type { AskSecret } from "./secret-prompt.ts";
 
 /** The environment variables, as they were when the process started. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -19,6 +20,8 @@ export type CommandContext = {
   readonly stderr: OutputStream;
   /** The bytes of standard input, to the end. */
   readonly readStdin: () => AsyncIterable<Uint8Array>;
+  /** Asks the person at the terminal for a secret, unseen; null when standard input is no terminal. */
+  readonly askSecret: AskSecret | null;
   readonly log: Logger;
   readonly env: Environment;
   readonly clock: Clock;

@@ -32,22 +32,34 @@ const KEY_VARIABLES: Readonly<Record<KeyRole, string>> = {
   signing: "NIXDEPLOY_SIGNING_KEY",
   deployment: "NIXDEPLOY_DEPLOYMENT_KEY",
 };
+/** A text of the configuration, and where it stands, as messages name it. */
+export type Sourced = { readonly text: string; readonly source: string };
+
 /** Looks behind, so that a long row of slashes elsewhere costs one look each, not one for all behind it. */
 const TRAILING_SLASHES = /(?<!\/)\/+$/;
 const SECRET_BYTES_MAX = 16 * 1024;
 
 /**
- * The address of the coordinator, from `--url`, else from NIXDEPLOY_URL; without a slash at its end.
- * @throws NixdeployError "usage" when there is none, or it is no http(s) address, or it carries a user name or query
+ * The address of the coordinator, from `--url`, else from NIXDEPLOY_URL; without a slash at its end. Null: neither is set.
+ * @throws NixdeployError "usage" when it is no http(s) address, or carries a user name or query
  */
-export function readCoordinatorUrl({ urlFlag, env }: Pick<CommandContext, "urlFlag" | "env">): string {
+export function findCoordinatorUrl({ urlFlag, env }: Pick<CommandContext, "urlFlag" | "env">): Sourced | null {
   const source = urlFlag === null ? "NIXDEPLOY_URL" : "--url";
   const text = urlFlag ?? env["NIXDEPLOY_URL"] ?? "";
-  if (text === "") {
-    throw new NixdeployError("usage", "cannot find the coordinator: neither --url nor NIXDEPLOY_URL is set", {
-      hint: "Set NIXDEPLOY_URL to the address of `nixdeploy serve`, for example https://deploy.example.org.",
-    });
-  }
+  return text === "" ? null : { text: checkCoordinatorUrl(text, source), source };
+}
+
+/** The same, for who cannot do without. @throws NixdeployError "usage" when there is none, too */
+export function readCoordinatorUrl(context: Pick<CommandContext, "urlFlag" | "env">): string {
+  const given = findCoordinatorUrl(context);
+  if (given !== null) return given.text;
+  throw new NixdeployError("usage", "cannot find the coordinator: neither --url nor NIXDEPLOY_URL is set", {
+    hint: "Set NIXDEPLOY_URL to the address of `nixdeploy serve`, for example https://deploy.example.org.",
+  });
+}
+
+/** @param source how the message names it. @throws NixdeployError "usage" */
+export function checkCoordinatorUrl(text: string, source: string): string {
   const url = URL.parse(text);
   if (url === null || !["http:", "https:"].includes(url.protocol)) {
     throw new NixdeployError("usage", `cannot use ${source}: it is no http:// or https:// address`, {
@@ -63,64 +75,61 @@ export function readCoordinatorUrl({ urlFlag, env }: Pick<CommandContext, "urlFl
 }
 
 /** null when no place has one. @throws NixdeployError "usage" for a place that is set but empty or unreadable */
-export async function readToken(env: Environment, role: TokenRole): Promise<string | null> {
+export async function findSecretToken(env: Environment, role: TokenRole): Promise<Sourced | null> {
   for (const variable of TOKEN_VARIABLES[role]) {
-    const secret = await readSecret(env, variable);
-    if (secret !== null) {
-      return secret;
-    }
+    const secret = await findSecret(env, variable);
+    if (secret !== null) return secret;
   }
   return null;
 }
 
-/**
- * Checked before it goes anywhere, so that no other secret is sent by mistake.
- * @throws NixdeployError "usage" when no place has one, naming them; "denied" when it cannot be a token
- */
-export async function requireToken(env: Environment, role: TokenRole): Promise<string> {
-  const token = await readToken(env, role);
-  if (token === null) {
-    const [first, ...others] = TOKEN_VARIABLES[role];
-    const names = [`${first}_FILE`, first, ...others.flatMap((name) => [`${name}_FILE`, name])];
-    throw new NixdeployError("usage", `cannot log in to the coordinator: no token is set`, {
-      hint: `Set one of ${names.join(", ")}; \`nixdeploy token create\` makes tokens.`,
-    });
-  }
-  const trimmed = token.trim();
-  const fault = describeTokenFault(trimmed);
-  if (fault !== null) {
-    throw new NixdeployError("denied", `cannot use the token of ${describePlaces(role)}: ${fault}`, {
-      hint: "`nixdeploy token create` prints one line nd_KIND_ID_SECRET: that line, whole, is the token.",
-    });
-  }
-  return trimmed;
+/** Its text alone. */
+export async function readToken(env: Environment, role: TokenRole): Promise<string | null> {
+  return (await findSecretToken(env, role))?.text ?? null;
 }
 
-function describePlaces(role: TokenRole): string {
-  return TOKEN_VARIABLES[role].join(" or ");
+export function noTokenError(role: TokenRole): NixdeployError {
+  const [first, ...others] = TOKEN_VARIABLES[role];
+  const names = [`${first}_FILE`, first, ...others.flatMap((name) => [`${name}_FILE`, name])];
+  return new NixdeployError("usage", `cannot log in to the coordinator: no token is set`, {
+    hint: `Set one of ${names.join(", ")}, or \`nixdeploy login URL\`; \`nixdeploy token create\` makes tokens.`,
+  });
+}
+
+/** @returns it without white space around it. @throws NixdeployError "denied" when it cannot be a token */
+export function checkToken({ text, source }: Sourced, role: TokenRole): Sourced {
+  const token = text.trim();
+  const fault = describeTokenFault(token);
+  if (fault === null) return { text: token, source };
+  const places = source.startsWith("NIXDEPLOY_") ? TOKEN_VARIABLES[role].join(" or ") : source;
+  throw new NixdeployError("denied", `cannot use the token of ${places}: ${fault}`, {
+    hint: "`nixdeploy token create` prints one line nd_KIND_ID_SECRET: that line, whole, is the token.",
+  });
 }
 
 /** The text of a secret key; null when no place has one. @throws as {@link readToken} */
-export function readKey(env: Environment, role: KeyRole): Promise<string | null> {
-  return readSecret(env, KEY_VARIABLES[role]);
+export async function readKey(env: Environment, role: KeyRole): Promise<string | null> {
+  return (await findSecret(env, KEY_VARIABLES[role]))?.text ?? null;
 }
 
-async function readSecret(env: Environment, variable: string): Promise<string | null> {
+async function findSecret(env: Environment, variable: string): Promise<Sourced | null> {
   const direct = env[variable];
   if (direct !== undefined) {
-    return checkNotEmpty(trimNewline(direct), variable);
+    return { text: checkNotEmpty(trimNewline(direct), variable), source: variable };
   }
-  const file = env[`${variable}_FILE`];
+  const fileVariable = `${variable}_FILE`;
+  const file = env[fileVariable];
   if (file !== undefined) {
-    const path = checkNotEmpty(file, `${variable}_FILE`);
-    return readSecretFile(path, `${variable}_FILE`);
+    const path = checkNotEmpty(file, fileVariable);
+    return { text: await readSecretFile(path, fileVariable), source: fileVariable };
   }
   const directory = env["CREDENTIALS_DIRECTORY"];
   if (directory === undefined || directory === "") {
     return null;
   }
   const name = variable.toLowerCase().replaceAll("_", "-");
-  return readFileIfPresent(join(directory, name), "a systemd credential");
+  const text = await readFileIfPresent(join(directory, name), "a systemd credential");
+  return text === null ? null : { text, source: `the systemd credential ${name}` };
 }
 
 function checkNotEmpty(text: string, variable: string): string {

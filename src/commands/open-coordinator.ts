@@ -12,7 +12,9 @@ import { NixdeployError } from "../errors.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
 import type { ArgDeclaration } from "./args.ts";
 import type { CommandContext } from "./context.ts";
-import { readCoordinatorUrl, requireToken, type TokenRole } from "./environment.ts";
+import { resolveCoordinatorUrl, resolveToken } from "./coordinator-access.ts";
+import { findCoordinatorUrl, type TokenRole } from "./environment.ts";
+import { loadLogins } from "./logins.ts";
 
 /** For the commands that {@link openAdministration} serves. */
 export const DATA_DIR_ARG = {
@@ -28,8 +30,16 @@ export async function openCoordinator(
   context: Connecting,
   role: TokenRole,
 ): Promise<CoordinatorClient & AsyncDisposable> {
-  const url = readCoordinatorUrl(context);
-  const http = createHttpTransport({ ...httpOptions(context), url, token: await requireToken(context.env, role) });
+  const { text: url } = await resolveCoordinatorUrl(context);
+  const { text: token } = await resolveToken(context, role, url);
+  return openCoordinatorAt(context, { url, token });
+}
+
+export function openCoordinatorAt(
+  context: Connecting,
+  access: { readonly url: string; readonly token: string },
+): CoordinatorClient & AsyncDisposable {
+  const http = createHttpTransport({ ...httpOptions(context), ...access });
   return { ...createCoordinatorClient(http), [Symbol.asyncDispose]: () => http[Symbol.asyncDispose]() };
 }
 
@@ -42,10 +52,10 @@ export async function openAdministration(
     throw new NixdeployError("usage", "cannot use --data-dir and --url together: each names a coordinator");
   }
   if (dataDir !== undefined) return await openDataDirectory(resolve(dataDir), context);
-  if (context.urlFlag === null && (context.env["NIXDEPLOY_URL"] ?? "") === "") {
+  if (findCoordinatorUrl(context) === null && (await loadLogins(context.env)).logins.length === 0) {
     throw new NixdeployError("usage", "cannot find the coordinator: neither its URL nor its data directory is given", {
       hint:
-        "Set NIXDEPLOY_URL (or --url) and NIXDEPLOY_TOKEN; on the coordinator's own host --data-dir DIR is enough, " +
+        "Set NIXDEPLOY_URL (or --url) and NIXDEPLOY_TOKEN, or `nixdeploy login URL`; on the coordinator's own host --data-dir DIR is enough, " +
         "for example --data-dir /var/lib/nixdeploy/server.",
     });
   }

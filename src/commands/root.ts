@@ -26,6 +26,8 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "Run the coordinator, with its binary cache and API",
     load: () => import("./serve.ts"),
   },
+  { name: "login", summary: "Remember a coordinator and a token for it", load: () => import("./login.ts") },
+  { name: "logout", summary: "Forget a coordinator and its token", load: () => import("./logout.ts") },
   { name: "token", summary: "Make, list and revoke tokens", load: () => import("./token.ts") },
   { name: "push", summary: "Upload closures into a cache", load: () => import("./push.ts") },
   {

@@ -23,6 +23,7 @@ const RIGHT_WORDS: Readonly<Record<Right, string>> = {
   watch: "Takes a read, activate or admin token.",
   push: "Takes a push or admin token.",
   "read-cache": "Takes any token of the workspace but one for agents.",
+  identify: "Takes any token.",
 };
 
 type JsonObject = { readonly [name: string]: unknown };

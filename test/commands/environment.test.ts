@@ -2,7 +2,8 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { readCoordinatorUrl, readKey, readToken, requireToken } from "../../src/commands/environment.ts";
+import { resolveToken } from "../../src/commands/coordinator-access.ts";
+import { readCoordinatorUrl, readKey, readToken } from "../../src/commands/environment.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nixdeploy-environment-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -56,8 +57,9 @@ describe("tokens", () => {
     expect(await readToken({ NIXDEPLOY_TOKEN_FILE: fileWith("crlf", "a\r\n") }, "general")).toBe("a");
   });
 
-  test("none: requireToken names the variables", async () => {
-    expect(requireToken({}, "push")).rejects.toMatchObject({
+  test("none: resolveToken names the variables", async () => {
+    const nowhere = { urlFlag: null, env: { XDG_CONFIG_HOME: folder } };
+    expect(resolveToken(nowhere, "push", "https://deploy.example.org")).rejects.toMatchObject({
       kind: "usage",
       hint: expect.stringContaining("NIXDEPLOY_PUSH_TOKEN_FILE, NIXDEPLOY_PUSH_TOKEN, NIXDEPLOY_TOKEN_FILE"),
     });

@@ -26,7 +26,13 @@ import {
   rolloutSchema,
 } from "../../src/api/rollouts.ts";
 import { statusSchema } from "../../src/api/status.ts";
-import { createdTokenSchema, createTokenSchema, type TokenDto, tokenSchema } from "../../src/api/tokens.ts";
+import {
+  createdTokenSchema,
+  createTokenSchema,
+  identitySchema,
+  type TokenDto,
+  tokenSchema,
+} from "../../src/api/tokens.ts";
 import { isTerminal } from "../../src/deployment.ts";
 import { NixdeployError, toHttpStatus } from "../../src/errors.ts";
 import { drawId, parseTokenId } from "../../src/names.ts";
@@ -34,7 +40,7 @@ import { formatHashNix32, parseFileHash, parseNarHash } from "../../src/nix/hash
 import { formatNarInfo } from "../../src/nix/narinfo.ts";
 import { parseStorePathHash } from "../../src/nix/store-path.ts";
 import { systemRandom } from "../../src/runtime.ts";
-import { formatToken } from "../../src/token.ts";
+import { formatToken, parseToken } from "../../src/token.ts";
 import { createMemoryCache, type MemoryCache } from "./memory-cache.ts";
 
 export type SeenRequest = {
@@ -58,6 +64,8 @@ export type FakeCoordinator = AsyncDisposable & {
   /** The body of each POST /rollouts. */
   readonly rolloutRequests: readonly z.output<typeof createRolloutSchema>[];
   isCachePublic: boolean;
+  /** The coordinator's clock; as it says, not as it runs here. */
+  now: () => string;
   intercept: Interception | null;
   addAgent(name: string, contact?: AgentDto["contact"], facts?: Partial<Record<keyof AgentDto, unknown>>): void;
   /** The deployment of this agent in the latest rollout. */
@@ -171,6 +179,14 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
         }),
       ),
     ),
+    route("GET", "/api/v1/identity", (request) => {
+      const token = parseToken((request.headers.get("authorization") ?? "").replace("Bearer ", ""));
+      if (token === null) return Response.json({ token: null, now: AT, version: "0.1.0" });
+      const { id, kind } = token;
+      const facts = { description: "", createdAt: AT, expiresAt: null, lastUsedAt: null, revokedAt: null };
+      const identity = { token: { id, kind, workspace: "default", ...facts }, now: fake.now(), version: "0.1.0" };
+      return Response.json(identitySchema.parse(identity));
+    }),
     route("GET", "/api/v1/agents", () => Response.json({ agents })),
     route("GET", "/api/v1/tokens", () => Response.json({ tokens })),
     route("POST", "/api/v1/tokens", async (request) => {
@@ -404,6 +420,7 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
     rollouts,
     rolloutRequests,
     isCachePublic: false,
+    now: () => new Date().toISOString(),
     intercept: null,
     addAgent: (name, contact = "online", facts = {}) => agents.push(createAgent(name, contact, facts)),
     deploymentOf,

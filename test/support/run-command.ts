@@ -51,6 +51,7 @@ export function startCommand(words: readonly string[], options: RunCommandOption
           stderr += text;
         }),
         readStdin: () => new Blob([options.stdin ?? ""]).stream(),
+        askSecret: null,
         log: createLogger({
           verbose,
           format: logFormat,

@@ -9,22 +9,23 @@
  * | watch         | activate and read tokens, and whoever may administrate     |
  * | push          | push tokens, and whoever may administrate                  |
  * | read-cache    | everyone with a valid credential of the workspace          |
+ * | identify      | every token, about itself, the control socket              |
  *
- * An agent *token* has no right at all: it admits agents, which then act under their own identity.
+ * An agent *token* has no other right: it admits agents, which then act under their own identity.
  * A token of one workspace has its rights there only. To operate is to make, rename and delete workspaces, and to make
  * caches: their names are unique on the coordinator, so whoever may choose one learns which others there are.
  */
 import { TOKEN_KINDS, type TokenKind } from "../../token.ts";
 import type { Principal } from "./authentication.ts";
 
-export type Right = "operate" | "administrate" | "activate" | "watch" | "push" | "read-cache";
+export type Right = "operate" | "administrate" | "activate" | "watch" | "push" | "read-cache" | "identify";
 
 const RIGHTS: Readonly<Record<TokenKind, readonly Right[]>> = {
-  admin: ["operate", "administrate", "activate", "watch", "push", "read-cache"],
-  activate: ["activate", "watch", "read-cache"],
-  push: ["push", "read-cache"],
-  read: ["watch", "read-cache"],
-  agent: [],
+  admin: ["operate", "administrate", "activate", "watch", "push", "read-cache", "identify"],
+  activate: ["activate", "watch", "read-cache", "identify"],
+  push: ["push", "read-cache", "identify"],
+  read: ["watch", "read-cache", "identify"],
+  agent: ["identify"],
 };
 
 /** The kinds of token that have a right; [] for a principal whose own kind has it, or that is no token. */

@@ -1,7 +1,14 @@
 /** /api/v1/tokens: make, list, revoke. For admins. */
 
 import { z } from "zod";
-import { type CreatedToken, createdTokenSchema, createTokenSchema, tokenListSchema } from "../../api/tokens.ts";
+import {
+  type CreatedToken,
+  createdTokenSchema,
+  createTokenSchema,
+  type Identity,
+  identitySchema,
+  tokenListSchema,
+} from "../../api/tokens.ts";
 import { NixdeployError } from "../../errors.ts";
 import { type AgentName, drawId, parseTokenId } from "../../names.ts";
 import type { Clock, Random } from "../../runtime.ts";
@@ -10,7 +17,7 @@ import { TOKENS_TOPIC } from "../access/authentication.ts";
 import { mayDo } from "../access/authorization.ts";
 import { tokenToDto } from "../convert.ts";
 import { findToken, insertToken, listTokens, revokeToken, type TokenRow } from "../database/tokens.ts";
-import type { WorkspaceRow } from "../database/workspaces.ts";
+import { findWorkspaceById, type WorkspaceRow } from "../database/workspaces.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
 import { findTargetWorkspace, noteAct, type RouteContext, requireOperator, visibleWorkspaces } from "./context.ts";
@@ -21,7 +28,7 @@ const SECRET_BYTES = 32;
 const LIFETIME_MS_MAX = 100 * 365 * 24 * 60 * 60 * 1000;
 
 export function createTokenRoutes(services: Services): readonly Route[] {
-  return [createOne(services), listAll(services), revokeOne(services)];
+  return [createOne(services), listAll(services), revokeOne(services), identify(services)];
 }
 
 function createOne(services: Services): Route {
@@ -125,6 +132,28 @@ function revokeOne(services: Services): Route {
       });
       services.log.info("token revoked", { id: row.id, kind: row.kind });
       return context.body(null, 204);
+    },
+  });
+}
+
+function identify(services: Services): Route {
+  return defineRoute({
+    ...{ method: "GET", path: "/identity", right: "identify" },
+    summary: "What the token of this request is",
+    answers: { 200: identitySchema },
+    async handle(context) {
+      const principal = context.get("principal");
+      if (principal.kind === "agent") throw notFound("/api/v1/identity");
+      const row = principal.kind === "token" ? await findToken(services.database, principal.tokenId) : null;
+      const workspace =
+        row === null || row.workspace_id === null ? null : await findWorkspaceById(services.database, row.workspace_id);
+      const names = new Map(workspace === null ? [] : [[workspace.id, workspace.name]]);
+      const identity: Identity = {
+        token: row === null ? null : tokenToDto(row, names),
+        now: new Date(services.clock.nowMs()).toISOString(),
+        version: services.version,
+      };
+      return context.json(identity);
     },
   });
 }

@@ -71,6 +71,7 @@ const RULES: Readonly<Record<string, Rule>> = {
     path: async ({ server }) => `tokens/${(await server.createToken("read")).id}`,
     options: { method: "DELETE" },
   },
+  "GET /identity": { right: "identify", isList: true, path: () => "identity" },
   "POST /workspaces": {
     right: "operate",
     path: () => "workspaces",
@@ -252,6 +253,7 @@ const HOLDERS: Readonly<Record<Right, readonly string[]>> = {
   watch: ["admin", "admin of every workspace", "activate", "read"],
   push: ["admin", "admin of every workspace", "push"],
   "read-cache": ["admin", "admin of every workspace", "activate", "push", "read", "an agent's own"],
+  identify: ["admin", "admin of every workspace", "activate", "push", "read", "agent"],
 };
 const CREDENTIALS = [...TOKEN_KINDS, "an agent's own", "admin of every workspace"];
 const OPEN_ROUTES = ["GET /healthz", "GET /readyz", "GET /", "GET /openapi.json"];
