@@ -72,6 +72,7 @@ export const command = defineNixdeployCommand({
       dataDirectory: args.dataDir ?? resolveDataDirectory(context.env),
       tls: tlsFiles(args.tlsCert, args.tlsKey),
       publicUrl: args.publicUrl ?? null,
+      env: context.env,
       clock: context.clock,
       random: context.random,
       log: context.log,

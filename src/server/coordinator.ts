@@ -2,6 +2,7 @@
  * Composition root of the coordinator: builds its parts from a database and a blob store. Opens no port and no file by
  * itself, so that tests run the whole coordinator in their process, and `token create --data-dir` without a server.
  */
+import type { HttpClient } from "../http/client.ts";
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { createAuthenticator } from "./access/authentication.ts";
@@ -16,6 +17,7 @@ import type { BlobStore } from "./cache/blob-store.ts";
 import { createKeyedLock } from "./cache/keyed-lock.ts";
 import { createNarInfos } from "./cache/narinfos.ts";
 import { createUploads } from "./cache/uploads.ts";
+import { createForeignNarInfos } from "./completeness/foreign-narinfos.ts";
 import { migrate } from "./database/migrations.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import { saveSetting } from "./database/workspaces.ts";
@@ -42,6 +44,8 @@ import { createRemovals } from "./workspaces/removals.ts";
 export type CoordinatorDeps = {
   readonly database: CoordinatorDatabase;
   readonly blobs: BlobStore;
+  /** For caches of others, which it asks whether they have what is to be deployed. */
+  readonly http: Pick<HttpClient, "openBody">;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -75,7 +79,7 @@ export type Coordinator = AsyncDisposable & {
 
 /** Migrates the database and makes the coordinator ready for requests. */
 export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordinator> {
-  const { database, clock, random, log } = deps;
+  const { database, clock, random, log, storage = null } = deps;
   await migrate(database);
   const { credentialKey } = await ensureFirstStart(deps);
   const registry = createAgentRegistry(clock);
@@ -96,7 +100,6 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const authenticator = createAuthenticator({ database, clock, credentialKey });
   const meters = createMeters();
   const about = { version: deps.version, startedMs: clock.nowMs() };
-  const storage = deps.storage ?? null;
   const writeDatabase = () => saveSetting(database, { name: "ready", value: new Date(clock.nowMs()).toISOString() });
   const readiness = createReadiness({ clock, storage, writeDatabase });
   const peaks = createAgentPeaks({ database, clock, registry });
@@ -112,6 +115,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     dispatcher,
     bus,
     narInfos: createNarInfos(database),
+    ...{ foreignNarInfos: createForeignNarInfos(deps), foreignLock: createKeyedLock() },
     uploads: createUploads({ blobs: deps.blobs, clock, narLock }),
     peaks,
     auditor: createAuditor({ database, clock, log }),

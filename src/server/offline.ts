@@ -1,5 +1,6 @@
 /** The REST API on a data directory that no `serve` works on: for commands on the coordinator's own host. */
 
+import { createHttpClient } from "../http/client.ts";
 import { silentLogger } from "../log.ts";
 import { systemClock, systemRandom } from "../runtime.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
@@ -13,10 +14,13 @@ export type OfflineCoordinator = AsyncDisposable & { fetch(request: Request): Pr
 /** @throws NixdeployError `conflict` while another process works on the directory */
 export async function openOfflineCoordinator(dataDirectory: string): Promise<OfflineCoordinator> {
   const directory = openDataDirectory(dataDirectory);
+  // Whoever administrates asks nobody else for anything.
+  const http = createHttpClient({ userAgent: "nixdeploy", env: {}, clock: systemClock, random: systemRandom });
   try {
     const coordinator = await createCoordinator({
       database: openDatabase(directory.databaseFile),
       blobs: await openBlobStore(directory.narsDirectory),
+      http,
       clock: systemClock,
       random: systemRandom,
       log: silentLogger,
@@ -31,6 +35,7 @@ export async function openOfflineCoordinator(dataDirectory: string): Promise<Off
       fetch: (request) => coordinator.fetch(request, { control: true }),
       async [Symbol.asyncDispose]() {
         await coordinator[Symbol.asyncDispose]();
+        await http[Symbol.asyncDispose]();
         directory[Symbol.dispose]();
       },
     };

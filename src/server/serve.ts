@@ -2,6 +2,7 @@
 
 import { lookup } from "node:dns/promises";
 import { NixdeployError } from "../errors.ts";
+import { createHttpClient } from "../http/client.ts";
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
@@ -23,6 +24,8 @@ export type ServeOptions = {
   readonly tls: KeyPairFiles | null;
   /** Null: the address that it listens on. */
   readonly publicUrl: string | null;
+  /** For proxies and certificate authorities of what it asks itself. */
+  readonly env: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -49,9 +52,11 @@ export async function runServe(options: ServeOptions): Promise<void> {
   const choreOptions = { onBeat: options.onBeat ?? (() => {}), keepAuditMs: options.keepAuditMs ?? KEEP_AUDIT_MS };
   using directory = openDataDirectory(options.dataDirectory);
   let url = options.publicUrl;
+  await using http = createHttpClient({ ...options, userAgent: `nixdeploy/${NIXDEPLOY_VERSION}` });
   await using coordinator = await createCoordinator({
     database: openDatabase(directory.databaseFile),
     blobs: await openBlobStore(directory.narsDirectory),
+    http,
     clock: options.clock,
     random: options.random,
     log: options.log,

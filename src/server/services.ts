@@ -8,6 +8,7 @@ import type { AgentRegistry } from "./agents/registry.ts";
 import type { Bus } from "./bus.ts";
 import type { NarInfos } from "./cache/narinfos.ts";
 import type { Uploads } from "./cache/uploads.ts";
+import type { CompletenessDeps } from "./completeness/completeness.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import type { WriteQueue } from "./database/write-queue.ts";
 import type { Dispatcher } from "./deployments/dispatcher.ts";
@@ -17,7 +18,7 @@ import type { Metrics } from "./operations/metrics/snapshot.ts";
 import type { Readiness } from "./operations/readiness.ts";
 import type { Removals } from "./workspaces/removals.ts";
 
-export type Services = {
+export type Services = CompletenessDeps & {
   readonly database: CoordinatorDatabase;
   /** Where whatever many agents may cause at once is written. */
   readonly writes: WriteQueue;

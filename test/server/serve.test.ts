@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { tokenListSchema } from "../../src/api/tokens.ts";
+import { createHttpClient } from "../../src/http/client.ts";
 import { silentLogger } from "../../src/log.ts";
 import { systemClock, systemRandom } from "../../src/runtime.ts";
 import { createBus } from "../../src/server/bus.ts";
@@ -25,6 +26,7 @@ async function startServe(dataDirectory: string, publicUrl: string | null = null
     port: 0,
     tls: null,
     publicUrl,
+    env: {},
     clock: systemClock,
     random: systemRandom,
     log: silentLogger,
@@ -114,6 +116,7 @@ test("a first start that was killed before its token counted writes another one"
     await createCoordinator({
       database: openDatabase(directory.join("coordinator.db")),
       blobs: await openBlobStore(directory.join("nars")),
+      http: createHttpClient({ userAgent: "test", env: {}, clock: systemClock, random: systemRandom }),
       clock: systemClock,
       random: systemRandom,
       log: silentLogger,

@@ -45,6 +45,8 @@ const NO_BLOBS: BlobStore = {
   remove: () => Promise.reject(new Error("nobody deletes here")),
 };
 
+const NO_HTTP = { openBody: () => Promise.reject(new Error("nobody asks foreign caches here")) };
+
 export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Promise<CoordinatorProcess> {
   const directory = openDataDirectory(deps.directory);
   const { promise: death, resolve: announceDeath } = Promise.withResolvers<void>();
@@ -73,6 +75,7 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
     blobs: NO_BLOBS,
     version: NIXDEPLOY_VERSION,
     isServing: true,
+    http: NO_HTTP,
     clock: mortalClock(deps.clock, died.signal),
     // Keys and ids must differ from those of the process before.
     random: { bytes: deps.random.bytes, fraction: deps.random.fraction },

@@ -8,6 +8,7 @@
 import { mkdir } from "node:fs/promises";
 import { rolloutSchema } from "../../src/api/rollouts.ts";
 import { type CreatedToken, createdTokenSchema } from "../../src/api/tokens.ts";
+import { createHttpClient } from "../../src/http/client.ts";
 import type { LogFields, Logger } from "../../src/log.ts";
 import { drawId, parseCacheName } from "../../src/names.ts";
 import { formatHashNix32 } from "../../src/nix/hash.ts";
@@ -152,6 +153,7 @@ async function startOne(
   return await createCoordinator({
     database: openTestDatabase(options.database === "file" ? `${directory}/coordinator.db` : ":memory:", options),
     blobs: options.wrapBlobs?.(blobs) ?? blobs,
+    http: createHttpClient({ userAgent: "test", env: {}, clock: options.clock, random: systemRandom }),
     clock: options.clock,
     random: systemRandom,
     log: createCapturingLogger(options.logged),

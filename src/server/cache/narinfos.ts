@@ -46,7 +46,8 @@ export function createNarInfos(database: CoordinatorDatabase): NarInfos {
       return text;
     },
     async closure(query) {
-      const rows = await loadClosure(database, query);
+      const { cacheId, hashPart } = query;
+      const rows = await loadClosure(database, { cacheId, hashParts: [hashPart] });
       if (rows.length === 0) return [];
       const key = await loadKey(query.cacheId);
       return sortReferencesFirst(rows.map((row) => withSignature(toNarInfo(row), key)));

@@ -54,13 +54,13 @@ export async function loadPaths(
   return found;
 }
 
-/** The closure of one path, the path itself included, in no particular order; empty when the path is not there. */
+/** The closure of these paths, themselves included, in no particular order; without those that are not there. */
 export async function loadClosure(
   database: CoordinatorDatabase,
-  query: { readonly cacheId: string; readonly hashPart: StorePathHash },
+  query: { readonly cacheId: string; readonly hashParts: readonly StorePathHash[] },
 ): Promise<readonly PathWithNarRow[]> {
   const closure = new Map<StorePathHash, PathWithNarRow>();
-  let wanted: readonly StorePathHash[] = [query.hashPart];
+  let wanted = query.hashParts;
   while (wanted.length > 0) {
     const rows = await loadPaths(database, { cacheId: query.cacheId, hashParts: wanted });
     for (const row of rows) closure.set(row.hash_part, row);

@@ -6,10 +6,10 @@ import { NixdeployError } from "../../errors.ts";
 import { parseOwnHealthChecks, storePathOf } from "../../health-check.ts";
 import type { AgentId, TokenId } from "../../names.ts";
 import type { StorePath } from "../../nix/store-path.ts";
+import { type CompletenessDeps, checkClosures } from "../completeness/completeness.ts";
 import { findAgent } from "../database/agents.ts";
 import { type DeploymentRow, findRollout, type RolloutRow } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { describeAbsentPaths } from "./completeness.ts";
 import type { Once } from "./once.ts";
 import type { RolloutDeps } from "./rollouts.ts";
 import { type Asked, type Attempt, startRollout } from "./start-rollout.ts";
@@ -95,7 +95,7 @@ export async function startChosen(
     readonly description: string;
   },
 ): Promise<RolloutRow> {
-  const first = await requireStartable(deps.database, how);
+  const first = await requireStartable(deps, how);
   const before = await findRollout(deps.database, first.rollout_id);
   return await startRollout(deps, {
     once: request.once,
@@ -109,17 +109,17 @@ export async function startChosen(
 
 /** @returns the first of what is chosen. @throws NixdeployError `refused` with every fault in its details */
 export async function requireStartable(
-  database: CoordinatorDatabase,
+  deps: CompletenessDeps,
   { chosen, verb, hint }: { readonly chosen: Chosen; readonly verb: string; readonly hint: string },
 ): Promise<DeploymentRow> {
-  const faults = [...chosen.faults, ...(await findCommonFaults(database, chosen.choices))];
+  const faults = [...chosen.faults, ...(await findCommonFaults(deps, chosen.choices))];
   const [first] = chosen.choices;
   if (faults.length === 0 && first !== undefined) return first.row;
   throw new NixdeployError("refused", `cannot ${verb}: nothing was started`, { details: faults, hint });
 }
 
-/** One rollout belongs to one workspace, whose cache still holds the paths. */
-async function findCommonFaults(database: CoordinatorDatabase, choices: readonly Choice[]): Promise<readonly string[]> {
+/** One rollout belongs to one workspace, whose caches still hold the paths. */
+async function findCommonFaults(deps: CompletenessDeps, choices: readonly Choice[]): Promise<readonly string[]> {
   const [first] = choices;
   if (first === undefined) return [];
   const { workspace_id } = first.row;
@@ -133,7 +133,7 @@ async function findCommonFaults(database: CoordinatorDatabase, choices: readonly
       ...checkedPathsOf(deployment),
     ]),
   );
-  return await describeAbsentPaths(database, { workspaceId: workspace_id, paths });
+  return (await checkClosures(deps, { workspaceId: workspace_id, paths })).faults;
 }
 
 /** The programs among its health checks. */

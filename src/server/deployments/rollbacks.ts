@@ -14,6 +14,7 @@
  */
 import { isTerminal } from "../../deployment.ts";
 import type { StorePath } from "../../nix/store-path.ts";
+import { type CompletenessDeps, loadClosureSize } from "../completeness/completeness.ts";
 import type { AgentRow } from "../database/agents.ts";
 import { type DeploymentRow, loadRecentDeployments, type RolloutRow } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
@@ -28,7 +29,6 @@ import {
   requireStartable,
   startChosen,
 } from "./again.ts";
-import { loadClosureSize } from "./completeness.ts";
 import type { RolloutDeps } from "./rollouts.ts";
 import { type Asked, expiryAgain } from "./start-rollout.ts";
 import { findLatestTry, findTargets, type Target } from "./targets.ts";
@@ -52,11 +52,11 @@ export async function startRollback(deps: RolloutDeps, request: AgainRequest): P
 
 /** What {@link startRollback} would start. @throws NixdeployError as it does */
 export async function planRollbacks(
-  database: CoordinatorDatabase,
+  deps: CompletenessDeps,
   request: Pick<AgainRequest, "words" | "workspaceIds" | "nowMs">,
 ): Promise<readonly Choice[]> {
-  const chosen = await chooseAll(database, request);
-  await requireStartable(database, { chosen, ...WORDS });
+  const chosen = await chooseAll(deps.database, request);
+  await requireStartable(deps, { chosen, ...WORDS });
   return chosen.choices;
 }
 

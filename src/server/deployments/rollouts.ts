@@ -9,27 +9,24 @@ import { describeClash, type HealthCheck, storePathOf } from "../../health-check
 import { parseAgentName, type TokenId } from "../../names.ts";
 import { quoteExcerpt } from "../../nix/parse-error.ts";
 import { parseStorePath, type StorePath } from "../../nix/store-path.ts";
-import type { Clock, Random } from "../../runtime.ts";
+import type { Random } from "../../runtime.ts";
 import type { AgentRegistry } from "../agents/registry.ts";
 import type { Bus } from "../bus.ts";
+import { type CheckedClosures, type CompletenessDeps, checkClosures } from "../completeness/completeness.ts";
 import { type AgentRow, listAgents } from "../database/agents.ts";
 import type { RolloutRow } from "../database/deployments.ts";
-import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { WorkspaceRow } from "../database/workspaces.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
 import { completePolicy, parseWorkspaceSettings } from "../workspaces/settings.ts";
-import { describeAbsentPaths, loadClosureSizes } from "./completeness.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { Once } from "./once.ts";
 import { EXPIRES_AFTER_DEFAULT_MS, FIRST_ATTEMPT, startRollout } from "./start-rollout.ts";
 
-export type RolloutDeps = {
-  readonly database: CoordinatorDatabase;
+export type RolloutDeps = CompletenessDeps & {
   readonly writes: WriteQueue;
   readonly registry: AgentRegistry;
   readonly dispatcher: Dispatcher;
   readonly bus: Bus;
-  readonly clock: Clock;
   readonly random: Random;
 };
 
@@ -41,7 +38,7 @@ type Assignment = {
   readonly rollbackScript: StorePath | null;
   readonly healthChecks: readonly HealthCheck[];
 };
-type CheckedRequest = { readonly assignments: readonly Assignment[]; readonly faults: readonly string[] };
+type CheckedRequest = CheckedClosures & { readonly assignments: readonly Assignment[] };
 
 /** @throws NixdeployError `refused` with every fault in its details; nothing has been started then */
 export async function createRollout(
@@ -54,7 +51,7 @@ export async function createRollout(
   },
 ): Promise<RolloutRow> {
   const { request, workspace } = asked;
-  const { assignments, faults } = await checkRequest(deps, request, workspace);
+  const { assignments, faults, sizes } = await checkRequest(deps, request, workspace);
   if (faults.length > 0) {
     throw new NixdeployError("refused", "cannot start the rollout: the spec is refused, nothing was started", {
       details: faults,
@@ -64,8 +61,6 @@ export async function createRollout(
   const settings = parseWorkspaceSettings(workspace);
   const policy = completePolicy(request.policy ?? {}, settings);
   const expiresMs = deps.clock.nowMs() + (request.expiresInMs ?? settings.expiresMs ?? EXPIRES_AFTER_DEFAULT_MS);
-  const paths = new Set(assignments.map(({ storePath }) => storePath));
-  const sizes = await loadClosureSizes(deps.database, { workspaceId: workspace.id, paths });
   return await startRollout(deps, {
     once: asked.once,
     workspace_id: workspace.id,
@@ -128,8 +123,8 @@ async function checkRequest(
     assignments.push({ agent, storePath, rollbackScript: scripts.get(agent.system) ?? null, healthChecks });
   }
   if (Object.keys(request.agents).length === 0) faults.push("the spec names no agent");
-  faults.push(...(await describeAbsentPaths(deps.database, { workspaceId: workspace.id, paths })));
-  return { assignments, faults };
+  const closures = await checkClosures(deps, { workspaceId: workspace.id, paths });
+  return { assignments, faults: [...faults, ...closures.faults], sizes: closures.sizes };
 }
 
 function describeUnknownAgent(name: string, workspace: WorkspaceRow): string {

@@ -72,7 +72,7 @@ function createPlanRoute(services: Services): Route {
     answers: { 200: rollbackPlanAnswerSchema },
     async handle(context, { readBody }) {
       const request = await readBody();
-      const choices = await planRollbacks(services.database, {
+      const choices = await planRollbacks(services, {
         words: request.of,
         workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
         nowMs: services.clock.nowMs(),

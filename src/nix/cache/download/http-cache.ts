@@ -27,6 +27,9 @@ export type HttpCacheOptions = {
   readonly random: Random;
 };
 
+/** What it takes to ask for a narinfo. */
+export type NarInfoSource = Pick<HttpCacheOptions, "url" | "credential" | "http"> & { readonly silenceMaxMs?: number };
+
 const NARINFO_BYTES_MAX = 4 * 1024 * 1024;
 const NARINFO_SILENCE_MAX_MS = 30_000;
 
@@ -50,7 +53,7 @@ async function findNarInfo(
   const patience = createPatience({ ...options, signal, maxMs: isForeign ? FOREIGN_AWAY_MAX_MS : NO_PROGRESS_MAX_MS });
   const deniedPatience = createPatience({ ...options, signal, maxMs: DENIED_MAX_MS });
   for (;;) {
-    const answer = await askOnce(storePath, signal, options);
+    const answer = await askNarInfo(storePath, signal, options);
     switch (answer.kind) {
       case "text":
         return readAnswered(answer.text, `the narinfo that ${options.url} sent`);
@@ -69,20 +72,25 @@ async function findNarInfo(
   }
 }
 
-type NarInfoAnswer =
+export type NarInfoAnswer =
   | { readonly kind: "text"; readonly text: string }
   | { readonly kind: "absent" }
   | { readonly kind: "denied" }
   | { readonly kind: "away"; readonly reason: string };
 
-async function askOnce(storePath: StorePath, signal: AbortSignal, options: HttpCacheOptions): Promise<NarInfoAnswer> {
+/** One try. @throws NixdeployError "remote" for an answer that is too large · the signal's reason */
+export async function askNarInfo(
+  storePath: StorePath,
+  signal: AbortSignal,
+  options: NarInfoSource,
+): Promise<NarInfoAnswer> {
   try {
     await using answer = await options.http.openBody({
       url: `${options.url}/${storePathHash(storePath)}.narinfo`,
       token: options.credential?.(),
       // Bodies are taken as they are on the wire.
       headers: { "accept-encoding": "identity" },
-      silenceMaxMs: NARINFO_SILENCE_MAX_MS,
+      silenceMaxMs: options.silenceMaxMs ?? NARINFO_SILENCE_MAX_MS,
       signal,
     });
     const { status } = answer;

@@ -48,7 +48,8 @@ export function verifyPath(info: NarInfo, options: Omit<VerifyClosureOptions, "n
   checkReadable(info, options.cacheUrl);
 }
 
-function checkReadable(info: NarInfo, cacheUrl: string): void {
+/** @throws NixdeployError("remote") when it is at a URL outside the cache, or compressed in a way that nobody here can read */
+export function checkReadable(info: NarInfo, cacheUrl: string): void {
   resolveNarUrl({ cacheUrl, narUrl: info.url });
   if (parseReadableCompression(info.compression) === null) {
     throw new NixdeployError(
