@@ -1,4 +1,4 @@
-/** The paths that `push` is given: arguments, or words on standard input. */
+/** The paths that `push` and `copy` are given: arguments, or words on standard input. */
 import { describeError, NixdeployError } from "../errors.ts";
 import { quoteExcerpt } from "../nix/parse-error.ts";
 import type { StorePath } from "../nix/store-path.ts";
@@ -11,22 +11,28 @@ export type ReadPushPathsOptions = {
   readonly words: readonly string[];
   readonly readStdin: () => AsyncIterable<Uint8Array>;
   readonly cwd: string;
+  /** What is done with them, for messages; default: push. */
+  readonly verb?: "push" | "copy";
 };
 
 /**
  * Each path once, in the order given.
  * @throws NixdeployError "usage" when there is none, or one that is not in the store
  */
-export async function readPushPaths({ words, readStdin, cwd }: ReadPushPathsOptions): Promise<StorePath[]> {
+export async function readPushPaths(options: ReadPushPathsOptions): Promise<StorePath[]> {
+  const { words, readStdin, cwd, verb = "push" } = options;
   const given = words.length > 0 ? words : await readWords(readStdin);
   if (given.length === 0) {
-    throw new NixdeployError("usage", "cannot push: no path was given, neither as an argument nor on standard input", {
-      hint: "For example: nixdeploy push ./result",
+    const message = `cannot ${verb}: no path was given, neither as an argument nor on standard input`;
+    throw new NixdeployError("usage", message, {
+      hint: `For example: nixdeploy ${verb === "push" ? "push" : "copy --to ssh://root@nuc"} ./result`,
     });
   }
   const paths = new Set<StorePath>();
   for (const [index, word] of given.entries()) {
-    paths.add(await requireStorePath(word, cwd, index === 0 ? hintForCache(given.slice(1)) : undefined));
+    paths.add(
+      await requireStorePath(word, cwd, index === 0 && verb === "push" ? hintForCache(given.slice(1)) : undefined),
+    );
   }
   return [...paths];
 }

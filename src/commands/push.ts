@@ -2,24 +2,22 @@
 
 import { readPushPaths } from "../client/push-paths.ts";
 import { loadDefaultCache } from "../client/workspace-caches.ts";
-import { describeError, NixdeployError } from "../errors.ts";
+import { NixdeployError } from "../errors.ts";
 import { parseCacheName, parseWorkspaceName } from "../names.ts";
 import type { UploadPlan } from "../nix/cache/upload/plan-upload.ts";
 import { loadUploadPlan, runUpload, type UploadResult } from "../nix/cache/upload/upload.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
-import { NixParseError } from "../nix/parse-error.ts";
 import type { PathInfo } from "../nix/path-info.ts";
 import { signPathInfo } from "../nix/signature.ts";
-import { parseSecretKey } from "../nix/signing-key.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import type { CommandContext } from "./context.ts";
-import { readKey, readSecretFile } from "./environment.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { printResult } from "./output.ts";
 import { createProgressLine } from "./progress-line.ts";
 import { createPushProgress } from "./push-progress.ts";
+import { readSigningKey } from "./signing-key.ts";
 
 export const command = defineNixdeployCommand({
   name: "push",
@@ -102,23 +100,8 @@ async function loadSigner(
   context: CommandContext,
   keyFile: string | undefined,
 ): Promise<((info: PathInfo) => string) | null> {
-  const text =
-    keyFile === undefined ? await readKey(context.env, "signing") : await readSecretFile(keyFile, "--signing-key-file");
-  if (text === null) return null;
-  const key = parseSigningKey(text);
-  return (info) => signPathInfo(info, key);
-}
-
-function parseSigningKey(text: string) {
-  try {
-    return parseSecretKey(text.trim());
-  } catch (error) {
-    const why = error instanceof NixParseError ? error.reason : describeError(error);
-    throw new NixdeployError("usage", `cannot use the signing key: ${why}`, {
-      hint: "It is one line NAME:BASE64, as `nix key generate-secret` or `nix-store --generate-binary-cache-key` makes it.",
-      cause: error,
-    });
-  }
+  const key = await readSigningKey(context.env, keyFile);
+  return key === null ? null : (info) => signPathInfo(info, key);
 }
 
 async function printDryRun(

@@ -31,6 +31,11 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: "token", summary: "Make, list and revoke tokens", load: () => import("./token.ts") },
   { name: "push", summary: "Upload closures into a cache", load: () => import("./push.ts") },
   {
+    name: "copy",
+    summary: "Copy closures to or from hosts over SSH, without a coordinator",
+    load: () => import("./copy.ts"),
+  },
+  {
     name: "activate",
     summary: "Deploy store paths to agents and follow until the end",
     load: () => import("./activate.ts"),

@@ -46,6 +46,7 @@ function createConnection(daemon: MemoryDaemon): DaemonConnection {
     trust: "trusted",
     queryValidPaths: async (paths) => new Set(paths.filter((path) => daemon.valid.has(path))),
     queryPathInfo: async (path) => daemon.valid.get(path) ?? null,
+    queryPathInfos: async (paths) => paths.map((path) => daemon.valid.get(path) ?? null),
     addTempRoots: async (paths) => {
       for (const path of paths) daemon.tempRoots.add(path);
     },

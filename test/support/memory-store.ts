@@ -64,7 +64,7 @@ export function createMemoryStore(): MemoryStore {
       connections.openMax = Math.max(connections.openMax, connections.open);
       return {
         addTempRoots: async () => {},
-        queryPathInfo: async (path) => infos.get(path) ?? null,
+        queryPathInfos: async (paths) => paths.map((path) => infos.get(path) ?? null),
         narFromPath,
         [Symbol.asyncDispose]: async () => {
           connections.open -= 1;

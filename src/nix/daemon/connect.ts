@@ -40,9 +40,23 @@ export type ConnectDaemonOptions = {
  * signal's reason
  */
 export async function connectDaemon(options: ConnectDaemonOptions): Promise<DaemonConnection> {
-  const { signal, clock = systemClock, handshakeMaxMs = HANDSHAKE_MAX_MS } = options;
-  signal.throwIfAborted();
-  const channel = new DaemonChannel(await openTransport(options), clock);
+  options.signal.throwIfAborted();
+  const transport = await openTransport(options);
+  const lostHint = transport.peer === STDIO_PEER ? CHILD_DIED_HINT : HANGS_UP_HINT;
+  return await connectDaemonOver(transport, { ...options, lostHint });
+}
+
+/**
+ * Opens a session at the end of a transport, which is closed when that fails.
+ * @param options.lostHint for a daemon that hangs up at once
+ * @throws as `connectDaemon`
+ */
+export async function connectDaemonOver(
+  transport: Transport,
+  options: Pick<ConnectDaemonOptions, "signal" | "clock" | "handshakeMaxMs"> & { readonly lostHint: string },
+): Promise<DaemonConnection> {
+  const { signal, clock = systemClock, handshakeMaxMs = HANDSHAKE_MAX_MS, lostHint } = options;
+  const channel = new DaemonChannel(transport, clock);
   const onAbort = () => channel.destroy(signal.reason);
   signal.addEventListener("abort", onAbort, { once: true });
   try {
@@ -55,7 +69,7 @@ export async function connectDaemon(options: ConnectDaemonOptions): Promise<Daem
       what: `use the Nix daemon at ${channel.peer}`,
       peer: channel.peer,
       lastWords: channel.lastWords(),
-      lostHint: channel.peer === STDIO_PEER ? CHILD_DIED_HINT : HANGS_UP_HINT,
+      lostHint,
     });
   } finally {
     signal.removeEventListener("abort", onAbort);

@@ -11,6 +11,7 @@ import { NixdeployError } from "../../errors.ts";
 import { createNarReader } from "../nar/nar-reader.ts";
 import type { PathInfo } from "../path-info.ts";
 import type { StorePath } from "../store-path.ts";
+import type { ByteReader } from "./byte-reader.ts";
 import { ANSWER_MAX_MS, type DaemonChannel } from "./channel.ts";
 import { ConnectionLostError, DaemonError, type DaemonReport, explainFailure } from "./daemon-error.ts";
 import { sendFramedBody } from "./framed-body.ts";
@@ -31,6 +32,7 @@ import {
 
 /** Requests that are sent before their answers are read; few enough that neither side's buffers matter. */
 const TEMP_ROOTS_IN_FLIGHT = 500;
+const PATH_INFOS_IN_FLIGHT = 200;
 const VALID_PATHS_PER_QUERY = 2_000;
 
 export interface DaemonConnection extends AsyncDisposable {
@@ -46,6 +48,9 @@ export interface DaemonConnection extends AsyncDisposable {
 
   /** Null when the path is not in the store. */
   queryPathInfo(path: StorePath): Promise<PathInfo | null>;
+
+  /** The same for each of `paths`, asked all at once: one round trip where the daemon is far away. */
+  queryPathInfos(paths: readonly StorePath[]): Promise<readonly (PathInfo | null)[]>;
 
   /**
    * Keeps the paths, valid or not yet, from garbage collection while this connection is open. A valid path keeps its
@@ -121,10 +126,26 @@ export class OpenDaemonConnection implements DaemonConnection {
     try {
       return await this.#ask(what, encodeQueryPathInfo(path), (reader) => readPathInfo(reader, path));
     } catch (error) {
-      // Some daemons report what others answer with a flag.
-      if (error instanceof DaemonError && error.daemonMessage.endsWith("is not valid")) return null;
+      if (error instanceof DaemonError && saysNotValid(error.daemonMessage)) return null;
       throw error;
     }
+  }
+
+  async queryPathInfos(paths: readonly StorePath[]): Promise<readonly (PathInfo | null)[]> {
+    const what = `ask the Nix daemon about ${paths.length} paths`;
+    const infos: (PathInfo | null)[] = [];
+    for (const some of inBatches(paths, PATH_INFOS_IN_FLIGHT)) {
+      await this.#perform(what, async () => {
+        const [answers] = await Promise.all([
+          this.#channel.within(ANSWER_MAX_MS, readPathInfos(this.#channel.reader, some)),
+          this.#channel.send(Buffer.concat(some.map(encodeQueryPathInfo))),
+        ]);
+        const refused = answers.find((answer) => answer.kind === "refused");
+        if (refused?.kind === "refused") throw new DaemonError(what, refused.report);
+        infos.push(...answers.map((answer) => (answer.kind === "answered" ? answer.info : null)));
+      });
+    }
+    return infos;
   }
 
   async addTempRoots(paths: readonly StorePath[]): Promise<void> {
@@ -250,6 +271,27 @@ export class OpenDaemonConnection implements DaemonConnection {
     this.#queue.close(reason);
     this.#channel.destroy(reason);
   }
+}
+
+type PathInfoAnswer =
+  | { readonly kind: "answered"; readonly info: PathInfo | null }
+  | { readonly kind: "refused"; readonly report: DaemonReport };
+
+/** Reads one reply per path, refused or not. */
+async function readPathInfos(reader: ByteReader, paths: readonly StorePath[]): Promise<PathInfoAnswer[]> {
+  const answers: PathInfoAnswer[] = [];
+  for (const path of paths) {
+    const reply = await readReply(reader);
+    if (reply.kind === "ready") answers.push({ kind: "answered", info: await readPathInfo(reader, path) });
+    else if (saysNotValid(reply.report.message)) answers.push({ kind: "answered", info: null });
+    else answers.push({ kind: "refused", report: reply.report });
+  }
+  return answers;
+}
+
+/** Some daemons report as an error what others answer with a flag. */
+function saysNotValid(message: string): boolean {
+  return message.endsWith("is not valid");
 }
 
 type ReadFields<T> = (reader: DaemonChannel["reader"]) => Promise<T>;

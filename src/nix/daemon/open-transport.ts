@@ -1,6 +1,6 @@
 /**
- * The two ways to a Nix daemon: its socket, or a `nix-daemon --stdio` of our own, which serves the local store where
- * no daemon runs (and relays to the socket where this user may not open the store).
+ * The ways to a Nix daemon: its socket, or a `nix-daemon --stdio` of our own, which serves the local store where
+ * no daemon runs (and relays to the socket where this user may not open the store), or any program between the two.
  * node:net and node:child_process, not Bun's own: those close both directions at once and buffer without limit.
  */
 import { type ChildProcess, spawn } from "node:child_process";
@@ -50,28 +50,40 @@ export async function openStdioTransport(options: {
   let failure: unknown = null;
   for (const program of DAEMON_PROGRAMS) {
     options.signal.throwIfAborted();
-    const child = spawn(program, ["--stdio"], { stdio: "pipe", env: options.environment });
     try {
-      await once(child, "spawn");
+      return await openProgramTransport({ ...options, peer: STDIO_PEER, command: [program, "--stdio"] });
     } catch (error) {
       failure ??= error;
-      continue;
     }
-    const { stdin, stdout, stderr } = child;
-    let lastWords = "";
-    stderr.setEncoding("utf8").on("data", (text) => {
-      lastWords = `${lastWords}${String(text)}`.slice(-LAST_WORDS_MAX_CHARACTERS);
-    });
-    const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-    return new StreamTransport({
-      peer: STDIO_PEER,
-      readable: stdout,
-      writable: stdin,
-      lastWords: () => lastWords,
-      finished: () => endChild(child, exited),
-    });
   }
   throw failure;
+}
+
+/**
+ * A program whose standard streams lead to a daemon, wherever that is.
+ * @throws the system's error when it cannot be started
+ */
+export async function openProgramTransport(options: {
+  readonly peer: string;
+  readonly command: readonly string[];
+  readonly environment: NodeJS.ProcessEnv;
+}): Promise<Transport> {
+  const [program = "", ...args] = options.command;
+  const child = spawn(program, args, { stdio: "pipe", env: options.environment });
+  await once(child, "spawn");
+  const { stdin, stdout, stderr } = child;
+  let lastWords = "";
+  stderr.setEncoding("utf8").on("data", (text) => {
+    lastWords = `${lastWords}${String(text)}`.slice(-LAST_WORDS_MAX_CHARACTERS);
+  });
+  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  return new StreamTransport({
+    peer: options.peer,
+    readable: stdout,
+    writable: stdin,
+    lastWords: () => lastWords,
+    finished: () => endChild(child, exited),
+  });
 }
 
 /** The end of its input makes a daemon exit by itself; one that does not is stopped. */

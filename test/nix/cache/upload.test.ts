@@ -128,7 +128,7 @@ describe("a push", () => {
     const self = { ...store.info(root), references: [storePath] };
     const looping: MemoryStore = {
       ...store,
-      open: async () => ({ ...(await store.open()), queryPathInfo: async () => self }),
+      open: async () => ({ ...(await store.open()), queryPathInfos: async (paths) => paths.map(() => self) }),
     };
     await upload({ store: looping, cache, roots: [root, root] });
     expect(cache.paths.size).toBe(1);

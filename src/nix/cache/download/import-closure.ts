@@ -11,7 +11,7 @@ import { createGarbageLimit } from "../garbage.ts";
 import { explainImportFailure, mustDaemonCheck } from "./daemon-trust.ts";
 import type { FoundPath } from "./find-closure.ts";
 import { readResumingFile } from "./resuming-file.ts";
-import { createImportSchedule, type ImportSchedule } from "./schedule.ts";
+import { runSchedule } from "./run-schedule.ts";
 import { readVerifiedNar } from "./verified-nar.ts";
 
 export type ImportProgress = {
@@ -43,53 +43,15 @@ const PROGRESS_INTERVAL_MS = 200;
  */
 export async function importClosure(options: ImportClosureOptions): Promise<number> {
   const progress = createProgress(options);
-  const schedule = createImportSchedule(options.missing);
-  const failure = new AbortController();
-  const signal = AbortSignal.any([options.signal, failure.signal]);
-  let wake = Promise.withResolvers<void>();
-  const wakeAll = () => {
-    wake.resolve();
-    wake = Promise.withResolvers();
-  };
-  const work = async (daemon: DaemonConnection) => {
-    for (let info = await nextPath(schedule, () => wake.promise, signal); info !== null; ) {
+  await runSchedule({
+    ...options,
+    workers: options.daemons,
+    importPath: async (info, daemon, signal) => {
       await importOne({ ...options, signal, info, daemon, onBytes: progress.addBytes });
-      schedule.done(info.storePath);
       progress.addPath();
-      wakeAll();
-      info = await nextPath(schedule, () => wake.promise, signal);
-    }
-  };
-  const workers = options.daemons.map(async (daemon) => {
-    try {
-      await work(daemon);
-    } catch (error) {
-      failure.abort(error);
-      wakeAll();
-      throw error;
-    }
+    },
   });
-  const results = await Promise.allSettled(workers);
-  options.signal.throwIfAborted();
-  // The first failure is the reason of the others.
-  failure.signal.throwIfAborted();
-  for (const result of results) if (result.status === "rejected") throw result.reason;
   return progress.finish();
-}
-
-/** Waits until a path may be imported; null when all are begun or done. */
-async function nextPath(
-  schedule: ImportSchedule<FoundPath>,
-  changed: () => Promise<void>,
-  signal: AbortSignal,
-): Promise<FoundPath | null> {
-  for (;;) {
-    signal.throwIfAborted();
-    if (schedule.left === 0) return null;
-    const next = schedule.next();
-    if (next !== null) return next;
-    await changed();
-  }
 }
 
 type ImportOneOptions = Omit<ImportClosureOptions, "missing" | "daemons" | "onProgress"> & {

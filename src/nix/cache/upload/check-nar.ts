@@ -33,7 +33,7 @@ export async function* checkNar(
 }
 
 function describeDamage(info: PathInfo, why: string): NixdeployError {
-  return new NixdeployError("host", `cannot push ${info.storePath}: it is not what the Nix store recorded: ${why}`, {
+  return new NixdeployError("host", `cannot send ${info.storePath}: it is not what the Nix store recorded: ${why}`, {
     hint: `The path was changed on disk. Try: nix-store --repair-path ${info.storePath}`,
   });
 }

@@ -3,7 +3,7 @@
  */
 import type { DaemonConnection } from "../../daemon/connection.ts";
 
-export type StoreReader = Pick<DaemonConnection, "addTempRoots" | "queryPathInfo" | "narFromPath"> & AsyncDisposable;
+export type StoreReader = Pick<DaemonConnection, "addTempRoots" | "queryPathInfos" | "narFromPath"> & AsyncDisposable;
 
 export type OpenStore = (signal: AbortSignal) => Promise<StoreReader>;
 

@@ -24,14 +24,14 @@ const PUBLISH_BATCH = 1_000;
 export type LoadUploadPlanOptions = {
   readonly roots: readonly StorePath[];
   /** Stays open until the upload is over: it keeps the closure from being collected. */
-  readonly store: Pick<StoreReader, "addTempRoots" | "queryPathInfo">;
+  readonly store: Pick<StoreReader, "addTempRoots" | "queryPathInfos">;
   readonly target: Pick<UploadTarget, "findMissing">;
   readonly signal: AbortSignal;
 };
 
 /** @throws NixdeployError as `readClosure` and the target do */
 export async function loadUploadPlan(options: LoadUploadPlanOptions): Promise<UploadPlan> {
-  const closure = await readClosure(options.store, options.roots, options.signal);
+  const closure = await readClosure(options.store, options.roots, { signal: options.signal });
   const hashParts = closure.map((info) => storePathHash(info.storePath));
   const missing = new Set<StorePathHash>();
   for (const batch of planBatches(hashParts, PATHS_PER_CALL_MAX)) {
