@@ -26,11 +26,13 @@ export const command = defineNixdeployCommand({
   },
   async run({ args, context }) {
     const { writeBackup } = await import("../server/operations/backup.ts");
+    const { noteBackup } = await import("../server/operations/last-backup.ts");
     const dataDirectory = args.dataDir ?? resolveDataDirectory(context.env);
     const report = await writeBackup({
       databaseFile: join(dataDirectory, "coordinator.db"),
       file: resolve(args.file),
     });
+    await noteBackup(dataDirectory, { file: report.file, atMs: context.clock.nowMs() });
     await printResult(context, { json: report, text: `${report.file} (${formatBytes(report.sizeBytes)})` });
   },
 });

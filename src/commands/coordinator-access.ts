@@ -4,11 +4,14 @@
  *
  * Agents do not use saved logins: a service must not depend on who has logged in on its machine.
  */
+
+import type { ConfiguredToken } from "../doctor/coordinator-checks.ts";
 import { NixdeployError } from "../errors.ts";
 import type { CommandContext } from "./context.ts";
 import {
   checkToken,
   findCoordinatorUrl,
+  findOwnToken,
   findSecretToken,
   noTokenError,
   type Sourced,
@@ -16,7 +19,9 @@ import {
 } from "./environment.ts";
 import { loadLogins } from "./logins.ts";
 
-export const LOGIN_SOURCE = "nixdeploy login";
+const LOGIN_SOURCE = "nixdeploy login";
+/** Those that see more come first. */
+const ROLES = ["general", "activate", "push", "agent"] as const satisfies readonly TokenRole[];
 
 type Asking = Pick<CommandContext, "urlFlag" | "env">;
 
@@ -40,10 +45,27 @@ export async function resolveCoordinatorUrl(context: Asking): Promise<Sourced> {
  * @throws NixdeployError "usage" when no place has one, naming them; "denied" when it cannot be a token
  */
 export async function resolveToken(context: Asking, role: TokenRole, url: string): Promise<Sourced> {
-  const given = await findSecretToken(context.env, role);
-  if (given !== null) return checkToken(given, role);
-  const { logins } = await loadLogins(context.env);
-  const saved = logins.find((login) => login.url === url);
-  if (saved === undefined) throw noTokenError(role);
-  return checkToken({ text: saved.token, source: LOGIN_SOURCE }, role);
+  const given = (await findSecretToken(context.env, role)) ?? (await findSavedToken(context, url));
+  if (given === null) throw noTokenError(role);
+  return checkToken(given, role);
+}
+
+/** Every token that some command here would use, each once, for `doctor`; what cannot be read is among them. */
+export async function listConfiguredTokens(context: Asking, url: string): Promise<readonly ConfiguredToken[]> {
+  const found: ConfiguredToken[] = [];
+  for (const use of ROLES) {
+    try {
+      const own = await findOwnToken(context.env, use);
+      const given = own ?? (use === "general" ? await findSavedToken(context, url) : null);
+      if (given !== null) found.push({ use, kind: "given", given: checkToken(given, use) });
+    } catch (error) {
+      found.push({ use, kind: "broken", error });
+    }
+  }
+  return found;
+}
+
+async function findSavedToken({ env }: Asking, url: string): Promise<Sourced | null> {
+  const saved = (await loadLogins(env)).logins.find((login) => login.url === url);
+  return saved === undefined ? null : { text: saved.token, source: LOGIN_SOURCE };
 }

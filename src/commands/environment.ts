@@ -83,6 +83,12 @@ export async function findSecretToken(env: Environment, role: TokenRole): Promis
   return null;
 }
 
+/** The one that was made for this role, and not the general one. @throws as {@link findSecretToken} */
+export async function findOwnToken(env: Environment, role: TokenRole): Promise<Sourced | null> {
+  const [own] = TOKEN_VARIABLES[role];
+  return own === undefined ? null : await findSecret(env, own);
+}
+
 /** Its text alone. */
 export async function readToken(env: Environment, role: TokenRole): Promise<string | null> {
   return (await findSecretToken(env, role))?.text ?? null;

@@ -60,6 +60,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "Show everything that changes, as it happens",
     load: () => import("./events.ts"),
   },
+  {
+    name: "doctor",
+    summary: "Look for what is wrong here, and say what to do about it",
+    load: () => import("./doctor.ts"),
+  },
   { name: "status", summary: "Show the coordinator and the agents", load: () => import("./status.ts") },
   {
     name: "local",

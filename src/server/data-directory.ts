@@ -7,6 +7,7 @@
  *       nars/                  NAR files
  *       admin-token            written at the first start, 0600
  *       control.sock           the API without a token, 0600, while `serve` runs
+ *       last-backup            when and where to, for `nixdeploy doctor`
  *       readiness-probe        written to see whether the disk takes it; also in nars/
  */
 import { accessSync, chmodSync, constants, existsSync, mkdirSync, readdirSync, statSync } from "node:fs";

@@ -22,6 +22,14 @@ const PARTS: readonly { readonly name: string; readonly prefix: string; readonly
     name: "commands",
     prefix: "src/commands/",
     mayImport: [
+      ...["doctor", "client", "server", "agent", "activation", "link", "journal", "machine"],
+      ...["cache", "daemon", "contracts", "formats"],
+    ],
+  },
+  {
+    name: "doctor",
+    prefix: "src/doctor/",
+    mayImport: [
       ...["client", "server", "agent", "activation", "link", "journal", "machine"],
       ...["cache", "daemon", "contracts", "formats"],
     ],

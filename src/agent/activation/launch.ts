@@ -12,7 +12,7 @@
 import { describeError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { AgentName } from "../../names.ts";
-import { startDetached } from "../machine/process.ts";
+import { ownProgram, startDetached } from "../machine/process.ts";
 import type { ServiceManager } from "../machine/systemd.ts";
 import type { Stage } from "./record.ts";
 
@@ -89,10 +89,5 @@ export async function createDeadline(options: LaunchOptions): Promise<Deadline |
 }
 
 function superviseCommand(stateDirectory: string): readonly string[] {
-  return [process.execPath, ...programArguments(), "supervise", "--state-dir", stateDirectory];
-}
-
-/** What comes before our own arguments: the script, when we run from a checkout. */
-function programArguments(): readonly string[] {
-  return Bun.main.startsWith("/$bunfs/") ? [] : [Bun.main];
+  return [...ownProgram(), "supervise", "--state-dir", stateDirectory];
 }

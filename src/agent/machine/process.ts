@@ -167,3 +167,8 @@ async function readLines(stream: AsyncIterable<unknown>, onLine: (text: string) 
   }
   for (const line of splitter.end()) await onLine(line);
 }
+
+/** What runs now, to be run again: what comes before the arguments; with the script, when we run from a checkout. */
+export function ownProgram(): readonly string[] {
+  return [process.execPath, ...(Bun.main.startsWith("/$bunfs/") ? [] : [Bun.main])];
+}
