@@ -18,6 +18,7 @@ import {
   type RollbackRequest,
   rollbackPlanAnswerSchema,
 } from "../api/going-back.ts";
+import { type RolloutPlanDto, rolloutPlanSchema } from "../api/rollout-plans.ts";
 import {
   type CancellationRequest,
   type CreateRollout,
@@ -57,6 +58,8 @@ export type Start<Request> = {
 export type CoordinatorClient = AdministrationClient & {
   loadStatus(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<StatusDto>;
   createRollout(start: Start<CreateRollout>): Promise<StartedRolloutDto>;
+  /** What that would change; refuses what that refuses, and starts nothing. */
+  planRollout(request: CreateRollout, signal: AbortSignal): Promise<RolloutPlanDto>;
   /** A new rollout of what did not succeed. */
   retry(start: Start<RetryRequest>): Promise<StartedRolloutDto>;
   /** A new rollout of what ran before. */
@@ -93,6 +96,8 @@ export function createCoordinatorClient(http: HttpTransport): CoordinatorClient 
     loadStatus: (workspace, signal) =>
       call({ method: "GET", path: "/status", query: { workspace }, schema: statusSchema, signal }),
     createRollout: (start) => startRollout(call, "/rollouts", start),
+    planRollout: (body, signal) =>
+      call({ method: "POST", path: "/rollout-plans", body, schema: rolloutPlanSchema, isIdempotent: true, signal }),
     retry: (start) => startRollout(call, "/retries", start),
     rollBack: (start) => startRollout(call, "/rollbacks", start),
     async planRollback(body, signal) {

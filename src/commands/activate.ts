@@ -13,6 +13,7 @@ import { parseDescription } from "./description.ts";
 import { followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { POLICY_ARGS, readPolicy } from "./policy-args.ts";
+import { showPlan } from "./show-plan.ts";
 import { chooseKey, START_ARGS } from "./start-args.ts";
 
 export const command = defineNixdeployCommand({
@@ -25,6 +26,7 @@ export const command = defineNixdeployCommand({
   examples: [
     { comment: "What a spec built by `nix build` says", command: "nixdeploy activate ./result" },
     { comment: "One system for one agent", command: "nixdeploy activate nuc=./result" },
+    { comment: "What would change?", command: "nixdeploy activate --dry-run ./result" },
     { comment: "Start only", command: "nixdeploy activate --async ./result" },
   ],
   args: {
@@ -37,6 +39,7 @@ export const command = defineNixdeployCommand({
     },
     ...START_ARGS,
     ...POLICY_ARGS,
+    dryRun: { type: "boolean", description: "Say what would change on each agent, and start nothing" },
     requireOnline: { type: "boolean", description: "Refuse the whole rollout if an agent is offline" },
     expiresInMs: {
       type: "duration",
@@ -79,6 +82,8 @@ export const command = defineNixdeployCommand({
       expiresInMs,
       origin: readOrigin(context.env),
     });
+    await showPlan(context, { coordinator, request, dryRun: args.dryRun });
+    if (args.dryRun) return;
     const rollout = await coordinator.createRollout({
       ...{ request, signal },
       idempotencyKey: chooseKey(context, args.idempotencyKey),

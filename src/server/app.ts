@@ -16,6 +16,7 @@ import { createDeploymentRoutes } from "./routes/deployments.ts";
 import { createEventRoutes } from "./routes/events.ts";
 import { createForeignCacheRoutes } from "./routes/foreign-caches.ts";
 import { answerHealth, answerMetrics, answerReadiness } from "./routes/operations.ts";
+import { createRolloutPlanRoutes } from "./routes/rollout-plans.ts";
 import { mountRoutes, type Route } from "./routes/route.ts";
 import { createTokenRoutes } from "./routes/tokens.ts";
 import { createWorkspaceRoutes } from "./routes/workspaces.ts";
@@ -35,6 +36,7 @@ export function createApiRoutes(services: Services): readonly Route[] {
     ...createAgentAdministrationRoutes(services),
     ...createAgentKeyRoutes(services),
     ...createDeploymentRoutes(services),
+    ...createRolloutPlanRoutes(services),
     ...createAgainRoutes(services),
     ...createEventRoutes(services),
     ...createAuditRoutes(services),

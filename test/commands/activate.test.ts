@@ -48,7 +48,8 @@ describe("a rollout", () => {
     expect(fake.rollouts).toHaveLength(3);
     expect(second.stdout).toBe(first.stdout);
     expect(second.stderr).toContain("nothing is started again");
-    const [a, b, c, d] = fake.requests.map(({ idempotencyKey }) => idempotencyKey);
+    const started = fake.requests.filter(({ path }) => path.endsWith("/rollouts"));
+    const [a, b, c, d] = started.map(({ idempotencyKey }) => idempotencyKey);
     expect([a === b, c, d]).toEqual([false, "release-7", "release-7"]);
     expect(a).toMatch(/^once-/);
     expect((await activate(fake, [...words, "--idempotency-key", "a b"]).result).exitCode).toBe(2);
@@ -172,6 +173,37 @@ describe("a rollout", () => {
     });
     fake.setDeployment("nuc", { state: "succeeded" });
     expect((await command.result).exitCode).toBe(0);
+  });
+});
+
+describe("before it starts", () => {
+  const plan = (path: string): NonNullable<FakeCoordinator["plan"]> => ({
+    workspace: "default",
+    agents: [{ agent: "nuc", contact: "online", from: path, to: path, diff: null, why: null }],
+    diffs: [],
+  });
+
+  test("what would change is said; --dry-run stops there, with the plan as its result", async () => {
+    await using fake = await startFleet("nuc");
+    fake.plan = plan(SYSTEM);
+    const started = await activate(fake, ["--async", `nuc=${SYSTEM}`]).result;
+    expect([started.exitCode, started.stderr.split("\n")[0]]).toEqual([0, "nuc: runs it already"]);
+    expect(fake.rollouts).toHaveLength(1);
+    const dry = await activate(fake, ["--dry-run", `nuc=${SYSTEM}`]).result;
+    expect([dry.exitCode, dry.stdout]).toEqual([0, "nuc: runs it already\n"]);
+    const json = await activate(fake, ["--dry-run", "--json", `nuc=${SYSTEM}`]).result;
+    expect(JSON.parse(json.stdout)).toEqual(fake.plan);
+    expect(fake.rollouts).toHaveLength(1);
+  });
+
+  test("--dry-run is refused as the rollout would be, and by a coordinator that cannot tell", async () => {
+    await using fake = await startFleet("nuc");
+    const unable = await activate(fake, ["--dry-run", `nuc=${SYSTEM}`]).result;
+    expect([unable.exitCode, unable.stdout]).toEqual([1, ""]);
+    fake.plan = plan(SYSTEM);
+    const refused = await activate(fake, ["--dry-run", `nuc=${SYSTEM}`, `tv=${SYSTEM}`]).result;
+    expect([refused.exitCode, refused.stdout]).toEqual([1, ""]);
+    expect(refused.stderr).toContain("  - agent tv: no such agent");
   });
 });
 

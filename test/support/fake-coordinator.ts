@@ -18,6 +18,7 @@ import {
   followEventSchema,
 } from "../../src/api/deployments.ts";
 import { redeploymentSchema, rollbackPlanAnswerSchema, rollbackPlanSchema } from "../../src/api/going-back.ts";
+import { rolloutPlanSchema } from "../../src/api/rollout-plans.ts";
 import {
   cancellationSchema,
   createRolloutSchema,
@@ -67,6 +68,8 @@ export type FakeCoordinator = AsyncDisposable & {
   /** The coordinator's clock; as it says, not as it runs here. */
   now: () => string;
   intercept: Interception | null;
+  /** The answer of POST /rollout-plans; null: it is a coordinator that does not know the route. */
+  plan: z.input<typeof rolloutPlanSchema> | null;
   addAgent(name: string, contact?: AgentDto["contact"], facts?: Partial<Record<keyof AgentDto, unknown>>): void;
   /** The deployment of this agent in the latest rollout. */
   deploymentOf(agent: string): DeploymentDto;
@@ -260,6 +263,11 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
       for (const data of rollout.deployments) emit([rollout.id, data.id], { event: "deployment", data });
       return Response.json(rollout, { status: 201 });
     }),
+    route("POST", "/api/v1/rollout-plans", async (request) => {
+      if (fake.plan === null) throw new NixdeployError("not-found", "cannot find /api/v1/rollout-plans");
+      checkAgents(createRolloutSchema.parse(await request.json()));
+      return Response.json(rolloutPlanSchema.parse(fake.plan));
+    }),
     route("POST", "/api/v1/retries", async (request) => {
       const asked = retrySchema.parse(await request.json());
       const bad = rollouts.at(-1)?.deployments.filter(({ state }) => isTerminal(state) && state !== "succeeded") ?? [];
@@ -336,12 +344,16 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
     });
   }
 
-  function createRollout(asked: z.output<typeof createRolloutSchema>): RolloutDto {
+  function checkAgents(asked: z.output<typeof createRolloutSchema>): void {
     const faults = Object.keys(asked.agents).flatMap((name) =>
       agents.some((agent) => agent.name === name) ? [] : [`agent ${name}: no such agent in workspace default`],
     );
     if (faults.length > 0)
       throw new NixdeployError("refused", "cannot start the rollout: refused", { details: faults });
+  }
+
+  function createRollout(asked: z.output<typeof createRolloutSchema>): RolloutDto {
+    checkAgents(asked);
     const rollout = drawId(systemRandom);
     const deployments = Object.entries(asked.agents).map(([agent, storePath]) => {
       const id = drawId(systemRandom);
@@ -422,6 +434,7 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
     isCachePublic: false,
     now: () => new Date().toISOString(),
     intercept: null,
+    plan: null,
     addAgent: (name, contact = "online", facts = {}) => agents.push(createAgent(name, contact, facts)),
     deploymentOf,
     setDeployment(agent, change) {

@@ -30,6 +30,9 @@ export type RolloutDeps = CompletenessDeps & {
   readonly random: Random;
 };
 
+/** What checking a request takes. */
+export type RolloutCheckDeps = CompletenessDeps & Pick<RolloutDeps, "registry">;
+
 export type RolloutRequest = z.output<typeof createRolloutSchema>;
 
 type Assignment = {
@@ -51,13 +54,7 @@ export async function createRollout(
   },
 ): Promise<RolloutRow> {
   const { request, workspace } = asked;
-  const { assignments, faults, sizes } = await checkRequest(deps, request, workspace);
-  if (faults.length > 0) {
-    throw new NixdeployError("refused", "cannot start the rollout: the spec is refused, nothing was started", {
-      details: faults,
-      hint: "`nixdeploy agents` lists the agents; `nixdeploy push` brings paths into the cache.",
-    });
-  }
+  const { assignments, sizes } = await checkRollout(deps, request, workspace);
   const settings = parseWorkspaceSettings(workspace);
   const policy = completePolicy(request.policy ?? {}, settings);
   const expiresMs = deps.clock.nowMs() + (request.expiresInMs ?? settings.expiresMs ?? EXPIRES_AFTER_DEFAULT_MS);
@@ -82,8 +79,22 @@ export async function createRollout(
   });
 }
 
+/** What is asked of which agent. @throws NixdeployError `refused` with every fault in its details */
+export async function checkRollout(
+  deps: RolloutCheckDeps,
+  request: RolloutRequest,
+  workspace: WorkspaceRow,
+): Promise<CheckedRequest> {
+  const checked = await checkRequest(deps, request, workspace);
+  if (checked.faults.length === 0) return checked;
+  throw new NixdeployError("refused", "cannot start the rollout: the spec is refused, nothing was started", {
+    details: checked.faults,
+    hint: "`nixdeploy agents` lists the agents; `nixdeploy push` brings paths into the cache.",
+  });
+}
+
 async function checkRequest(
-  deps: RolloutDeps,
+  deps: RolloutCheckDeps,
   request: RolloutRequest,
   workspace: WorkspaceRow,
 ): Promise<CheckedRequest> {

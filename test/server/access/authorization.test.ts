@@ -204,6 +204,11 @@ const RULES: Readonly<Record<string, Rule>> = {
     path: () => "rollouts",
     options: { json: { workspace: "default", agents: { nuc: PATH.storePath }, mode: "switch" } },
   },
+  "POST /rollout-plans": {
+    right: "activate",
+    path: () => "rollout-plans",
+    options: { json: { workspace: "default", agents: { nuc: PATH.storePath }, mode: "switch" } },
+  },
   "POST /retries": {
     right: "activate",
     path: async ({ server }) => {
