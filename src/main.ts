@@ -7,23 +7,33 @@
  */
 import { isatty } from "node:tty";
 import { COMMON_DEFAULTS, type CommonValues, guessCommonValues } from "./commands/common-args.ts";
-import type { CommandContext, OutputStream } from "./commands/context.ts";
+import type { CommandContext, OutputStream, WorkflowLog } from "./commands/context.ts";
 import { describeFailure, formatFailure, listCauses } from "./commands/format-failure.ts";
 import { COMMANDS, type CommandEntry, resolveRequest } from "./commands/root.ts";
 import { createSecretPrompt } from "./commands/secret-prompt.ts";
+import { neutralizeWorkflowCommands } from "./commands/workflow-commands.ts";
 import { describeError, NixdeployError, toExitCode } from "./errors.ts";
 import { createLogger, type Logger } from "./log.ts";
 import { systemClock, systemRandom } from "./runtime.ts";
 import { NIXDEPLOY_VERSION } from "./version.ts";
 
 const EXIT_INTERRUPTED = toExitCode("interrupted");
+/** Of a terminal that does not say. */
+const COLUMNS_DEFAULT = 80;
+const ROWS_DEFAULT = 24;
 
 /** Runs the command line of this process and ends the process. */
 export async function main(commands: readonly CommandEntry[] = COMMANDS): Promise<never> {
   const stop = new AbortController();
   stopOnSignals(stop);
-  const stdout = createOutput(process.stdout, () => stop.abort(new OutputClosedError()));
-  const stderr = createOutput(process.stderr, () => {});
+  const isWorkflow = process.env["GITHUB_ACTIONS"] === "true";
+  const prepare = isWorkflow ? neutralizeWorkflowCommands : (text: string) => text;
+  const onGone = () => stop.abort(new OutputClosedError());
+  const stdout = createOutput(process.stdout, { prepare, onGone });
+  const stderr = createOutput(process.stderr, { prepare, onGone: () => {} });
+  // Commands and what surrounds them take the same way, or they would overtake each other.
+  const raw = createOutput(process.stderr, { prepare: (text) => text, onGone: () => {} });
+  const workflow = isWorkflow ? { write: raw.write } : null;
   const report = (error: unknown, common: CommonValues) =>
     reportFailure({ error, common, signal: stop.signal, stderr });
   process.on("uncaughtException", (error) => void report(error, COMMON_DEFAULTS).then(leave));
@@ -42,7 +52,7 @@ export async function main(commands: readonly CommandEntry[] = COMMANDS): Promis
       throw new NixdeployError("usage", `cannot run \`${request.what}\`: no command is given`);
     }
     common = request.common;
-    await request.run(createContext({ common, stop, stdout, stderr }));
+    await request.run(createContext({ common, stop, stdout, stderr, workflow }));
     return leave(0);
   } catch (error) {
     return leave(await report(error, common));
@@ -71,15 +81,22 @@ function stopOnSignals(stop: AbortController): void {
   process.on("SIGTERM", onSignal);
 }
 
-function createOutput(stream: NodeJS.WriteStream, onGone: () => void): OutputStream {
+type OutputOptions = {
+  /** What is done to every text that is written. */
+  readonly prepare: (text: string) => string;
+  readonly onGone: () => void;
+};
+
+function createOutput(stream: NodeJS.WriteStream, { prepare, onGone }: OutputOptions): OutputStream {
   stream.on("error", (error) => {
     if (isGone(error)) onGone();
   });
   return {
     isTerminal: stream.isTTY === true,
+    size: () => ({ columns: stream.columns || COLUMNS_DEFAULT, rows: stream.rows || ROWS_DEFAULT }),
     write: (text) =>
       new Promise((resolve, reject) => {
-        stream.write(text, (error) => {
+        stream.write(prepare(text), (error) => {
           if (!error || isGone(error) || stream === process.stderr) return resolve();
           // A result that got lost (a full disk behind `>`) is no success.
           const message = `cannot write to standard output: ${describeError(error)}`;
@@ -99,13 +116,15 @@ type ContextParts = {
   readonly stop: AbortController;
   readonly stdout: OutputStream;
   readonly stderr: OutputStream;
+  readonly workflow: WorkflowLog | null;
 };
 
-function createContext({ common, stop, stdout, stderr }: ContextParts): CommandContext {
+function createContext({ common, stop, stdout, stderr, workflow }: ContextParts): CommandContext {
   return {
     signal: stop.signal,
     stdout,
     stderr,
+    workflow,
     readStdin: () => Bun.stdin.stream(),
     // Whoever does not ask leaves standard input alone, which a program that is run may want to read.
     askSecret: isatty(0) ? (prompt, signal) => createSecretPrompt(process.stdin, stderr)(prompt, signal) : null,

@@ -4,7 +4,7 @@ import { MODES } from "../deployment.ts";
 import { specHealthCheckListSchema } from "../health-check.ts";
 import { activationPolicySchema } from "../protocol.ts";
 import { deploymentSchema } from "./deployments.ts";
-import { rolloutId, time, workspaceName } from "./fields.ts";
+import { rolloutId, time, tokenId, workspaceName } from "./fields.ts";
 
 /** Facts that CI knows about itself; recorded with every deployment of a rollout. */
 export const originSchema = z
@@ -99,6 +99,10 @@ export const rolloutSchema = z
     workspace: workspaceName,
     createdAt: time,
     description: z.string().nullable(),
+    /** What the CI that started it said of itself. */
+    origin: originSchema.default({}),
+    /** The token that started it; null: somebody on the coordinator's own host did. */
+    startedBy: z.object({ token: tokenId, description: z.string() }).nullable().default(null),
     url: z.string(),
     deployments: z.array(deploymentSchema),
   })

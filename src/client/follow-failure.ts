@@ -27,7 +27,7 @@ export function toFollowFailure({ end, deployments }: FollowResult, rolloutId: R
     }
     case "interrupted":
       return new NixdeployError("interrupted", `stopped following; ${describeGoingOn(deployments)}`, {
-        hint: hintToFollow(rolloutId),
+        hint: `${hintToFollow(rolloutId)}, or cancel with: nixdeploy cancel ${rolloutId}`,
       });
     default:
       return end satisfies never;

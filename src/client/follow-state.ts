@@ -57,7 +57,7 @@ export type FollowState = {
 export type FollowNote =
   /** Something about a deployment, such as "nuc: fetching". */
   | { readonly kind: "state"; readonly deployment: DeploymentDto }
-  | { readonly kind: "log"; readonly agent: string; readonly line: LogLine }
+  | { readonly kind: "log"; readonly deployment: DeploymentId; readonly agent: string; readonly line: LogLine }
   | { readonly kind: "progress"; readonly progress: Extract<FollowEvent, { event: "progress" }>["data"] };
 
 export function createFollowState(deployments: readonly DeploymentDto[]): FollowState {
@@ -118,5 +118,8 @@ function applyLog(
   const last = state.lastLines.get(log.deployment) ?? 0;
   const lines = log.lines.filter((line) => line.n > last);
   const lastLines = new Map(state.lastLines).set(log.deployment, lines.at(-1)?.n ?? last);
-  return { state: { ...state, lastLines }, notes: lines.map((line) => ({ kind: "log", agent: log.agent, line })) };
+  return {
+    state: { ...state, lastLines },
+    notes: lines.map((line) => ({ kind: "log", deployment: log.deployment, agent: log.agent, line })),
+  };
 }

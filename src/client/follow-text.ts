@@ -3,11 +3,12 @@
  */
 import type { DeploymentDto, FollowEvent, LogLine } from "../api/deployments.ts";
 import { type DeploymentState, isTerminal } from "../deployment.ts";
-import { formatBytes } from "../quantity.ts";
+import { formatBytes, formatDuration } from "../quantity.ts";
 import { UNIT_ACTIONS, type UnitAction } from "../unit-changes.ts";
 import { standingOf } from "./follow-state.ts";
 
-const WORDS: Readonly<Record<DeploymentState, string>> = {
+/** How people read the states. */
+export const STATE_WORDS: Readonly<Record<DeploymentState, string>> = {
   queued: "queued",
   offered: "offered to the agent",
   fetching: "fetching",
@@ -31,9 +32,10 @@ export function formatDeploymentLine(deployment: DeploymentDto): string {
   if (standing === "parked")
     return `${agent} is offline: it takes this deployment when it returns${describeExpiry(deployment)}`;
   if (state === "queued") return `${agent}: queued ${deployment.storePath}${describePutOff(deployment)}`;
-  if (deployment.stalledSince !== null) return `${agent}: ${WORDS[state]}: ${describeStall(deployment.stalledSince)}`;
+  if (deployment.stalledSince !== null)
+    return `${agent}: ${STATE_WORDS[state]}: ${describeStall(deployment.stalledSince)}`;
   const why = reason === null || standing === "running" ? "" : `: ${cleanLogText(reason)}`;
-  return `${agent}: ${WORDS[state]}${why}${describeRetry(deployment)}`;
+  return `${agent}: ${STATE_WORDS[state]}${why}${describeRetry(deployment)}`;
 }
 
 /** `, try 2, not before 2026-11-22 13:05 UTC`; "" for one that goes at once. */
@@ -66,15 +68,15 @@ function formatMinute(time: string): string {
 
 /** What a cancel has come to. */
 export function describeCancelled({ agent, state, contact, stopRequested }: DeploymentDto): string {
-  if (isTerminal(state)) return `${agent}: ${WORDS[state]}`;
+  if (isTerminal(state)) return `${agent}: ${STATE_WORDS[state]}`;
   const isUntouched = state === "offered" || state === "fetching";
   const asked = isUntouched ? "is asked to stop" : "has begun to activate it: it is asked to go back";
   const when = contact === "online" ? "" : ", when it is in contact again";
-  return stopRequested === null ? `${agent}: ${WORDS[state]}` : `${agent} ${asked}${when}`;
+  return stopRequested === null ? `${agent}: ${STATE_WORDS[state]}` : `${agent} ${asked}${when}`;
 }
 
 /** `nuc | starting units` */
-export function formatLogLine(agent: string, line: LogLine): string {
+export function formatLogLine(agent: string, line: Pick<LogLine, "text">): string {
   return `${agent} | ${cleanLogText(line.text)}`;
 }
 
@@ -89,17 +91,19 @@ export type SummaryRow = {
   readonly outcome: string;
   readonly duration: string;
   readonly reason: string;
+  readonly url: string;
 };
 
 export function summarize(deployment: DeploymentDto): SummaryRow {
   const isParked = standingOf(deployment.state, deployment.contact) === "parked";
   return {
     agent: deployment.agent,
-    outcome: isParked ? "queued" : WORDS[deployment.state],
+    outcome: isParked ? "queued" : STATE_WORDS[deployment.state],
     duration: formatElapsed(deployment.startedAt ?? deployment.createdAt, deployment.finishedAt),
     reason: isParked
       ? `offline: takes it when it returns${describeExpiry(deployment)}`
       : `${cleanLogText(deployment.reason ?? "")}${describeRetry(deployment)}`.trim(),
+    url: deployment.url,
   };
 }
 
@@ -143,13 +147,7 @@ export function cleanLogText(text: string): string {
   return cleaned.includes(ESCAPE) ? `${cleaned}${ESCAPE}[0m` : cleaned;
 }
 
-/** `850 ms`, `12 s`, `3 min 5 s`, `2 h 10 min`; `-` when it has not finished. */
+/** `-` when it has not finished. */
 function formatElapsed(from: string, to: string | null): string {
-  if (to === null) return "-";
-  const ms = Math.max(0, Date.parse(to) - Date.parse(from));
-  if (ms < 1_000) return `${ms} ms`;
-  const seconds = Math.round(ms / 1_000);
-  if (seconds < 60) return `${seconds} s`;
-  const minutes = Math.floor(seconds / 60);
-  return minutes < 60 ? `${minutes} min ${seconds % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return to === null ? "-" : formatDuration(Math.max(0, Date.parse(to) - Date.parse(from)));
 }

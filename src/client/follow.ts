@@ -47,7 +47,7 @@ export type FollowOptions = {
   readonly signal: AbortSignal;
   readonly onNote: (note: FollowNote) => void | Promise<void>;
   /** The stream was lost, and is there again. */
-  readonly onContact?: (contact: "lost" | "back") => void;
+  readonly onContact?: (contact: "lost" | "back") => void | Promise<void>;
 };
 
 export type FollowEnd =
@@ -142,7 +142,7 @@ class Following {
   /** @returns whether it is over; false when the stream ended before */
   private async readStream(): Promise<boolean> {
     for await (const message of this.options.openEvents(this.lastEventId, this.signal)) {
-      if (this.lostAtMs !== null) this.options.onContact?.("back");
+      if (this.lostAtMs !== null) await this.options.onContact?.("back");
       this.lostAtMs = null;
       this.attempt = 0;
       this.lastEventId = message.id ?? this.lastEventId;
@@ -158,7 +158,7 @@ class Following {
   /** @returns whether it is time to give up */
   private async waitAfterLoss(): Promise<boolean> {
     const { clock, random, extraPatienceMs = 0 } = this.options;
-    if (this.lostAtMs === null) this.options.onContact?.("lost");
+    if (this.lostAtMs === null) await this.options.onContact?.("lost");
     this.lostAtMs ??= clock.monotonicMs();
     if (clock.monotonicMs() - this.lostAtMs >= UNREACHABLE_MAX_MS + extraPatienceMs) return true;
     await clock.sleep(fullJitterMs(this.attempt, random.fraction(), BACKOFF), this.signal);

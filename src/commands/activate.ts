@@ -1,16 +1,19 @@
 /** `nixdeploy activate`: starts a rollout, follows it, and ends with the truth about it. */
-import { parseAgentSelector, SELECTOR_HINT } from "../agent-selector.ts";
-import { ROLLOUT_DESCRIPTION_LENGTH_MAX } from "../api/rollouts.ts";
+import { type AgentSelector, parseAgentSelector, SELECTOR_HINT } from "../agent-selector.ts";
+import { type CreateRollout, ROLLOUT_DESCRIPTION_LENGTH_MAX } from "../api/rollouts.ts";
+import type { CoordinatorClient } from "../client/coordinator.ts";
 import { readOrigin } from "../client/origin.ts";
 import { planRolloutRequest } from "../client/rollout-request.ts";
 import { needsLabels, selectSpecAgents } from "../client/select-spec.ts";
 import { readSpec } from "../client/spec-source.ts";
 import { createWorkspaceCacheReader } from "../client/workspace-caches.ts";
-import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
+import { type ActivationPolicy, CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./args.ts";
+import { reportRefusal } from "./ci-report.ts";
+import type { CommandContext } from "./context.ts";
 import { parseDescription } from "./description.ts";
-import { followStartedRollout } from "./follow-rollout.ts";
+import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { POLICY_ARGS, readPolicy } from "./policy-args.ts";
 import { showPlan } from "./show-plan.ts";
@@ -63,34 +66,45 @@ export const command = defineNixdeployCommand({
     spec: { label: "SPEC|NAME=PATH", description: "What to deploy", required: true, repeatable: true },
   },
   async run({ args, context }) {
-    const { signal } = context;
+    checkOutput(context, args);
     const policy = readPolicy(args);
     await using coordinator = await openCoordinator(context, "activate");
-    const cache = createWorkspaceCacheReader(coordinator, args.workspace);
-    const { spec, warnings } = await readSpec({ words: args.spec, cwd: process.cwd(), cache, signal });
-    for (const warning of warnings) context.log.warn(warning);
-    const known = needsLabels(args.agent) ? await coordinator.listAgents({ workspace: args.workspace }, signal) : [];
-    const { mode, workspace, description, requireOnline, retry, expiresInMs } = args;
-    const request = planRolloutRequest({
-      spec: selectSpecAgents(spec, { selectors: args.agent, known }),
-      mode,
-      policy,
-      workspace,
-      description,
-      requireOnline,
-      retry,
-      expiresInMs,
-      origin: readOrigin(context.env),
+    const { request, plan, rollout } = await reportRefusal(context, async () => {
+      const request = await readRequest(context, { coordinator, args, policy });
+      const plan = await showPlan(context, { coordinator, request, dryRun: args.dryRun, events: args.events });
+      if (args.dryRun) return { request, plan, rollout: null };
+      const idempotencyKey = chooseKey(context, args.idempotencyKey);
+      const rollout = await coordinator.createRollout({ request, idempotencyKey, signal: context.signal });
+      return { request, plan, rollout };
     });
-    await showPlan(context, { coordinator, request, dryRun: args.dryRun });
-    if (args.dryRun) return;
-    const rollout = await coordinator.createRollout({
-      ...{ request, signal },
-      idempotencyKey: chooseKey(context, args.idempotencyKey),
-    });
+    if (rollout === null) return;
     await followStartedRollout(context, {
-      ...{ coordinator, rollout, async: args.async, timeoutMs: args.timeoutMs },
+      ...{ coordinator, rollout, plan, how: args },
       extraPatienceMs: request.policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
     });
   },
 });
+
+type RequestArgs = Pick<
+  Parameters<typeof planRolloutRequest>[0],
+  "mode" | "workspace" | "description" | "requireOnline" | "retry" | "expiresInMs"
+> & { readonly spec: readonly string[]; readonly agent: readonly AgentSelector[] };
+
+/** What is asked for: the spec, read and cut down to the agents that were chosen, and how it is to be done. */
+async function readRequest(
+  context: CommandContext,
+  from: { readonly coordinator: CoordinatorClient; readonly args: RequestArgs; readonly policy: ActivationPolicy },
+): Promise<CreateRollout> {
+  const { coordinator, args, policy } = from;
+  const { signal } = context;
+  const cache = createWorkspaceCacheReader(coordinator, args.workspace);
+  const { spec, warnings } = await readSpec({ words: args.spec, cwd: process.cwd(), cache, signal });
+  for (const warning of warnings) context.log.warn(warning);
+  const known = needsLabels(args.agent) ? await coordinator.listAgents({ workspace: args.workspace }, signal) : [];
+  const { mode, workspace, description, requireOnline, retry, expiresInMs } = args;
+  return planRolloutRequest({
+    spec: selectSpecAgents(spec, { selectors: args.agent, known }),
+    ...{ mode, policy, workspace, description, requireOnline, retry, expiresInMs },
+    origin: readOrigin(context.env),
+  });
+}

@@ -6,15 +6,28 @@ import type { AskSecret } from "./secret-prompt.ts";
 /** The environment variables, as they were when the process started. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
+/** In characters. */
+export type TerminalSize = { readonly columns: number; readonly rows: number };
+
 export type OutputStream = {
   /** Resolves when the text has been handed to the operating system; never rejects for a reader that is gone. */
   write(text: string): Promise<void>;
   readonly isTerminal: boolean;
+  /** Of a terminal, as it is now: people change it. */
+  readonly size?: () => TerminalSize;
+};
+
+/** What takes commands out of the log of a step: GitHub Actions' runner, and those of Forgejo and Gitea. */
+export type WorkflowLog = {
+  /** Writes workflow commands; everything else that is printed is made harmless (`workflow-commands.ts`). */
+  write(commands: string): Promise<void>;
 };
 
 export type CommandContext = {
   /** Aborted by the first SIGINT or SIGTERM. A command that then returns has succeeded; one that throws was interrupted. */
   readonly signal: AbortSignal;
+  /** Null outside of such a CI. */
+  readonly workflow: WorkflowLog | null;
   /** For results only; logs and progress go to `log` and `stderr`. */
   readonly stdout: OutputStream;
   readonly stderr: OutputStream;

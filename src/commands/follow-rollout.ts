@@ -1,20 +1,19 @@
-/** What `activate` and `retry` do with the rollout that they have started: say so, follow it, end with the truth. */
-import type { RolloutDto, StartedRolloutDto } from "../api/rollouts.ts";
+/** What the commands do with the rollout that they have started: show it while it runs, end with the truth. */
+import type { RolloutPlanDto } from "../api/rollout-plans.ts";
+import type { StartedRolloutDto } from "../api/rollouts.ts";
 import type { CoordinatorClient } from "../client/coordinator.ts";
 import { type FollowResult, followDeployments } from "../client/follow.ts";
 import { hintToFollow, toFollowFailure } from "../client/follow-failure.ts";
-import type { FollowNote } from "../client/follow-state.ts";
-import {
-  formatDeploymentLine,
-  formatLogLine,
-  formatProgress,
-  listUnitChanges,
-  summarize,
-} from "../client/follow-text.ts";
+import { formatDeploymentLine, listUnitChanges, summarize } from "../client/follow-text.ts";
+import { type RolloutResult, toRolloutResult } from "../client/rollout-result.ts";
+import { NixdeployError } from "../errors.ts";
 import type { ArgDeclarations } from "./args.ts";
+import { reportRollout, reportStarted } from "./ci-report.ts";
 import type { CommandContext } from "./context.ts";
 import { formatTable, printResult } from "./output.ts";
-import { createProgressLine, type ProgressLine } from "./progress-line.ts";
+import { chooseView } from "./rollout-view/choose-view.ts";
+import { createEndedLogs } from "./rollout-view/ended-logs.ts";
+import { printEvent } from "./rollout-view/events-view.ts";
 
 export const FOLLOW_ARGS = {
   async: { type: "boolean", description: "Return as soon as the rollout is recorded" },
@@ -24,77 +23,92 @@ export const FOLLOW_ARGS = {
     default: "30m",
     description: "How long to follow; deployments go on after that",
   },
+  logs: {
+    type: "boolean",
+    description: "Show every line of every log (what fails shows its log always; up to 10 agents off a terminal, too)",
+  },
+  events: { type: "boolean", description: "Everything that happens as JSON lines on standard output" },
 } as const satisfies ArgDeclarations;
 
+/** Deployments that are named one by one when a rollout begins. */
+const NAMED_MAX = 50;
+
 export type FollowRolloutOptions = {
-  readonly coordinator: Pick<CoordinatorClient, "followRollout">;
+  readonly coordinator: Pick<CoordinatorClient, "followRollout" | "readLog">;
   readonly rollout: StartedRolloutDto;
-  /** Only say that it is recorded. */
-  readonly async: boolean;
-  readonly timeoutMs: number;
+  /** What was said that it would change, if anything was. */
+  readonly plan?: RolloutPlanDto | null;
+  /** As {@link FOLLOW_ARGS} reads them. */
+  readonly how: {
+    /** Only say that it is recorded. */
+    readonly async: boolean;
+    readonly timeoutMs: number;
+    readonly logs: boolean;
+    readonly events: boolean;
+  };
   readonly extraPatienceMs: number;
 };
 
+/** @throws NixdeployError "usage" for two forms of output at once */
+export function checkOutput({ json }: Pick<CommandContext, "json">, { events }: { readonly events: boolean }): void {
+  if (!events || !json) return;
+  throw new NixdeployError("usage", "cannot use --json and --events together: the last event is what --json prints");
+}
+
 /** @throws NixdeployError whose kind is the exit code, unless every deployment succeeded or waits for an offline agent */
 export async function followStartedRollout(context: CommandContext, options: FollowRolloutOptions): Promise<void> {
-  const { rollout } = options;
-  const again = rollout.isRepeat ? "was started with this idempotency key already, nothing is started again: " : "";
-  context.log.info(`rollout ${rollout.id}: ${again}${rollout.url}`);
-  for (const deployment of rollout.deployments) context.log.info(formatDeploymentLine(deployment));
-  if (options.async) return await printAsync(context, rollout);
-  const line = createProgressLine(context);
+  const { rollout, how, coordinator } = options;
+  if (how.events) await printEvent(context, "rollout", rollout);
+  else announce(context, rollout);
+  if (how.async) return await printAsync(context, options);
+  const endedLogs = createEndedLogs(context, coordinator);
+  const view = chooseView(context, { rollout, logs: how.logs, events: how.events, endedLogs });
   const result = await followDeployments({
-    openEvents: options.coordinator.followRollout(rollout.id),
+    openEvents: coordinator.followRollout(rollout.id),
     deployments: rollout.deployments,
     until: "settled",
-    timeoutMs: options.timeoutMs,
+    timeoutMs: how.timeoutMs,
     extraPatienceMs: options.extraPatienceMs,
     clock: context.clock,
     random: context.random,
     signal: context.signal,
-    onNote: (note) => printNote(line, note),
-    onContact: (contact) => {
-      void line.clear();
-      context.log.warn(describeContact(contact));
-    },
-  }).finally(() => line.clear());
-  await printSummary(context, rollout, result);
+    onNote: (note) => view.note(note),
+    onContact: (contact) => view.contact(contact),
+  }).finally(() => view.close());
+  const { isRepeat: _, ...record } = rollout;
+  const end = toRolloutResult(record, { deployments: result.deployments, plan: options.plan ?? null });
+  if (how.events) await printEvent(context, "result", end);
+  else await printSummary(context, { end, result });
+  await reportRollout(context, { result: end, logs: endedLogs.tails });
   const failure = toFollowFailure(result, rollout.id);
   if (failure !== null) throw failure;
 }
 
-async function printAsync(context: CommandContext, rollout: RolloutDto): Promise<void> {
-  await printResult(context, { json: rollout, text: rollout.id });
+function announce(context: CommandContext, rollout: StartedRolloutDto): void {
+  const again = rollout.isRepeat ? "was started with this idempotency key already, nothing is started again: " : "";
+  context.log.info(`rollout ${rollout.id}: ${again}${rollout.url}`);
+  for (const deployment of rollout.deployments.slice(0, NAMED_MAX)) context.log.info(formatDeploymentLine(deployment));
+  const rest = rollout.deployments.length - NAMED_MAX;
+  if (rest > 0) context.log.info(`and ${rest} more`);
+}
+
+async function printAsync(context: CommandContext, { rollout, how }: FollowRolloutOptions): Promise<void> {
+  if (!how.events) await printResult(context, { json: rollout, text: rollout.id });
   context.log.info(hintToFollow(rollout.id));
+  await reportStarted(context, rollout);
 }
 
-async function printNote(line: ProgressLine, note: FollowNote): Promise<void> {
-  switch (note.kind) {
-    case "state":
-      return await line.say(formatDeploymentLine(note.deployment));
-    case "log":
-      return await line.say(formatLogLine(note.agent, note.line));
-    case "progress":
-      return await line.update(() => formatProgress(note.progress));
-    default:
-      return note satisfies never;
-  }
-}
-
-function describeContact(contact: "lost" | "back"): string {
-  return contact === "lost"
-    ? "lost the connection to the coordinator: trying again (the deployments go on)"
-    : "the coordinator is there again";
-}
-
-async function printSummary(context: CommandContext, rollout: RolloutDto, result: FollowResult): Promise<void> {
+async function printSummary(
+  context: CommandContext,
+  { end, result }: { readonly end: RolloutResult; readonly result: FollowResult },
+): Promise<void> {
   const rows = result.deployments.map(summarize);
-  const header = ["agent", "outcome", "duration", "reason"];
+  const header = ["agent", "outcome", "duration", "reason", "url"];
   const text = formatTable(
     header,
-    rows.map(({ agent, outcome, duration, reason }) => [agent, outcome, duration, reason]),
+    rows.map(({ agent, outcome, duration, reason, url }) => [agent, outcome, duration, reason, url]),
   );
   const changes = listUnitChanges(result.deployments).map(({ agent, would, units }) => [agent, would, units]);
   const texts = changes.length === 0 ? [text] : [text, formatTable(["agent", "would", "units"], changes)];
-  await printResult(context, { json: { ...rollout, deployments: result.deployments }, text: texts.join("\n\n") });
+  await printResult(context, { json: end, text: texts.join("\n\n") });
 }

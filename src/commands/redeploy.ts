@@ -3,7 +3,7 @@ import { readOrigin } from "../client/origin.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { parseAgentName } from "../names.ts";
 import { defineNixdeployCommand } from "./args.ts";
-import { followStartedRollout } from "./follow-rollout.ts";
+import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { chooseKey, START_ARGS } from "./start-args.ts";
 import { readTargets, TARGET_ARGS } from "./target-args.ts";
@@ -34,6 +34,7 @@ export const command = defineNixdeployCommand({
     what: { label: "ID", description: "Rollout or deployment", required: true, repeatable: true },
   },
   async run({ args, context }) {
+    checkOutput(context, args);
     await using coordinator = await openCoordinator(context, "activate");
     const origin = readOrigin(context.env);
     const rollout = await coordinator.redeploy({
@@ -46,7 +47,7 @@ export const command = defineNixdeployCommand({
       signal: context.signal,
     });
     await followStartedRollout(context, {
-      ...{ coordinator, rollout, async: args.async, timeoutMs: args.timeoutMs },
+      ...{ coordinator, rollout, how: args },
       extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
     });
   },

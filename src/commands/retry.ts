@@ -2,7 +2,7 @@
 import { readOrigin } from "../client/origin.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { defineNixdeployCommand } from "./args.ts";
-import { followStartedRollout } from "./follow-rollout.ts";
+import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { chooseKey, START_ARGS } from "./start-args.ts";
 import { readTargets, TARGET_ARGS, TARGET_POSITIONALS } from "./target-args.ts";
@@ -24,6 +24,7 @@ export const command = defineNixdeployCommand({
   },
   positionals: TARGET_POSITIONALS,
   async run({ args, context }) {
+    checkOutput(context, args);
     await using coordinator = await openCoordinator(context, "activate");
     const origin = readOrigin(context.env);
     const request = { ...readTargets(args), ...(origin === undefined ? {} : { origin }) };
@@ -33,7 +34,7 @@ export const command = defineNixdeployCommand({
       signal: context.signal,
     });
     await followStartedRollout(context, {
-      ...{ coordinator, rollout, async: args.async, timeoutMs: args.timeoutMs },
+      ...{ coordinator, rollout, how: args },
       extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
     });
   },

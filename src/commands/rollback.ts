@@ -2,7 +2,7 @@
 import { readOrigin } from "../client/origin.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { defineNixdeployCommand } from "./args.ts";
-import { followStartedRollout } from "./follow-rollout.ts";
+import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./output.ts";
 import { chooseKey, START_ARGS } from "./start-args.ts";
@@ -27,6 +27,7 @@ export const command = defineNixdeployCommand({
   },
   positionals: TARGET_POSITIONALS,
   async run({ args, context }) {
+    checkOutput(context, args);
     await using coordinator = await openCoordinator(context, "activate");
     if (args.dryRun) {
       const agents = await coordinator.planRollback(readTargets(args), context.signal);
@@ -43,7 +44,7 @@ export const command = defineNixdeployCommand({
       signal: context.signal,
     });
     await followStartedRollout(context, {
-      ...{ coordinator, rollout, async: args.async, timeoutMs: args.timeoutMs },
+      ...{ coordinator, rollout, how: args },
       extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
     });
   },

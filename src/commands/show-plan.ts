@@ -6,12 +6,14 @@ import { BRIEF, formatPlan, WHOLE } from "../client/plan-text.ts";
 import { NixdeployError } from "../errors.ts";
 import type { CommandContext } from "./context.ts";
 import { printResult } from "./output.ts";
+import { printEvent } from "./rollout-view/events-view.ts";
 
 export type ShowPlanOptions = {
   readonly coordinator: Pick<CoordinatorClient, "planRollout">;
   readonly request: CreateRollout;
   /** It is all that was asked for: the result of the command. */
   readonly dryRun: boolean;
+  readonly events: boolean;
 };
 
 /**
@@ -27,6 +29,10 @@ export async function showPlan(context: CommandContext, options: ShowPlanOptions
     // An older coordinator; where it is something else that is not found, the rollout itself will say so.
     if (!dryRun && error instanceof NixdeployError && error.kind === "not-found") return null;
     throw error;
+  }
+  if (options.events) {
+    await printEvent(context, "plan", plan);
+    return plan;
   }
   if (dryRun) {
     await printResult(context, { json: plan, text: formatPlan(plan, WHOLE).join("\n") });

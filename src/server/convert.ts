@@ -2,7 +2,7 @@
 import type { AgentDto, EnrolmentRequestDto } from "../api/agents.ts";
 import type { CacheDto, ForeignCacheDto } from "../api/caches.ts";
 import type { DeploymentDto } from "../api/deployments.ts";
-import type { RolloutDto } from "../api/rollouts.ts";
+import { originSchema, type RolloutDto } from "../api/rollouts.ts";
 import type { TokenDto } from "../api/tokens.ts";
 import type { WorkspaceDto } from "../api/workspaces.ts";
 import { isTerminal, parsePhaseDurations } from "../deployment.ts";
@@ -26,7 +26,7 @@ import {
   type RetryRow,
   type RolloutRow,
 } from "./database/deployments.ts";
-import type { TokenRow } from "./database/tokens.ts";
+import { findToken, type TokenRow } from "./database/tokens.ts";
 import { countWorkspaceAgents, findWorkspaceById, type WorkspaceRow } from "./database/workspaces.ts";
 import { notFound } from "./problem.ts";
 import type { Services } from "./services.ts";
@@ -107,6 +107,8 @@ export async function rolloutToDto(services: Services, row: RolloutRow): Promise
     workspace: await workspaceName(services, row.workspace_id),
     createdAt: new Date(row.created_ms).toISOString(),
     description: row.description,
+    origin: originSchema.parse(JSON.parse(row.origin)),
+    startedBy: await starterOf(services, row),
     url: `${services.publicUrl()}/rollouts/${row.id}`,
     deployments,
   };
@@ -116,6 +118,12 @@ export async function deploymentToDto(services: Services, row: DeploymentRow): P
   const [dto] = await deploymentsToDtos(services, [row]);
   if (dto === undefined) throw new Error("one row makes one answer");
   return dto;
+}
+
+/** A token of which nothing is left any more is known by its id alone. */
+async function starterOf({ database }: Services, { token_id }: RolloutRow): Promise<RolloutDto["startedBy"]> {
+  if (token_id === null) return null;
+  return { token: token_id, description: (await findToken(database, token_id))?.description ?? "" };
 }
 
 /** In the same order, by few queries however many they are. */

@@ -167,7 +167,7 @@ describe("following", () => {
       random: impatientRandom,
       signal,
       onNote: (note) => void notes.push(note),
-      onContact: (contact) => contacts.push(contact),
+      onContact: (contact) => void contacts.push(contact),
     };
     const result = followDeployments(options);
     await waitFor("a follower", () => fake.followers === 1);

@@ -152,6 +152,7 @@ describe("text", () => {
     [{ contact: "offline" }, "queued", "-", "offline: takes it when it returns"],
     [{ state: "fetching" }, "fetching", "-", ""],
   ])("summarize(%p)", (fields, outcome, duration, reason) => {
-    expect(summarize(deployment(fields))).toEqual({ agent: "nuc", outcome, duration, reason });
+    const { url } = deployment();
+    expect(summarize(deployment(fields))).toEqual({ agent: "nuc", outcome, duration, reason, url });
   });
 });

@@ -59,7 +59,7 @@ async function follow(streams: readonly Stream[], options: Partial<FollowOptions
     onNote: (note) => {
       notes.push(note);
     },
-    onContact: (contact) => contacts.push(contact),
+    onContact: (contact) => void contacts.push(contact),
     ...options,
   });
   const numbers = notes.flatMap((note) => (note.kind === "log" ? [note.line.n] : []));
@@ -184,7 +184,9 @@ describe("toFollowFailure", () => {
 
   test("says how to go on, and why each bad one is bad", () => {
     const interrupted = toFollowFailure({ end: { kind: "interrupted" }, deployments: [running] }, rolloutId);
-    expect(interrupted?.hint).toBe("Follow with: nixdeploy logs rrrrrrrrrrrrrrrr --follow");
+    expect(interrupted?.hint).toBe(
+      "Follow with: nixdeploy logs rrrrrrrrrrrrrrrr --follow, or cancel with: nixdeploy cancel rrrrrrrrrrrrrrrr",
+    );
     const timeout = toFollowFailure({ end: { kind: "timeout" }, deployments: [running, failed] }, rolloutId);
     expect(timeout?.details).toEqual(["nuc: failed: the disk is full"]);
     expect(timeout?.hint).toContain("the time is up; 1 deployment goes on");

@@ -1,6 +1,7 @@
 /** `activate` against a coordinator that does as the test says: what is printed where, and the exit codes. */
 import { describe, expect, test } from "bun:test";
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
+import { z } from "zod";
 import { NixdeployError } from "../../src/errors.ts";
 import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
 import { FAKE_TOKEN, type FakeCoordinator, problem, startFakeCoordinator } from "../support/fake-coordinator.ts";
@@ -8,8 +9,11 @@ import { rolloutResultSchema } from "../support/results.ts";
 import { type RunCommandOptions, type RunningCommand, startCommand } from "../support/run-command.ts";
 import { createTemporaryDirectory } from "../support/temporary-directory.ts";
 import { waitFor } from "../support/wait-for.ts";
+import { runWorkflowLog } from "../support/workflow-runner.ts";
 
 const SYSTEM = `/nix/store/${EXAMPLE_HASH_PART}-system`;
+
+const eventSchema = z.object({ event: z.string(), data: z.unknown() });
 
 function activate(fake: FakeCoordinator, words: readonly string[], options: RunCommandOptions = {}): RunningCommand {
   const env = { NIXDEPLOY_URL: fake.url, NIXDEPLOY_ACTIVATE_TOKEN: FAKE_TOKEN, ...options.env };
@@ -34,7 +38,9 @@ describe("a rollout", () => {
     fake.setDeployment("nuc", { state: "succeeded" });
     const { exitCode, stdout, stderr } = await command.result;
     expect(exitCode).toBe(0);
-    expect(stdout.replace(/ +/g, " ")).toBe("AGENT OUTCOME DURATION REASON\nnuc succeeded 12 s\n");
+    expect(stdout.replace(/ +/g, " ")).toBe(
+      `AGENT OUTCOME DURATION REASON URL\nnuc succeeded 12 s ${fake.deploymentOf("nuc").url}\n`,
+    );
     const lines = [`nuc: queued ${SYSTEM}`, "nuc: fetching", "nuc | starting units", "nuc: succeeded"];
     expect(stderr.split("\n").slice(1, -1)).toEqual(lines);
   });
@@ -144,7 +150,7 @@ describe("a rollout", () => {
     controller.abort(new NixdeployError("interrupted", "interrupted"));
     const { exitCode, stderr } = await command.result;
     expect(exitCode).toBe(130);
-    expect(stderr).toContain(`hint: Follow with: nixdeploy logs ${fake.rollouts[0]?.id} --follow`);
+    expect(stderr).toContain(`--follow, or cancel with: nixdeploy cancel ${fake.rollouts[0]?.id}`);
   });
 
   test("whose stream is cut goes on; a revoked token then ends it with 77", async () => {
@@ -162,17 +168,147 @@ describe("a rollout", () => {
     expect(stderr).toContain("the token was revoked");
     expect(stderr).toContain("lost the connection to the coordinator");
   });
+});
 
-  test("shows progress on one line that changes, on a terminal", async () => {
-    await using fake = await startFleet("nuc");
-    const command = activate(fake, [`nuc=${SYSTEM}`], { isTerminal: true });
+describe("what is shown", () => {
+  test("a failure shows its log, whoever looks on; what went well shows none on a terminal", async () => {
+    await using fake = await startFleet("nuc", "tv");
+    const command = activate(fake, [`nuc=${SYSTEM}`, `tv=${SYSTEM}`], { isTerminal: true });
     await followed(fake);
-    await waitFor("progress", () => {
-      fake.sendProgress("nuc", { paths: 1, pathsTotal: 4, bytes: 1_000_000, bytesTotal: 4_000_000 });
-      return command.stderr().includes("\r\u001b[Knuc: fetching 1 of 4 paths, 1.0 MB of 4.0 MB");
-    });
+    fake.appendLog("nuc", "all is well");
+    fake.appendLog("tv", "one", "two", "three");
     fake.setDeployment("nuc", { state: "succeeded" });
-    expect((await command.result).exitCode).toBe(0);
+    fake.setDeployment("tv", { state: "failed", reason: "no" });
+    const { exitCode, stderr } = await command.result;
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain("tv | one\ntv | two\ntv | three\n");
+    expect(stderr).not.toContain("nuc | all is well");
+  });
+
+  test("--logs shows every line on a terminal, once", async () => {
+    await using fake = await startFleet("nuc");
+    const command = activate(fake, ["--logs", `nuc=${SYSTEM}`], { isTerminal: true });
+    await followed(fake);
+    fake.appendLog("nuc", "one", "two");
+    fake.setDeployment("nuc", { state: "failed", reason: "no" });
+    const { stderr } = await command.result;
+    expect(stderr.split("nuc | one\n")).toHaveLength(2);
+    expect(stderr.split("nuc | two\n")).toHaveLength(2);
+  });
+
+  test("of many agents, off a terminal: what went wrong with its log, and counts", async () => {
+    const names = Array.from({ length: 60 }, (_, index) => `agent-${index}`);
+    await using fake = await startFleet(...names);
+    const command = activate(
+      fake,
+      names.map((name) => `${name}=${SYSTEM}`),
+    );
+    await followed(fake);
+    for (const name of names) fake.appendLog(name, `log of ${name}`);
+    for (const name of names) fake.setDeployment(name, { state: name === "agent-7" ? "degraded" : "succeeded" });
+    const { exitCode, stdout, stderr } = await command.result;
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain("agent-7 | log of agent-7\nagent-7: degraded\n");
+    expect(stderr).not.toContain("log of agent-8");
+    expect(stderr).toContain("60 agents: 59 succeeded, 1 degraded\n");
+    expect(stderr).toContain("and 10 more\n");
+    expect(stdout.split("\n")).toHaveLength(62);
+  });
+
+  test("--events: all that happens as JSON lines, the last of them the result", async () => {
+    await using fake = await startFleet("nuc");
+    const command = activate(fake, ["--events", `nuc=${SYSTEM}`]);
+    await followed(fake);
+    fake.setDeployment("nuc", { state: "fetching" });
+    fake.sendProgress("nuc", { paths: 1, pathsTotal: 4, bytes: 1, bytesTotal: 4 });
+    fake.appendLog("nuc", "one");
+    await waitFor("the line", () => command.stdout().includes('"event":"log"'));
+    fake.cutConnections();
+    await waitFor("the second stream", () => fake.followers === 1);
+    fake.setDeployment("nuc", { state: "succeeded" });
+    const { exitCode, stdout, stderr } = await command.result;
+    expect([exitCode, stderr]).toEqual([0, ""]);
+    const events = z.array(eventSchema).parse(
+      stdout
+        .trimEnd()
+        .split("\n")
+        .map((line) => JSON.parse(line)),
+    );
+    const names = events.map(({ event }) => event);
+    expect(names[0]).toBe("rollout");
+    expect(names.filter((name) => name !== "deployment").slice(1)).toEqual([
+      ...["progress", "log", "contact", "contact", "result"],
+    ]);
+    const dataOf = (name: string) => events.find(({ event }) => event === name)?.data;
+    expect(dataOf("progress")).toMatchObject({ agent: "nuc", bytes: 1, bytesTotal: 4, bytesPerSecond: null });
+    expect(dataOf("log")).toMatchObject({ agent: "nuc", n: 1, stream: "out", text: "one" });
+    expect(dataOf("result")).toMatchObject({
+      outcome: "succeeded",
+      deployments: [{ agent: "nuc", durationMs: 12_000 }],
+    });
+    expect((await activate(fake, ["--events", "--json", `nuc=${SYSTEM}`]).result).exitCode).toBe(2);
+  });
+
+  test.each([
+    [{ state: "succeeded" }, "succeeded", "succeeded"],
+    [{ state: "rolled-back" }, "failed", "rolled-back"],
+  ] as const)("--json says what came of it: %p", async (change, outcome, ofDeployment) => {
+    await using fake = await startFleet("nuc");
+    const command = activate(fake, ["--json", `nuc=${SYSTEM}`]);
+    await followed(fake);
+    fake.setDeployment("nuc", change);
+    const result: unknown = JSON.parse((await command.result).stdout);
+    expect(result).toMatchObject({ outcome, plan: null, deployments: [{ outcome: ofDeployment, durationMs: 12_000 }] });
+  });
+});
+
+describe("in GitHub Actions", () => {
+  const NASTY = ["::set-output name=url::evil", "##[add-mask]x", "::endgroup::"] as const;
+
+  test("logs are folded and command nothing; annotation, page and outputs say what came of it", async () => {
+    await using directory = await createTemporaryDirectory("workflow");
+    await using fake = await startFleet("nuc", "tv");
+    const [summary, output] = [directory.join("summary.md"), directory.join("output")];
+    const env = { GITHUB_ACTIONS: "true", GITHUB_STEP_SUMMARY: summary, GITHUB_OUTPUT: output };
+    const command = activate(fake, [`nuc=${SYSTEM}`, `tv=${SYSTEM}`], { env });
+    await followed(fake);
+    fake.appendLog("nuc", ...NASTY);
+    fake.appendLog("tv", ...NASTY);
+    fake.setDeployment("nuc", { state: "succeeded" });
+    fake.setDeployment("tv", { state: "failed", reason: `no\r${NASTY.join("\r")}` });
+    const { exitCode, stdout, stderr } = await command.result;
+    expect(exitCode).toBe(1);
+    const { commands } = runWorkflowLog(stderr);
+    const group = ["group", "stop-commands", expect.stringMatching(/^[0-9a-f]{32}$/), "endgroup"];
+    expect(commands.map(({ name }) => name)).toEqual([...group, ...group, "error"]);
+    expect(commands.find(({ name }) => name === "error")?.properties).toEqual({ title: "tv: failed" });
+    expect(new Set(commands.map(({ name }) => name).filter((name) => name.length === 32)).size).toBe(2);
+    expect(runWorkflowLog(stdout).commands).toEqual([]);
+    expect(await readFile(summary, "utf8")).toContain("### ❌ Deployment failed");
+    const outputs = await readFile(output, "utf8");
+    for (const line of [`${fake.rollouts[0]?.url}`, "failed", "tv"]) expect(outputs.split("\n")).toContain(line);
+  });
+
+  test("a refusal is an annotation with every fault", async () => {
+    await using fake = await startFleet("nuc");
+    const { exitCode, stderr } = await activate(fake, [`tv=${SYSTEM}`, `pi=${SYSTEM}`], {
+      env: { GITHUB_ACTIONS: "true", GITHUB_OUTPUT: "/nowhere/at/all" },
+    }).result;
+    expect(exitCode).toBe(1);
+    const [annotation, ...others] = runWorkflowLog(stderr).commands;
+    expect(others).toEqual([]);
+    expect(annotation).toMatchObject({ name: "error", properties: { title: "nothing was deployed" } });
+    expect(annotation?.data).toContain("agent pi: no such agent");
+    expect(stderr).toContain("warn: cannot write to /nowhere/at/all (GITHUB_OUTPUT): ");
+  });
+
+  test("a rollout that is only started has its page and outputs too", async () => {
+    await using directory = await createTemporaryDirectory("workflow");
+    await using fake = await startFleet("nuc");
+    const output = directory.join("output");
+    const env = { GITHUB_ACTIONS: "true", GITHUB_OUTPUT: output };
+    expect((await activate(fake, ["--async", `nuc=${SYSTEM}`], { env }).result).exitCode).toBe(0);
+    expect(await readFile(output, "utf8")).toContain(`${fake.rollouts[0]?.id}`);
   });
 });
 

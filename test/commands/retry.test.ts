@@ -30,7 +30,9 @@ describe("retry", () => {
     fake.setDeployment("tv", { state: "succeeded" });
     const { exitCode, stdout, stderr } = await command.result;
     expect(exitCode).toBe(0);
-    expect(stdout.replace(/ +/g, " ")).toBe("AGENT OUTCOME DURATION REASON\ntv succeeded 12 s\n");
+    expect(stdout.replace(/ +/g, " ")).toBe(
+      `AGENT OUTCOME DURATION REASON URL\ntv succeeded 12 s ${fake.deploymentOf("tv").url}\n`,
+    );
     expect(stderr).toContain(`tv: queued ${SYSTEM}`);
   });
 

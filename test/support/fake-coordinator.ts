@@ -372,7 +372,16 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
     });
     const description = asked.description ?? null;
     const url = `${fake.url}/r/${rollout}`;
-    return rolloutSchema.parse({ id: rollout, workspace: "default", createdAt: AT, description, url, deployments });
+    const { origin } = asked;
+    return rolloutSchema.parse({
+      id: rollout,
+      workspace: "default",
+      createdAt: AT,
+      description,
+      origin,
+      url,
+      deployments,
+    });
   }
 
   async function answer(request: Request): Promise<Response> {

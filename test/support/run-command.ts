@@ -2,9 +2,11 @@
  * Runs a command line in this process as `main.ts` does, with streams that are kept: for tests of commands that need
  * no process of their own.
  */
+
 import type { CommandContext, OutputStream } from "../../src/commands/context.ts";
 import { describeFailure, formatFailure } from "../../src/commands/format-failure.ts";
 import { resolveRequest } from "../../src/commands/root.ts";
+import { neutralizeWorkflowCommands } from "../../src/commands/workflow-commands.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Random, systemClock, systemRandom } from "../../src/runtime.ts";
 
@@ -32,9 +34,11 @@ export function startCommand(words: readonly string[], options: RunCommandOption
   const isTerminal = options.isTerminal ?? false;
   let stdout = "";
   let stderr = "";
+  const isWorkflow = options.env?.["GITHUB_ACTIONS"] === "true";
   const collect = (append: (text: string) => void): OutputStream => ({
     isTerminal,
-    write: async (text) => append(text),
+    size: () => ({ columns: 100, rows: 24 }),
+    write: async (text) => append(isWorkflow ? neutralizeWorkflowCommands(text) : text),
   });
   const run = async (): Promise<CommandResult> => {
     let exitCode = 0;
@@ -50,13 +54,20 @@ export function startCommand(words: readonly string[], options: RunCommandOption
         stderr: collect((text) => {
           stderr += text;
         }),
+        workflow: isWorkflow
+          ? {
+              write: async (text) => {
+                stderr += text;
+              },
+            }
+          : null,
         readStdin: () => new Blob([options.stdin ?? ""]).stream(),
         askSecret: null,
         log: createLogger({
           verbose,
           format: logFormat,
           write: (line) => {
-            stderr += `${line}\n`;
+            stderr += `${isWorkflow ? neutralizeWorkflowCommands(line) : line}\n`;
           },
         }),
         env: options.env ?? {},
@@ -69,7 +80,8 @@ export function startCommand(words: readonly string[], options: RunCommandOption
       await request.run(context);
     } catch (error) {
       const failure = describeFailure(error, signal);
-      stderr += formatFailure(failure, "0.0.0");
+      const text = formatFailure(failure, "0.0.0");
+      stderr += isWorkflow ? neutralizeWorkflowCommands(text) : text;
       exitCode = failure.exitCode;
     }
     return { exitCode, stdout, stderr };

@@ -144,6 +144,8 @@ describe("recorded", () => {
     expect(await answer.json()).toMatchObject({
       workspace: "default",
       description: "weekly",
+      origin: { commit: "abc", runUrl: "https://ci/1" },
+      startedBy: { token: expect.stringMatching(/^\w{16}$/), description: expect.any(String) },
       url: expect.stringMatching(/^http:\/\/coordinator\.test\/rollouts\/\w{16}$/),
       deployments: [
         { agent: "a", closureSizeBytes: ONE.nar.length, state: "queued", mode: "boot", startedAt: null },

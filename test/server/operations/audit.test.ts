@@ -132,6 +132,7 @@ test("every route that is no GET is an act, but for those that change nothing", 
     "POST /caches/:cache/missing",
     "POST /caches/:cache/plan",
     "POST /rollback-plans",
+    "POST /rollout-plans",
     "PUT /caches/:cache/nars/:narHash",
   ]);
 });

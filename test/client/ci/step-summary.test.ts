@@ -1,0 +1,81 @@
+/** The page of a step: what it says, and that nothing a device says becomes Markdown or HTML. */
+import { expect, test } from "bun:test";
+import { rolloutSchema } from "../../../src/api/rollouts.ts";
+import { escapeMarkdown, formatStepSummary } from "../../../src/client/ci/step-summary.ts";
+import { toRolloutResult } from "../../../src/client/rollout-result.ts";
+import { createDeployment } from "../../support/deployment-example.ts";
+import { storePathFor } from "../../support/tiny-path.ts";
+
+const FROM = storePathFor("from");
+const TO = storePathFor("to");
+const NASTY = "| <script>alert(1)</script> [x](http://evil) **b** `c` &amp; @all #1\n# title \u001b[31mred";
+
+function summaryOf(count = 1) {
+  const deployments = Array.from({ length: count }, (_, index) =>
+    createDeployment({
+      ...{ id: `${index}`.padStart(16, "a"), agent: `nuc-${index}`, finishedAt: "2026-01-01T00:00:12Z" },
+      ...(index === count - 1 ? { state: "rolled-back", reason: NASTY } : { state: "succeeded" }),
+    }),
+  );
+  const origin = { repository: "acme/fleet", commit: "0123456789abcdef", ref: "refs/heads/<b>", actor: "ada" };
+  const facts = { id: "rrrrrrrrrrrrrrrr", workspace: "default", createdAt: "2026-01-01T00:00:00Z" };
+  const rollout = rolloutSchema.parse({ ...facts, description: "new kernel", origin, url: "https://x/r", deployments });
+  const plan = {
+    workspace: rollout.workspace,
+    agents: deployments.map(({ agent }) => ({
+      agent,
+      contact: "online" as const,
+      from: FROM,
+      to: TO,
+      diff: 0,
+      why: null,
+    })),
+    diffs: [
+      {
+        ...{ from: FROM, to: TO, changesOmitted: 3, rebuilt: 0, sizeBeforeBytes: 1, sizeAfterBytes: 2 },
+        ...{
+          fetchPaths: 1,
+          fetchBytes: 5,
+          changes: [{ name: "linux", kind: "up" as const, before: ["6.6.1"], after: ["6.6.2"] }],
+        },
+      },
+    ],
+  };
+  const result = toRolloutResult(rollout, { deployments, plan });
+  const failed = deployments.at(-1);
+  const logs = new Map(failed === undefined ? [] : [[failed.id, ["starting", "</pre><b>", "", NASTY]] as const]);
+  return formatStepSummary({ result, logs });
+}
+
+test("outcome, table, diff, log and where it came from", () => {
+  const text = summaryOf();
+  expect(text).toStartWith("### ❌ Deployment failed: [rrrrrrrrrrrrrrrr](https://x/r)\n\nnew kernel\n\n| agent |");
+  expect(text).toContain(
+    "| [nuc&#45;0](http://localhost/d/a) | rolled-back | 12 s | &#124; &#60;script&#62;".replace("&#45;", "-"),
+  );
+  expect(text).toContain(
+    "<summary><b>nuc-0</b>: 1 up, 3 more changed; 1 B → 2 B (+1 B); 5 B to download (1 path)</summary>",
+  );
+  expect(text).toContain("| up | linux | 6.6.1 → 6.6.2 |\n| | and 3 more | |");
+  expect(text).toContain("<pre>starting\n&lt;/pre&gt;&lt;b&gt;\n \n");
+  expect(text).toEndWith("<sub>ada, acme/fleet&#64;0123456789ab (refs/heads/&#60;b&#62;)</sub>\n\n");
+});
+
+test("nothing of a device is more than text", () => {
+  const escaped = escapeMarkdown(NASTY);
+  expect(escaped.replaceAll(/&#\d+;/g, "")).toMatch(/^[\w .();/=-]*$/);
+  expect(escaped).toStartWith("&#124; &#60;script&#62;alert(1)");
+  const text = summaryOf();
+  expect(text).not.toContain("<script");
+  expect(text.replace(/<pre>.*<\/pre>/s, "")).not.toContain("[x](");
+  // What is shown is the same for people.
+  const decoded = escaped.replaceAll(/&#(\d+);/g, (_, code) => String.fromCodePoint(Number(code)));
+  expect(decoded).toBe(NASTY.replace("\n", " ").replace("\u001b[31m", ""));
+});
+
+test("of thousands it stays small, and what went wrong comes first", () => {
+  const text = summaryOf(5_000);
+  expect(text.length).toBeLessThan(200_000);
+  expect(text.split("\n").find((line) => line.startsWith("| [nuc"))).toContain("rolled-back");
+  expect(text).toContain("| and 4800 more | | | |");
+});
