@@ -40,6 +40,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "Deploy store paths to agents and follow until the end",
     load: () => import("./activate.ts"),
   },
+  { name: "spec", summary: "Make and show deployment specs", load: () => import("./spec.ts") },
   { name: "retry", summary: "Try again what did not succeed", load: () => import("./retry.ts") },
   { name: "rollback", summary: "Go back to what ran before", load: () => import("./rollback.ts") },
   { name: "redeploy", summary: "Deploy an older rollout once more", load: () => import("./redeploy.ts") },
