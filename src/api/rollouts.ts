@@ -92,8 +92,8 @@ export type RetryRequest = z.input<typeof retrySchema>;
 export const cancellationSchema = z.object(targets);
 export type CancellationRequest = z.input<typeof cancellationSchema>;
 
-/** GET /api/v1/rollouts/ID */
-export const rolloutSchema = z
+/** A rollout without what became of it. */
+export const rolloutFactsSchema = z
   .object({
     id: rolloutId,
     workspace: workspaceName,
@@ -104,6 +104,14 @@ export const rolloutSchema = z
     /** The token that started it; null: somebody on the coordinator's own host did. */
     startedBy: z.object({ token: tokenId, description: z.string() }).nullable().default(null),
     url: z.string(),
+  })
+  .meta({ id: "RolloutFacts" });
+export type RolloutFactsDto = z.output<typeof rolloutFactsSchema>;
+
+/** GET /api/v1/rollouts/ID */
+export const rolloutSchema = z
+  .object({
+    ...rolloutFactsSchema.shape,
     deployments: z.array(deploymentSchema),
   })
   .meta({ id: "Rollout" });

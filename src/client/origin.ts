@@ -3,7 +3,8 @@
  * variables" (which Forgejo and Gitea set as well), GitLab "Predefined CI/CD variables reference".
  */
 import type { z } from "zod";
-import type { originSchema } from "../api/rollouts.ts";
+import type { originSchema, RolloutFactsDto } from "../api/rollouts.ts";
+import { cleanLogText } from "./follow-text.ts";
 
 export type Origin = z.input<typeof originSchema>;
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -53,4 +54,13 @@ export function formatOrigin({ actor, repository, commit, ref, runUrl }: Origin)
   const at = commit === undefined ? "" : `@${commit.slice(0, 12)}`;
   const what = `${repository ?? ""}${at}${ref === undefined ? "" : ` (${ref})`}`.trim();
   return [actor, what, runUrl].filter((part) => part !== undefined && part !== "").join(", ");
+}
+
+/** `rollout …: new kernel; started by alice, acme/fleet@0123456789ab (refs/heads/main), https://…`; "" for nothing to say. */
+export function describeStart({ id, description, origin, startedBy }: RolloutFactsDto): string {
+  const facts = formatOrigin(origin);
+  const token = startedBy === null || startedBy.description === "" ? "" : `token "${startedBy.description}"`;
+  const who = [facts, token].filter((part) => part !== "").join(", ");
+  const parts = [description ?? "", who === "" ? "" : `started by ${who}`].filter((part) => part !== "");
+  return parts.length === 0 ? "" : cleanLogText(`rollout ${id}: ${parts.join("; ")}`);
 }

@@ -1,13 +1,12 @@
 /** `nixdeploy logs`: what was said during a deployment, line by line. */
 import { SELECTOR_HINT } from "../agent-selector.ts";
 import type { DeploymentDto, LogLine } from "../api/deployments.ts";
-import type { RolloutDto } from "../api/rollouts.ts";
 import type { CoordinatorClient } from "../client/coordinator.ts";
 import { followDeployments } from "../client/follow.ts";
 import { toFollowFailure } from "../client/follow-failure.ts";
 import { cleanLogText, formatDeploymentLine, formatLogLine } from "../client/follow-text.ts";
 import { findLogTarget, type LogTarget } from "../client/log-target.ts";
-import { formatOrigin } from "../client/origin.ts";
+import { describeStart } from "../client/origin.ts";
 import { isTerminal } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
 import { parseWorkspaceName } from "../names.ts";
@@ -54,16 +53,7 @@ async function sayOrigin(
   const [id, ...others] = new Set(target.deployments.map(({ rollout }) => rollout));
   if (id === undefined || others.length > 0 || context.json) return;
   const line = describeStart(await coordinator.loadRollout(id, context.signal));
-  if (line !== "") context.log.info(cleanLogText(line));
-}
-
-/** `rollout …: new kernel; started by alice, acme/fleet@0123456789ab (refs/heads/main), https://…`; "" for nothing to say. */
-export function describeStart({ id, description, origin, startedBy }: RolloutDto): string {
-  const facts = formatOrigin(origin);
-  const token = startedBy === null || startedBy.description === "" ? "" : `token "${startedBy.description}"`;
-  const who = [facts, token].filter((part) => part !== "").join(", ");
-  const parts = [description ?? "", who === "" ? "" : `started by ${who}`].filter((part) => part !== "");
-  return parts.length === 0 ? "" : `rollout ${id}: ${parts.join("; ")}`;
+  if (line !== "") context.log.info(line);
 }
 
 type Print = (agent: string, line: LogLine) => Promise<void>;

@@ -1,5 +1,7 @@
 /** `nixdeploy status`: the coordinator and its agents at one glance. */
+import type { RolloutFactsDto } from "../api/rollouts.ts";
 import type { StatusDto } from "../api/status.ts";
+import { describeStart } from "../client/origin.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { formatAgents } from "./agents.ts";
 import { defineNixdeployCommand } from "./args.ts";
@@ -41,6 +43,14 @@ function formatStatus(status: StatusDto): string {
     `coordinator: nixdeploy ${status.version} at ${status.url}, running since ${status.startedAt}`,
     `agents:      ${online} online, ${offline} offline${silent}`,
     `deployments: ${status.deploymentsRunning} running${stalled}, ${status.deploymentsQueued} queued`,
+    ...status.latestRollouts.map(
+      (rollout, index) => `${index === 0 ? "latest:" : "       "}      ${formatRollout(rollout)}`,
+    ),
     ...(month === undefined ? [] : [`peak:        ${peak}, connected at once in ${month}`]),
   ].join("\n");
+}
+
+/** `2026-11-22T13:05:59.000Z rollout …: new kernel; started by alice, …` */
+function formatRollout(rollout: RolloutFactsDto): string {
+  return `${rollout.createdAt} ${describeStart(rollout) || `rollout ${rollout.id}`}`;
 }

@@ -2,7 +2,7 @@
 import type { AgentDto, EnrolmentRequestDto } from "../api/agents.ts";
 import type { CacheDto, ForeignCacheDto } from "../api/caches.ts";
 import type { DeploymentDto } from "../api/deployments.ts";
-import { originSchema, type RolloutDto } from "../api/rollouts.ts";
+import { originSchema, type RolloutDto, type RolloutFactsDto } from "../api/rollouts.ts";
 import type { TokenDto } from "../api/tokens.ts";
 import type { WorkspaceDto } from "../api/workspaces.ts";
 import { isTerminal, parsePhaseDurations } from "../deployment.ts";
@@ -102,6 +102,10 @@ function deploymentForDrift(row: DeploymentRow): DriftDeployment {
 
 export async function rolloutToDto(services: Services, row: RolloutRow): Promise<RolloutDto> {
   const deployments = await deploymentsToDtos(services, await loadRolloutDeployments(services.database, row.id));
+  return { ...(await rolloutFactsToDto(services, row)), deployments };
+}
+
+export async function rolloutFactsToDto(services: Services, row: RolloutRow): Promise<RolloutFactsDto> {
   return {
     id: row.id,
     workspace: await workspaceName(services, row.workspace_id),
@@ -110,7 +114,6 @@ export async function rolloutToDto(services: Services, row: RolloutRow): Promise
     origin: originSchema.parse(JSON.parse(row.origin)),
     startedBy: await starterOf(services, row),
     url: `${services.publicUrl()}/rollouts/${row.id}`,
-    deployments,
   };
 }
 

@@ -1,7 +1,7 @@
 /** `logs` says where a rollout came from: description, CI facts, token; and nothing where nothing is known. */
 import { expect, test } from "bun:test";
 import { rolloutSchema } from "../../src/api/rollouts.ts";
-import { describeStart } from "../../src/commands/logs.ts";
+import { describeStart } from "../../src/client/origin.ts";
 import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
 import { FAKE_TOKEN, startFakeCoordinator } from "../support/fake-coordinator.ts";
 import { runCommand } from "../support/run-command.ts";
@@ -27,6 +27,19 @@ test.each([
   [{ startedBy: { token: "0123456789abcdef", description: "" } }, ""],
 ] as const)("of %p", (facts, text) => {
   expect(describeStart(rolloutSchema.parse({ ...ROLLOUT, ...facts }))).toBe(text);
+});
+
+test("status shows the latest", async () => {
+  await using fake = startFakeCoordinator();
+  fake.addAgent("nuc");
+  const env = { NIXDEPLOY_URL: fake.url, NIXDEPLOY_TOKEN: FAKE_TOKEN };
+  const facts = { GITHUB_ACTOR: "ada" };
+  await runCommand(["activate", "--async", "--description", "new kernel", `nuc=${SYSTEM}`], {
+    env: { ...env, ...facts },
+  });
+  const { stdout } = await runCommand(["status"], { env });
+  const id = fake.rollouts[0]?.id;
+  expect(stdout).toContain(`latest:      2026-01-01T00:00:00.000Z rollout ${id}: new kernel; started by ada\n`);
 });
 
 test("before the log, for people; not in JSON", async () => {

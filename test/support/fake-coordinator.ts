@@ -179,6 +179,7 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
           },
           deploymentsRunning: 0,
           deploymentsQueued: 0,
+          latestRollouts: rollouts.slice(-1),
         }),
       ),
     ),

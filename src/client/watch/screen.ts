@@ -83,7 +83,7 @@ function describeDetail(watched: Watched, nowMs: number): string {
   if (stalledSince !== null) return describeStall(stalledSince);
   if (state === "queued") return describePutOff(deployment).replace(/^, /, "");
   if (state === "fetching" && progress !== null) return describeTransfer(watched, nowMs);
-  const elapsed = formatDuration(Math.floor(Math.max(0, nowMs - sinceMs) / 1_000) * 1_000);
+  const elapsed = formatSeconds(Math.floor(Math.max(0, nowMs - sinceMs) / 1_000));
   return `${elapsed}${lastLine === null ? "" : `  ${oneLine(lastLine)}`}`;
 }
 
@@ -101,7 +101,11 @@ function describeTransfer({ progress, samples }: Watched, nowMs: number): string
 
 /** `, 3 min 5 s left` */
 export function formatLeft(secondsLeft: number | null): string {
-  return secondsLeft === null ? "" : `, ${formatDuration(secondsLeft * 1_000)} left`;
+  return secondsLeft === null ? "" : `, ${formatSeconds(secondsLeft)} left`;
+}
+
+function formatSeconds(seconds: number): string {
+  return seconds === 0 ? "0 s" : formatDuration(seconds * 1_000);
 }
 
 /** `40 agents: 2 fetching, 30 succeeded, 8 offline; 12.0 MB/s` */

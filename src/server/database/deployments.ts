@@ -22,6 +22,21 @@ export async function findRollout(database: CoordinatorDatabase, id: RolloutId):
 }
 
 /** In this order. */
+/** The newest first. */
+export async function listLatestRollouts(
+  database: CoordinatorDatabase,
+  query: { readonly workspaceIds: readonly string[]; readonly limit: number },
+): Promise<readonly RolloutRow[]> {
+  return await database
+    .selectFrom("rollouts")
+    .selectAll()
+    .where("workspace_id", "in", query.workspaceIds)
+    .orderBy("created_ms", "desc")
+    .orderBy("id", "desc")
+    .limit(query.limit)
+    .execute();
+}
+
 export async function insertDeployments(
   database: CoordinatorDatabase,
   rows: readonly Insertable<Schema["deployments"]>[],

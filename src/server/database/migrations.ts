@@ -157,6 +157,7 @@ export const migrations: readonly Migration[] = [
         "description text",
         "origin text not null",
       ]),
+      "create index rollouts_by_workspace on rollouts (workspace_id, created_ms)",
       strictTable("idempotency_keys", [
         "owner text not null",
         "key text not null",

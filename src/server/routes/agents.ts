@@ -2,15 +2,16 @@
 import { z } from "zod";
 import { type AgentDto, agentListSchema, SELECTORS_MAX } from "../../api/agents.ts";
 import { tokenId } from "../../api/fields.ts";
-import { type StatusDto, statusSchema } from "../../api/status.ts";
+import { LATEST_ROLLOUTS_MAX, type StatusDto, statusSchema } from "../../api/status.ts";
 import { NixdeployError } from "../../errors.ts";
 import type { WorkspaceName } from "../../names.ts";
 import { loadSelectedAgents } from "../agents/select-agents.ts";
-import { agentToDto, contactOf } from "../convert.ts";
+import { agentToDto, contactOf, rolloutFactsToDto } from "../convert.ts";
 import { listAgentPeaks } from "../database/agent-peaks.ts";
 import { type AgentRow, listAgents } from "../database/agents.ts";
 import {
   countDeployments,
+  listLatestRollouts,
   loadLatestDeployments,
   loadRecentDeployments,
   RUNNING_STATES,
@@ -62,6 +63,7 @@ export function createAgentRoutes(services: Services): readonly Route[] {
         if (workspaces.has(agent.workspace_id)) counts[contactOf(services, agent)] += 1;
       }
       const workspaceIds = [...workspaces.keys()];
+      const latest = await listLatestRollouts(services.database, { workspaceIds, limit: LATEST_ROLLOUTS_MAX });
       const answer: StatusDto = {
         version: services.version,
         url: services.publicUrl(),
@@ -71,6 +73,7 @@ export function createAgentRoutes(services: Services): readonly Route[] {
         deploymentsRunning: await countDeployments(services.database, { workspaceIds, states: RUNNING_STATES }),
         deploymentsStalled: await countStalled(services.database, workspaceIds),
         deploymentsQueued: await countDeployments(services.database, { workspaceIds, states: ["queued"] }),
+        latestRollouts: await Promise.all(latest.map((row) => rolloutFactsToDto(services, row))),
         agentPeaks: await listPeaks(services, workspaces),
       };
       return context.json(answer);

@@ -2,6 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import { deploymentListSchema, deploymentSchema } from "../../../src/api/deployments.ts";
 import { problemSchema } from "../../../src/api/problem.ts";
+import { statusSchema } from "../../../src/api/status.ts";
+import { createdTokenSchema } from "../../../src/api/tokens.ts";
 import type { DeploymentId } from "../../../src/names.ts";
 import { createTestCoordinator, type StartedRollout, type TestCoordinator } from "../../support/coordinator.ts";
 import {
@@ -153,6 +155,24 @@ describe("recorded", () => {
         { agent: "c", storePath: TWO.storePath, previousPath: null, exitCode: null, phaseMs: {} },
       ],
     });
+  });
+
+  test("the latest are in the status, newest first, with where they came from; only those of the token's workspace", async () => {
+    await using server = await createServer();
+    await server.connectAgent("nuc");
+    const agents = { nuc: ONE.storePath };
+    for (const actor of ["ada", "bob", "cyd", "dan"]) {
+      await server.fetch("rollouts", { json: { agents, mode: "switch", origin: { actor } } });
+      await server.clock.advance(1_000);
+    }
+    const read = async (token?: string) => {
+      const answer = await server.fetch("status", token === undefined ? {} : { token });
+      return statusSchema.parse(await answer.json()).latestRollouts.map(({ origin }) => origin.actor);
+    };
+    expect(await read()).toEqual(["dan", "cyd", "bob"]);
+    await server.fetch("workspaces", { json: { name: "other" } });
+    const other = await server.fetch("tokens", { json: { kind: "read", workspace: "other" } });
+    expect(await read(createdTokenSchema.parse(await other.json()).token)).toEqual([]);
   });
 
   test("the health checks for all and for the agent come with the offer", async () => {
