@@ -1,20 +1,24 @@
 /** `nixdeploy copy`: closures between this machine and others over plain SSH, without a coordinator. */
 import { hostname } from "node:os";
 import { join } from "node:path";
+import type { AfterCopy, AfterCopyEnd } from "../client/copy/after-copy.ts";
 import type { CopyDeps, CopyRequest, CopyResult } from "../client/copy/copy-host.ts";
 import type { HostEnd } from "../client/copy/copy-hosts.ts";
+import { cleanLogText } from "../client/follow-text.ts";
 import { readPushPaths } from "../client/push-paths.ts";
 import { formatSshAddress, isSshUrl, parseSshAddress, type SshAddress } from "../client/ssh/ssh-address.ts";
 import { describeError, NixdeployError } from "../errors.ts";
+import { storePathContaining } from "../nix/store-path.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
 import { type ArgValues, defineNixdeployCommand } from "./args.ts";
 import type { CommandContext } from "./context.ts";
+import { AFTER_ARGS, readAfterCopy } from "./copy-after-args.ts";
 import { type CopyProgress, createCopyProgress } from "./copy-progress.ts";
 import { resolveStateRoot } from "./directories.ts";
 import { printResult } from "./output.ts";
 import { createProgressLine } from "./progress-line.ts";
 import { readSigningKey } from "./signing-key.ts";
-import { askYes } from "./terminal.ts";
+import { askSecretLine, askYes } from "./terminal.ts";
 
 const ARGS = {
   to: {
@@ -30,6 +34,7 @@ const ARGS = {
     parse: parseSshAddress,
     description: "Copy from this host to this machine",
   },
+  ...AFTER_ARGS,
   noSign: { type: "boolean", description: "Sign nothing, and leave it to the other side whether it takes that" },
   yes: { type: "boolean", description: "Let the signing key be trusted over there without asking" },
   signingKeyFile: {
@@ -54,6 +59,7 @@ export const command = defineNixdeployCommand({
   examples: [
     { comment: "What `nix build` made", command: "nixdeploy copy --to ssh://root@nuc ./result" },
     { comment: "To several hosts", command: "nixdeploy copy --to ssh://root@nuc --to ssh://root@pi ./result" },
+    { comment: "A system, which must prove itself", command: "nixdeploy copy --to ssh://root@nuc --switch ./result" },
     { comment: "From a host", command: "nixdeploy copy --from ssh://nuc /nix/store/…" },
   ],
   args: ARGS,
@@ -67,16 +73,20 @@ export const command = defineNixdeployCommand({
   async run({ args, context }) {
     const { direction, hosts, words } = readDirection(args, args.paths);
     const paths = await readPushPaths({ words, readStdin: context.readStdin, cwd: process.cwd(), verb: "copy" });
+    const after = readAfterCopy(args, { direction, paths });
+    // A program that is in the store comes with all it needs.
+    const program = after.kind === "system" && after.binary?.isInStore === true ? [after.binary.executable] : [];
     const request: CopyRequest = {
-      ...{ direction, paths, sign: !args.noSign, compress: !args.noCompress, jobs: args.jobs },
+      ...{ direction, sign: !args.noSign, compress: !args.noCompress, jobs: args.jobs },
+      paths: [...paths, ...program.flatMap((file) => storePathContaining(file) ?? [])],
     };
     const progress = createCopyProgress(createProgressLine(context), { clock: context.clock, verb: "copy" });
     try {
-      const ends = await copyAll(hosts, { request, args, context, progress });
+      const ends = await copyAll(hosts, { request, after, args, context, progress });
       await progress.clear();
       await printCopied(context, { paths, ends });
       const { summarizeFailures } = await import("../client/copy/copy-hosts.ts");
-      const failure = summarizeFailures(`copy ${direction}`, ends);
+      const failure = summarizeFailures(`copy ${direction}`, ends.map(judgeEnd));
       if (failure !== null) throw failure;
     } finally {
       await progress.clear();
@@ -107,8 +117,23 @@ function withoutRepetition(hosts: readonly SshAddress[]): readonly SshAddress[] 
   return [...new Map(hosts.map((host) => [formatSshAddress(host), host])).values()];
 }
 
+type Copied = CopyResult & { readonly after: AfterCopyEnd };
+
+/** A host whose system is not what was asked for has failed, although the closure is there. */
+function judgeEnd(end: HostEnd<Copied>): HostEnd<Copied> {
+  const system = end.kind === "done" ? end.result.after.system : null;
+  if (system === null || system.outcome === "succeeded") return end;
+  const { host } = end;
+  const error = new NixdeployError(
+    "refused",
+    `cannot activate on ${host}: it ended ${system.outcome}: ${system.reason}`,
+  );
+  return { kind: "failed", host, error };
+}
+
 type CopyAll = {
   readonly request: CopyRequest;
+  readonly after: AfterCopy;
   readonly args: Values;
   readonly context: CommandContext;
   readonly progress: CopyProgress;
@@ -116,23 +141,29 @@ type CopyAll = {
 
 async function copyAll(
   hosts: readonly SshAddress[],
-  { request, args, context, progress }: CopyAll,
-): Promise<readonly HostEnd<CopyResult>[]> {
+  { request, after, args, context, progress }: CopyAll,
+): Promise<readonly HostEnd<Copied>[]> {
   const { forEachHost } = await import("../client/copy/copy-hosts.ts");
   const { copyWithHost } = await import("../client/copy/copy-host.ts");
+  const { finishCopy } = await import("../client/copy/after-copy.ts");
   const deps: CopyDeps = {
     loadKey: createKeyLoader(args, context, progress),
-    confirm: createConfirm(args, context, progress),
+    ...createQuestions(args, context, progress),
     note: progress.say,
     onEvent: progress.onEvent,
     environment: { ...context.env },
     ...{ clock: context.clock, random: context.random, signal: context.signal },
   };
+  const finishing = {
+    ...{ note: progress.say, clock: context.clock, signal: context.signal, askSecret: deps.askSecret },
+    onLine: (host: string, text: string) => progress.say(`${host}: ${cleanLogText(text)}`),
+  };
   return await forEachHost({
     hosts: hosts.map((address) => ({ name: formatSshAddress(address), address })),
     atOnce: args.hostsAtOnce,
     signal: context.signal,
-    work: async ({ address }) => await copyWithHost(address, request, deps, async () => null),
+    work: async ({ address }) =>
+      await copyWithHost(address, request, deps, async (copying) => await finishCopy(after, copying, finishing)),
     onFailed: (host, error) => {
       if (hosts.length > 1) progress.say(`${host}: failed: ${describeError(error)}`);
     },
@@ -159,30 +190,45 @@ function createKeyLoader(args: Values, context: CommandContext, progress: CopyPr
 }
 
 /** One question at a time, however many hosts there are. */
-function createConfirm(args: Values, context: CommandContext, progress: CopyProgress): CopyDeps["confirm"] {
-  let asking: Promise<boolean | null> = Promise.resolve(null);
-  return (question) => {
-    if (args.yes) return Promise.resolve(true);
-    asking = asking.then(async () => {
+function createQuestions(
+  args: Values,
+  context: CommandContext,
+  progress: CopyProgress,
+): Pick<CopyDeps, "confirm" | "askSecret"> {
+  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = <Answer>(ask: () => Promise<Answer>): Promise<Answer> => {
+    const answer = last.then(async () => {
       await progress.clear();
-      return await askYes(context, question);
+      return await ask();
     });
-    return asking;
+    last = answer.catch(() => {
+      // Whoever asked has the error.
+    });
+    return answer;
+  };
+  return {
+    confirm: async (question) => (args.yes ? true : await inTurn(() => askYes(context, question))),
+    askSecret: (question) => inTurn(() => askSecretLine(context, question)),
   };
 }
 
 async function printCopied(
   context: CommandContext,
-  { paths, ends }: { readonly paths: readonly string[]; readonly ends: readonly HostEnd<CopyResult>[] },
+  { paths, ends }: { readonly paths: readonly string[]; readonly ends: readonly HostEnd<Copied>[] },
 ): Promise<void> {
   const done = ends.flatMap((end) => (end.kind === "done" ? [end.result] : []));
   const failed = ends.flatMap((end) =>
     end.kind === "failed" ? [{ host: end.host, error: describeError(end.error) }] : [],
   );
   if (done.length === 0 && !context.json) return;
-  const hosts = done.map(({ host, paths: total, copied, bytes, key }) => ({ host, paths: total, copied, bytes, key }));
+  const hosts = done.map(({ host, paths: total, copied, bytes, key, after }) => ({
+    ...{ host, paths: total, copied, bytes, key },
+    ...{ profile: after.profile, system: after.system },
+  }));
   await printResult(context, { json: { paths, hosts, failed }, text: paths.join("\n") });
-  for (const { host, copied, bytes } of done) {
+  for (const { host, copied, bytes, after } of done) {
     if (copied > 0) context.log.info(`${host}: copied ${formatCount(copied, "path")} (${formatBytes(bytes)})`);
+    if (after.system !== null) context.log.info(`${host}: ${after.system.outcome}: ${after.system.reason}`);
+    else if (after.profile !== null) context.log.info(`${host}: ${after.profile} names it`);
   }
 }

@@ -17,6 +17,10 @@ const ARGS = {
   ...TARGET_ARGS,
   ...POLICY_ARGS,
   wait: { type: "boolean", description: "Wait while another activation is in progress, instead of an error" },
+  awaitVisit: {
+    type: "boolean",
+    description: "Somebody must come back in within the confirm window: nixdeploy local confirm PATH",
+  },
 } as const;
 type Values = ArgValues<typeof ARGS, Readonly<Record<never, never>>>;
 
@@ -57,6 +61,28 @@ export const rollback = defineNixdeployCommand({
     const present = (await readProfile(target.profilePath)).generation;
     const storePath = await chooseGeneration(args.to ?? null, { generations, present, target });
     await run({ args, context, target, storePath, typed: "nixdeploy local rollback" });
+  },
+});
+
+export const confirm = defineNixdeployCommand({
+  name: "local confirm",
+  summary: "Confirm an activation that waits for somebody to come back in",
+  details:
+    "For whoever started it from afar with --await-visit, over a connection that was made after the switch; " +
+    "`nixdeploy copy` does it by itself. Says whether it was asked for.",
+  args: TARGET_ARGS,
+  positionals: { path: { label: "PATH", description: "What is being activated", required: true } },
+  async run({ args, context }) {
+    const storePath = await requireStorePath(args.path, process.cwd());
+    const { confirmVisit } = await import("../agent/local/local-confirm.ts");
+    const { systemBootClock } = await import("../agent/machine/boot-clock.ts");
+    const target = await findTarget(args, context);
+    const visit = await confirmVisit({ target, storePath, bootClock: systemBootClock });
+    const stage = "stage" in visit ? visit.stage : null;
+    await printResult(context, {
+      json: { visit: visit.kind, stage },
+      text: stage === null ? visit.kind : `${visit.kind}: ${stage}`,
+    });
   },
 });
 
@@ -103,7 +129,7 @@ async function run(options: {
   const { activateOnThisMachine } = await import("../agent/local/local-machine.ts");
   context.log.info(`${target.hasAgent ? `agent ${target.name}` : "no agent"}: ${storePath} for ${target.profilePath}`);
   const request = {
-    ...{ storePath, mode: args.mode, policy: readPolicy(args), mayWait: args.wait },
+    ...{ storePath, mode: args.mode, policy: readPolicy(args), mayWait: args.wait, awaitsVisit: args.awaitVisit },
     startedBy: readUserName(),
     typed: `${typed} ${storePath} --mode ${args.mode}`,
   };

@@ -2,7 +2,7 @@
 import type { LocalStatus } from "../agent/local/local-status.ts";
 import { cleanLogText } from "../client/follow-text.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
-import { activate, rollback } from "./local-activate.ts";
+import { activate, confirm, rollback } from "./local-activate.ts";
 import { findTarget, TARGET_ARGS } from "./local-args.ts";
 import { formatTable, printResult } from "./output.ts";
 
@@ -20,7 +20,7 @@ const status = defineNixdeployCommand({
 export const command = defineNixdeployGroup({
   name: "local",
   summary: "Activate, roll back and look at this machine without the coordinator",
-  commands: [activate, rollback, status],
+  commands: [activate, rollback, confirm, status],
 });
 
 /** How many of the latest generations people see. */

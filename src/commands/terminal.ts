@@ -1,4 +1,5 @@
 /** Questions to whoever sits at the terminal, while standard input may be a pipe with something else in it. */
+import { spawn } from "node:child_process";
 import { type FileHandle, open } from "node:fs/promises";
 import type { CommandContext } from "./context.ts";
 
@@ -15,6 +16,30 @@ export async function askLine(context: Pick<CommandContext, "stderr">, question:
 export async function askYes(context: Pick<CommandContext, "stderr">, question: string): Promise<boolean | null> {
   const answer = await askLine(context, `${question} [y/N] `);
   return answer === null ? null : /^y(es)?$/i.test(answer.trim());
+}
+
+/** What is typed is not shown; null when nobody can be asked. */
+export async function askSecretLine(context: Pick<CommandContext, "stderr">, question: string): Promise<string | null> {
+  if (!context.stderr.isTerminal) return null;
+  await using terminal = await openTerminal();
+  if (terminal === null) return null;
+  await context.stderr.write(question);
+  await setEcho(terminal, "-echo");
+  try {
+    return await readLine(terminal);
+  } finally {
+    await setEcho(terminal, "echo");
+    await context.stderr.write("\n");
+  }
+}
+
+async function setEcho(terminal: FileHandle, mode: "echo" | "-echo"): Promise<void> {
+  const child = spawn("stty", [mode], { stdio: [terminal.fd, "ignore", "ignore"] });
+  await new Promise<void>((resolve) => {
+    child.once("close", () => resolve());
+    // Without stty the line is shown, which is better than no way to type it.
+    child.once("error", () => resolve());
+  });
 }
 
 async function openTerminal(): Promise<FileHandle | null> {

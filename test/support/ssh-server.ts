@@ -41,12 +41,14 @@ export type SshServerOptions = {
   readonly users?: readonly string[];
   /** Comes first in everybody's PATH. */
   readonly path?: string;
+  /** More packages of Debian that the machine is to have. */
+  readonly packages?: readonly string[];
   /** More lines of sshd_config. */
   readonly lines?: readonly string[];
 };
 
 export async function startSshServer(machine: Machine, options: SshServerOptions = {}): Promise<SshServer> {
-  await ensureDebianPackages(["openssh-server", "openssh-client"]);
+  await ensureDebianPackages(["openssh-server", "openssh-client", ...(options.packages ?? [])]);
   const [port = 0] = await findFreePorts(1);
   const directory = join(machine.directory, "sshd");
   await mkdir(directory, { recursive: true });

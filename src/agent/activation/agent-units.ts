@@ -6,7 +6,7 @@ import { isSystem, type SystemType } from "../machine/detect.ts";
 import { undoUnitOf } from "./launch.ts";
 import type { ActivationRecord } from "./record.ts";
 
-type Request = { readonly journal: Pick<Journal, "offer">; readonly proof?: "login" | "none" };
+type Request = { readonly journal: Pick<Journal, "offer">; readonly proof?: "login" | "none" | "visit" };
 type UnitsDeps = {
   readonly config: { readonly name: AgentName };
   readonly hasUnit: (system: StorePath, unit: string) => Promise<boolean>;
@@ -32,7 +32,7 @@ export async function findMissingUnit(
   if (!isSystem(type) && (next.live === null || !(await deps.hasUnit(next.live, unit)))) return null;
   // Who sits at the machine needs neither; but what it has must not be lost unnoticed.
   const mustHave = async (name: string) =>
-    request.proof !== "none" || (next.live !== null && (await deps.hasUnit(next.live, name)));
+    !isByHand(request) || (next.live !== null && (await deps.hasUnit(next.live, name)));
   const systems = [
     { who: "it", path: storePath },
     ...(specialisation === null
@@ -55,12 +55,18 @@ export async function findMissingUnit(
   return null;
 }
 
+/** Started by somebody and not by the coordinator, which therefore need not be asked. */
+function isByHand({ proof }: Pick<Request, "proof">): boolean {
+  return proof === "none" || proof === "visit";
+}
+
 export async function chooseProver(
   { proof, journal }: Request,
   unit: string | null,
   { hasUnit }: UnitsDeps,
 ): Promise<ActivationRecord["prover"]> {
   const own = unit !== null && (await hasUnit(journal.offer.storePath, unit)) ? unit : null;
+  if (proof === "visit") return { kind: "none", unit: own, awaitsVisit: true };
   if (proof === "none") return { kind: "none", unit: own };
   return own === null ? { kind: "supervisor" } : { kind: "agent", unit: own };
 }

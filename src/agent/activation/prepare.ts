@@ -22,8 +22,11 @@ export type BeginRequest = {
   /** What the profile named before. */
   readonly previousProfile: StorePath | null;
   readonly fetchedBytes: number | null;
-  /** `none`: whoever started it sits at the machine, and the coordinator may be away. Default: a login. */
-  readonly proof?: "login" | "none";
+  /**
+   * `none`: whoever started it sits at the machine, and the coordinator may be away; `visit`: the same, and he sits
+   * elsewhere, so that he must be able to come back in. Default: a login.
+   */
+  readonly proof?: "login" | "none" | "visit";
 };
 
 export type PrepareDeps = {

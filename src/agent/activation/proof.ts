@@ -6,7 +6,7 @@
  * Who logs in is in the record: the agent as the new system starts it, which leaves `proof.json` in the state directory
  * after a welcome that takes it for the proof; or, where no service manager runs, the supervisor itself. Or nobody: what
  * was started at the machine itself must not need the coordinator. Then the rest decides, after a moment in which units
- * may show that they fail.
+ * may show that they fail; and where it was started from afar, whoever did must have come back in (`confirmVisit`).
  */
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -65,8 +65,13 @@ export async function removeProof(stateDirectory: string): Promise<void> {
 
 /** @returns "good", or "bad" with the reason why the new version must go */
 export async function awaitProof(deps: ProofDeps): Promise<StageEnd> {
-  const missing = deps.record.prover.kind === "none" ? await awaitUnits(deps) : await awaitLogin(deps);
+  const { prover } = deps.record;
+  const missing = prover.kind === "none" ? await awaitUnits(deps) : await awaitLogin(deps);
   if (missing !== null) return missing;
+  if (prover.kind === "none" && prover.awaitsVisit === true) {
+    const unvisited = await awaitVisit(deps);
+    if (unvisited !== null) return unvisited;
+  }
   return (await checkHealth(deps)) ?? (await runCheckScript(deps)) ?? (await judgeUnits(deps));
 }
 
@@ -83,6 +88,20 @@ async function awaitUnits({ record, clock, signal, driverDeps, stateDirectory }:
     if (leftMs <= 0 || (await driverDeps.readFailedUnits()) === null) return null;
     if ((await readFreshFailures(record, driverDeps)).length > 0) return null;
     await clock.sleep(Math.min(UNITS_LOOK_MS, leftMs), signal);
+  }
+}
+
+/** @returns null once somebody has come back in and said so */
+async function awaitVisit(deps: ProofDeps): Promise<StageEnd | null> {
+  const { record, stateDirectory, clock, signal } = deps;
+  for (;;) {
+    if (await isCancelRequested(stateDirectory, record.deploymentId)) return bad(CANCELLED_TOUCHED, "elsewhere");
+    if ((await readProof(deps)) !== null) return null;
+    const leftMs = await readLeftMs(deps);
+    if (leftMs <= 0) {
+      return await judgeLate(deps, { trouble: "nobody has come back in to confirm it", isSilent: true });
+    }
+    await clock.sleep(Math.min(LOOK_INTERVAL_MS, leftMs), signal);
   }
 }
 

@@ -97,7 +97,12 @@ const baseSchema = z.object({
   prover: z.discriminatedUnion("kind", [
     z.object({ kind: z.literal("agent"), unit: z.string() }),
     z.object({ kind: z.literal("supervisor") }),
-    z.object({ kind: z.literal("none"), unit: z.string().nullable() }),
+    z.object({
+      kind: z.literal("none"),
+      unit: z.string().nullable(),
+      /** Somebody must come back in and confirm it (`nixdeploy local confirm`): it was started from afar. */
+      awaitsVisit: z.boolean().optional(),
+    }),
   ]),
   /** The agent's unit when the new system lacks it, which the policy allows: nobody but the supervisor is left then. */
   removedAgentUnit: z.string().optional(),

@@ -38,6 +38,8 @@ export type LocalRequest = {
   /** The user who did, and what was typed, for the log. */
   readonly startedBy: string | null;
   readonly typed: string;
+  /** Whoever started it is elsewhere, and must come back in to confirm it (`local-confirm.ts`). */
+  readonly awaitsVisit: boolean;
   /** Until another activation is over, instead of an error. */
   readonly mayWait: boolean;
 };
@@ -162,7 +164,8 @@ async function begin(request: LocalRequest, deps: BeginDeps): Promise<OpenedJour
       `started on this device${startedBy === null ? "" : ` by ${startedBy}`}: ${request.typed}`,
     );
     await journal.phase({ phase: "activating", previousPath: previousProfile });
-    const refusal = await deps.activations.begin({ journal, previousProfile, fetchedBytes: null, proof: "none" });
+    const proof = request.awaitsVisit ? "visit" : "none";
+    const refusal = await deps.activations.begin({ journal, previousProfile, fetchedBytes: null, proof });
     if (refusal !== null) throw new NixdeployError("refused", asClause(refusal));
     return opened;
   } catch (error) {

@@ -12,6 +12,7 @@ import type { Clock, Random } from "../../runtime.ts";
 import { formatSshAddress, type SshAddress } from "../ssh/ssh-address.ts";
 import { openSshSession } from "../ssh/ssh-session.ts";
 import { type Probe, probeSide } from "./probe.ts";
+import type { RootOptions } from "./root.ts";
 import { createFarSide, createLocalSide, type Side } from "./side.ts";
 import { signThere } from "./signing.ts";
 import { type TransferEvent, transferClosure } from "./transfer.ts";
@@ -30,6 +31,7 @@ export type CopyDeps = {
   readonly loadKey: () => Promise<SecretKey>;
   /** A yes or no from whoever sits at the terminal; null: nobody can be asked. */
   readonly confirm: (question: string) => Promise<boolean | null>;
+  readonly askSecret: RootOptions["askSecret"];
   readonly note: (text: string) => void;
   readonly onEvent: (host: string, event: TransferEvent) => void;
   readonly environment: NodeJS.ProcessEnv;

@@ -36,7 +36,11 @@ const yes = z
   .optional()
   .transform((text) => text === "yes");
 const probeSchema = z.object({
-  uid: z.coerce.number().int().nonnegative(),
+  // Nothing is no number, and must not become root's.
+  uid: z
+    .string()
+    .regex(/^\d{1,10}$/)
+    .transform(Number),
   user: z.string(),
   hostName: z.string(),
   home: z.string(),

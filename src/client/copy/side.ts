@@ -28,6 +28,8 @@ export type Side = {
   /** "root@nuc", "this machine". */
   readonly name: string;
   readonly isLocal: boolean;
+  /** What sudo is given; null: it asks nothing (`root.ts`). */
+  readonly sudo: { password: string | null };
   run(script: Script, signal: AbortSignal): Promise<ChildResult>;
   openDaemon(options: { readonly signal: AbortSignal; readonly asRoot: boolean }): Promise<DaemonConnection>;
 };
@@ -51,18 +53,21 @@ wait $!
 `;
 
 export function createFarSide(session: SshSession): Side {
+  const sudo: Side["sudo"] = { password: null };
   return {
     name: session.name,
     isLocal: false,
+    sudo,
     run: async (script, signal) =>
-      await session.run(wordsOf(script), {
+      await session.run(wordsOf(script, sudo), {
         ...{ deadlineMs: script.deadlineMs ?? SCRIPT_MAX_MS, signal, fresh: script.fresh ?? false },
-        ...(script.input === undefined ? {} : { input: script.input }),
+        ...inputOf(script, sudo),
         ...(script.onLine === undefined ? {} : { onLine: script.onLine }),
       }),
     openDaemon: async ({ signal, asRoot }) => {
-      const transport = await session.open(wordsOf({ text: DAEMON_SCRIPT, asRoot }), signal);
+      const transport = await session.open(wordsOf({ text: DAEMON_SCRIPT, asRoot }, sudo), signal);
       try {
+        if (asRoot && sudo.password !== null) await transport.write(Buffer.from(`${sudo.password}\n`));
         return await connectDaemonOver(transport, { signal, lostHint: "Try by hand: ssh HOST nix-daemon --stdio" });
       } catch (error) {
         throw explainNoDaemon(session.name, error);
@@ -73,22 +78,41 @@ export function createFarSide(session: SshSession): Side {
 
 export function createLocalSide(options: { readonly environment: NodeJS.ProcessEnv; readonly clock: Clock }): Side {
   const { environment, clock } = options;
+  const sudo: Side["sudo"] = { password: null };
   return {
     name: "this machine",
     isLocal: true,
-    run: async ({ deadlineMs = SCRIPT_MAX_MS, input, onLine, ...script }, signal) =>
+    sudo,
+    run: async (script, signal) =>
       await runChild({
-        ...{ command: wordsOf(script), environment, clock, signal, deadlineMs },
-        ...(input === undefined ? {} : { input }),
-        ...(onLine === undefined ? {} : { onLine }),
+        ...{ command: wordsOf(script, sudo), environment, clock, signal },
+        deadlineMs: script.deadlineMs ?? SCRIPT_MAX_MS,
+        ...inputOf(script, sudo),
+        ...(script.onLine === undefined ? {} : { onLine: script.onLine }),
       }),
     openDaemon: ({ signal }) => connectDaemon({ signal, environment }),
   };
 }
 
-function wordsOf({ text, words = [], asRoot = false }: Pick<Script, "text" | "words" | "asRoot">): readonly string[] {
+function wordsOf(
+  { text, words = [], asRoot = false }: Pick<Script, "text" | "words" | "asRoot">,
+  { password }: Side["sudo"],
+): readonly string[] {
   const shell = ["sh", "-c", `${SCRIPT_START}${text}`, "nixdeploy", ...words];
-  return asRoot ? ["sudo", "-n", "--", ...shell] : shell;
+  if (!asRoot) return shell;
+  // With -k it asks in any case, so that the line it reads is always the password and never our first bytes.
+  return password === null ? ["sudo", "-n", "--", ...shell] : ["sudo", "-k", "-S", "-p", "", "--", ...shell];
+}
+
+function inputOf({ input, asRoot = false }: Script, { password }: Side["sudo"]): Pick<RunChildOptions, "input"> {
+  if (!asRoot || password === null) return input === undefined ? {} : { input };
+  return { input: withFirstLine(password, input) };
+}
+
+async function* withFirstLine(line: string, rest: RunChildOptions["input"]): AsyncIterable<Uint8Array> {
+  yield Buffer.from(`${line}\n`);
+  if (typeof rest === "string") yield Buffer.from(rest);
+  else if (rest !== undefined) yield* rest;
 }
 
 function explainNoDaemon(name: string, error: unknown): unknown {

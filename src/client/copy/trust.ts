@@ -15,6 +15,7 @@ import { createSignatureVerifier } from "../../nix/signature.ts";
 import { formatPublicKey, type PublicKey, parsePublicKey } from "../../nix/signing-key.ts";
 import { lastLine, numbered } from "../ssh/ssh-failure.ts";
 import type { Probe } from "./probe.ts";
+import { becomeRoot, type RootOptions } from "./root.ts";
 import type { Side } from "./side.ts";
 
 export type Acceptance =
@@ -35,6 +36,7 @@ export type TrustOptions = {
   readonly trust: DaemonTrust;
   /** Null: nobody can be asked. */
   readonly confirm: (question: string) => Promise<boolean | null>;
+  readonly askSecret: RootOptions["askSecret"];
   readonly note: (text: string) => void;
   readonly signal: AbortSignal;
 };
@@ -68,7 +70,7 @@ export function parseKeys(text: string): PublicKey[] {
 export function planKeyEntry(probe: Probe): { readonly asRoot: boolean } | null {
   if (probe.confIsManaged) return null;
   if (probe.confIsWritable || probe.uid === 0) return { asRoot: false };
-  return probe.sudo === "free" ? { asRoot: true } : null;
+  return probe.sudo === "none" ? null : { asRoot: true };
 }
 
 /** The line that nix.conf lacks. */
@@ -81,9 +83,10 @@ export async function arrangeTrust(options: TrustOptions): Promise<Acceptance> {
   if (key !== null) {
     if (probe.trustedKeys.split(/\s+/).includes(formatPublicKey(key))) return "by-key";
     const entry = planKeyEntry(probe);
-    if (entry !== null && (await offerKey(key, options))) {
-      await enterKey(key, entry, options);
-      return "by-key";
+    const isWanted = entry !== null && (await offerKey(key, options));
+    if (isWanted && (!entry.asRoot || (await becomeRoot(options)) === "sudo")) {
+      // A daemon that could not be restarted goes by what it read when it started; one that root runs reads it now.
+      return (await enterKey(key, entry, options)) || !entry.asRoot ? "by-key" : "as-root";
     }
   }
   if (isTrusted(trust, probe)) {
@@ -91,7 +94,9 @@ export async function arrangeTrust(options: TrustOptions): Promise<Acceptance> {
       note(`${side.name}: its nix.conf does not have the key ${key.name}; it takes ${probe.user}'s word`);
     return "by-trust";
   }
-  return probe.sudo === "free" ? "as-root" : "uncertain";
+  // A daemon that does not tell may trust this user: nobody is bothered before it has said no.
+  if (trust === "unknown" && probe.sudo !== "free") return "uncertain";
+  return (await becomeRoot(options)) === "sudo" ? "as-root" : "uncertain";
 }
 
 async function offerKey(key: PublicKey, { side, probe, confirm }: TrustOptions): Promise<boolean> {
@@ -118,7 +123,8 @@ if [ "$(id -u)" = 0 ]; then
 fi
 `;
 
-async function enterKey(key: PublicKey, entry: { readonly asRoot: boolean }, options: TrustOptions): Promise<void> {
+/** @returns whether the daemon was restarted */
+async function enterKey(key: PublicKey, entry: { readonly asRoot: boolean }, options: TrustOptions): Promise<boolean> {
   const { side, probe, note, signal } = options;
   const words = [probe.conf, trustLine(key)];
   const result = await side.run({ text: ENTER_KEY_SCRIPT, words, asRoot: entry.asRoot }, signal);
@@ -130,6 +136,7 @@ async function enterKey(key: PublicKey, entry: { readonly asRoot: boolean }, opt
   }
   const isRestarted = result.stdout.includes("restarted");
   note(`${side.name}: trusts the key ${key.name} from now on${isRestarted ? "; its nix-daemon was restarted" : ""}`);
+  return isRestarted;
 }
 
 /** The error of an import for the user: where the daemon misses a signature, with what helps. */

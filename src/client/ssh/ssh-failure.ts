@@ -15,7 +15,7 @@ type Case = {
   readonly tries: readonly string[];
 };
 
-/** In this order: the first that fits counts. `HOST` stands for the host. */
+/** In this order: the first that fits counts. `HOST` stands for the host with its user, `BARE` for it alone. */
 const CASES: readonly Case[] = [
   {
     sign: /REMOTE HOST IDENTIFICATION HAS CHANGED/,
@@ -23,7 +23,7 @@ const CASES: readonly Case[] = [
     why: "its host key is another one than before",
     tries: [
       "Find out why: a reinstalled machine has a new key, and so has somebody in between.",
-      "If it is right, forget the old key: ssh-keygen -R HOST",
+      "If it is right, forget the old key: ssh-keygen -R BARE",
       "Then connect once by hand and compare the fingerprint: ssh HOST",
     ],
   },
@@ -33,7 +33,7 @@ const CASES: readonly Case[] = [
     why: "its host key is not known here",
     tries: [
       "Connect once by hand and compare the fingerprint: ssh HOST",
-      "In CI, put the key into known_hosts before: ssh-keyscan HOST, compared with the machine's own /etc/ssh/*.pub",
+      "In CI, put the key into known_hosts before: ssh-keyscan BARE, compared with the machine's own /etc/ssh/*.pub",
     ],
   },
   {
@@ -57,14 +57,14 @@ const CASES: readonly Case[] = [
     sign: /Connection refused/,
     kind: "unreachable",
     why: "the connection was refused",
-    tries: ["Does sshd run there?", "Does it listen on another port? ssh://USER@HOST:PORT"],
+    tries: ["Does sshd run there?", "Does it listen on another port? Then ssh://HOST:PORT"],
   },
   {
     sign: /timed out|No route to host|unreachable|Connection (?:closed|reset)|Broken pipe|kex_exchange|not responding/i,
     kind: "unreachable",
     why: "the connection broke or was never made",
     tries: [
-      "Is the machine on and in the network? ping HOST",
+      "Is the machine on and in the network? ping BARE",
       "Does a firewall or fail2ban shut us out?",
       "Try by hand: ssh -v HOST",
     ],
@@ -86,7 +86,9 @@ export function explainSshFailure(name: string, stderr: string): NixdeployError 
   const tries = found?.tries ?? ["Try by hand: ssh -v HOST"];
   const host = name.replace(/:\d+$/, "");
   return new NixdeployError(found?.kind ?? "unreachable", `cannot reach ${name} by ssh: ${why}`, {
-    details: numbered([...tries.map((line) => line.replaceAll("HOST", host))]),
+    details: numbered([
+      ...tries.map((line) => line.replaceAll("HOST", host).replaceAll("BARE", host.replace(/^.*@/, ""))),
+    ]),
     ...(found !== undefined && said !== "" ? { hint: `ssh said: ${said}` } : {}),
   });
 }

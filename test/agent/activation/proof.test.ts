@@ -73,6 +73,36 @@ function depsOf(changes: Partial<ActivationRecord>, signal = new AbortController
   };
 }
 
+describe("a visit, where it was started from afar", () => {
+  const VISITED = { prover: { kind: "none", unit: null, awaitsVisit: true } } as const;
+
+  test("is the proof; without one it is bad at the end of the window, and nothing else was wrong", async () => {
+    expect(await awaitProof(depsOf(VISITED))).toEqual({
+      kind: "bad",
+      reason: "the new version did not prove itself within 60 s: nobody has come back in to confirm it",
+      exitCode: null,
+      cause: "unconfirmed",
+    });
+    expect(logins).toBe(0);
+    clock = createVirtualClock();
+    const { deploymentId } = recordOf({});
+    await recordProof(directory.path, { deploymentId, bootId: BOOT_ID, processId: 1 });
+    expect(await awaitProof(depsOf(VISITED))).toEqual({ kind: "good", exitCode: null });
+  });
+
+  test("of another activation or another boot counts for nothing", async () => {
+    const { deploymentId } = recordOf({});
+    for (const proof of [
+      { deploymentId: "0000000000000000", bootId: BOOT_ID },
+      { deploymentId, bootId: "another" },
+    ]) {
+      await recordProof(directory.path, { ...proof, processId: 1 });
+      clock = createVirtualClock();
+      expect((await awaitProof(depsOf(VISITED))).kind).toBe("bad");
+    }
+  });
+});
+
 describe("the supervisor's login", () => {
   test("that the coordinator takes is the proof", async () => {
     expect(await awaitProof(depsOf({}))).toEqual({ kind: "good", exitCode: null });

@@ -30,6 +30,18 @@ export const NAMES: readonly BadInput[] = [
   { what: "an expiry beyond ten years", command: "token create --kind push --expires 3661d", exitCode: 2, says: "at most ten years" },
   { what: "the log of nothing", command: "logs nobody", exitCode: 1, says: 'cannot show the log of "nobody"', hint: "nixdeploy agents" },
   { what: "the log of what cannot be a name", command: "logs ../x", exitCode: 1, says: 'cannot show the log of "../x"' },
+  { what: "a copy to nowhere", command: "copy {path}", exitCode: 2, says: "cannot copy: no host is given", hint: "--to ssh://root@nuc" },
+  { what: "a copy in both directions", command: "copy --to a --from b {path}", exitCode: 2, says: "give either --to or --from" },
+  { what: "a copy of nothing", command: "copy --to a", exitCode: 2, says: "cannot copy: no path was given", hint: "nixdeploy copy --to ssh://root@nuc ./result" },
+  { what: "a host that is an option", command: ["copy", "--to=-oProxyCommand=id", "{path}"], exitCode: 2, says: "--to: expected ssh://USER@HOST[:PORT]" },
+  { what: "a host with a password", command: "copy --to ssh://me:hunter2@a {path}", exitCode: 2, says: "a password does not belong into an address" },
+  { what: "a host that is an option, among the paths", command: ["copy", "ssh://-oProxyCommand=id", "{path}"], exitCode: 2, says: "cannot copy: expected ssh://USER@HOST" },
+  { what: "two ways to activate", command: "copy --to a --switch --boot {path}", exitCode: 2, says: "cannot use --switch and --boot together" },
+  { what: "two paths for a profile", command: "copy --to a --profile p {path} {absent}", exitCode: 2, says: "cannot use --profile with 2 paths" },
+  { what: "a way to activate what comes here", command: "copy --from a --switch {path}", exitCode: 2, says: "cannot use --switch with --from", hint: "nixdeploy local activate PATH" },
+  { what: "a policy for nothing", command: "copy --to a --send-binary {path}", exitCode: 2, says: "cannot use --send-binary alone", hint: "--dry-activate" },
+  { what: "two profiles of a system", command: "copy --to a --switch --profile p --system-name q {path}", exitCode: 2, says: "cannot use --profile and --system-name together" },
+  { what: "a host that nobody is at", command: "copy --to ssh://root@127.0.0.1:1 {path}", exitCode: 75, says: "cannot reach root@127.0.0.1:1 by ssh: the connection was refused", hint: "1. Does sshd run there?" },
   { what: "two coordinators", command: "token list --data-dir {data} --url {url}", exitCode: 2, says: "cannot use --data-dir and --url together" },
 ];
 

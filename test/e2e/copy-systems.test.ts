@@ -1,0 +1,245 @@
+/**
+ * `nixdeploy copy` with what comes after the closure: profiles, and systems by their own script or by the engine that is
+ * sent along. Each verb of nix-deploy once each way; what fails, and what shuts us out, is undone. Rows of docs/copy.md.
+ */
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { type Builder, createBuilder, type FixtureOptions } from "../support/builder.ts";
+import { createDevice, type Device, SYSTEM_PROFILE } from "../support/device.ts";
+import { BINARY } from "../support/fleet.ts";
+import { createHolds, type Holds } from "../support/holds.ts";
+import { type SshServer, startSshServer } from "../support/ssh-server.ts";
+import { createTemporaryDirectory } from "../support/temporary-directory.ts";
+import { waitFor } from "../support/wait-for.ts";
+
+const ALICE = { name: "alice", id: 64_001 };
+const BOB = { name: "bob", id: 64_002 };
+
+let stack: AsyncDisposableStack;
+let directory: string;
+let builder: Builder;
+let nuc: Device;
+let ssh: SshServer;
+let holds: Holds;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  directory = stack.use(await createTemporaryDirectory("copy-systems")).path;
+  builder = stack.use(await createBuilder({ directory: join(directory, "builder") }));
+  const options = { name: "nuc", directory: join(directory, "nuc"), users: [ALICE, BOB] };
+  nuc = stack.use(await createDevice({ ...options, nixConf: "trusted-users = root alice bob\n" }));
+  await nuc.install(builder, await build("0"));
+  await nuc.startDaemon();
+  holds = createHolds(nuc);
+  // bob may do everything without being asked, alice is asked.
+  const sudoers = join(nuc.directory, "sudoers");
+  const kept = 'Defaults env_keep += "NIX_CONF_DIR XDG_STATE_HOME PATH", !secure_path';
+  await writeFile(sudoers, `${kept}\nbob ALL=(ALL) NOPASSWD: ALL\nalice ALL=(ALL) ALL\n`, { mode: 0o440 });
+  await nuc.run(["mount", "--bind", sudoers, "/etc/sudoers"]);
+  const pam = join(nuc.directory, "pam-sudo");
+  await writeFile(join(nuc.directory, "password"), '#!/bin/sh\nread -r word || :\n[ "$word" = open-sesame ]\n', {
+    mode: 0o755,
+  });
+  const check = `auth required pam_exec.so quiet expose_authtok ${nuc.directory}/password`;
+  await writeFile(pam, `${check}\naccount required pam_permit.so\nsession required pam_permit.so\n`);
+  await nuc.run(["mount", "--bind", pam, "/etc/pam.d/sudo"]);
+  ssh = stack.use(await startSshServer(nuc, { users: ["alice", "bob"], packages: ["sudo"] }));
+}, 120_000);
+afterAll(async () => {
+  await stack[Symbol.asyncDispose]();
+}, 30_000);
+
+async function build(version: string, more: Partial<FixtureOptions["system"]> = {}): Promise<string> {
+  return await builder.build("system", { name: "nuc", version, ...more });
+}
+
+const copy = (words: readonly string[], user = "root") =>
+  builder.exec([BINARY, "copy", "--no-compress", "--json", "--to", ssh.address(user), ...words], {
+    timeoutMs: 90_000,
+    env: ssh.client,
+  });
+const systemSchema = z.object({ outcome: z.string(), reason: z.string(), by: z.string() });
+const resultSchema = z.object({
+  hosts: z.array(z.object({ profile: z.string().nullable(), system: systemSchema.nullable() })),
+});
+const systemOf = (stdout: string) => resultSchema.parse(JSON.parse(stdout)).hosts[0]?.system ?? null;
+const sides = async () => ({
+  profile: await nuc.link(SYSTEM_PROFILE),
+  running: await nuc.link("/run/current-system"),
+  boots: await nuc.bootDefault(),
+});
+const all = (system: string) => ({ profile: system, running: system, boots: system });
+
+describe("a profile", () => {
+  test("of root, by root; of a user, by that user; of root, by a user who may use sudo", async () => {
+    const [first, second] = [
+      await builder.build("profile", { name: "tools", version: "1" }),
+      await builder.build("profile", { name: "tools", version: "2" }),
+    ];
+    expect(await copy([first, "--profile", "tools"])).toMatchObject({ exitCode: 0 });
+    expect(await nuc.link("/nix/var/nix/profiles/tools")).toBe(first);
+    expect(await copy([first, "--profile", "tools"], "alice")).toMatchObject({ exitCode: 0 });
+    expect(await nuc.link(`${nuc.environmentOf("alice")["XDG_STATE_HOME"]}/nix/profiles/tools`)).toBe(first);
+    expect(await copy([second, "--profile", "/nix/var/nix/profiles/tools"], "bob")).toMatchObject({ exitCode: 0 });
+    expect(await nuc.link("/nix/var/nix/profiles/tools")).toBe(second);
+    await nuc.run(["nix-store", "--gc"]);
+    await nuc.run(["nix-store", "--check-validity", first, second]);
+  }, 60_000);
+
+  test("of root is refused to a user whom sudo asks, with things to try", async () => {
+    const path = await builder.build("profile", { name: "tools", version: "3" });
+    const { exitCode, stderr } = await copy([path, "--profile", "/nix/var/nix/profiles/tools"], "alice");
+    expect(exitCode).toBe(77);
+    expect(stderr).toContain("sudo wants the password of alice, for which nobody can be asked here");
+    expect(stderr).toContain("1. Log in as root: ssh://root@127.0.0.1");
+  });
+
+  test("of root, by a user who types his password, which nobody sees; a wrong one is said", async () => {
+    const path = await builder.build("profile", { name: "tools", version: "5" });
+    const type = async (password: string) => {
+      const words = ["--to", ssh.address("alice"), path, "--profile", "/nix/var/nix/profiles/typed"];
+      const command = [BINARY, "copy", "--no-compress", "--no-sign", ...words].join(" ");
+      return await builder.exec(["script", "-qec", command, "/dev/null"], { input: `${password}\n`, env: ssh.client });
+    };
+    const wrong = await type("let-me-in");
+    expect(wrong.exitCode).toBe(77);
+    expect(wrong.stdout).toContain("cannot become root on alice@127.0.0.1");
+    const right = await type("open-sesame");
+    expect(right.stdout).toContain("Password of alice on alice@127.0.0.1");
+    expect(right.exitCode).toBe(0);
+    expect(await nuc.link("/nix/var/nix/profiles/typed")).toBe(path);
+  }, 60_000);
+
+  test("`system` takes no other type", async () => {
+    const path = await builder.build("profile", { name: "tools", version: "4" });
+    const { exitCode, stderr } = await copy([path, "--profile", "system"]);
+    expect({ exitCode, stderr }).toEqual({
+      exitCode: 1,
+      stderr: expect.stringContaining("takes only NixOS or nix-darwin"),
+    });
+  });
+});
+
+for (const { by, flags } of [
+  { by: "switch-to-configuration", flags: [] },
+  { by: "nixdeploy", flags: ["--send-binary"] },
+] as const) {
+  describe(`a system, by ${by}`, () => {
+    const units = (name: string) => [{ name: `${name}.service` }];
+    let before: string;
+    beforeEach(async () => {
+      before = String(await nuc.link("/run/current-system"));
+    });
+
+    test("--dry-activate and --test move no profile", async () => {
+      const system = await build(`${by}-test`, { units: units("web") });
+      const dry = await copy([system, "--dry-activate", ...flags]);
+      expect({ exitCode: dry.exitCode, system: systemOf(dry.stdout) }).toMatchObject({
+        exitCode: 0,
+        system: { by, outcome: "succeeded" },
+      });
+      expect(await sides()).toEqual(all(before));
+      const tested = await copy([system, "--test", ...flags]);
+      expect({ exitCode: tested.exitCode, system: systemOf(tested.stdout) }).toMatchObject({
+        exitCode: 0,
+        system: { by, outcome: "succeeded" },
+      });
+      expect(await sides()).toEqual({ profile: before, running: system, boots: before });
+    }, 90_000);
+
+    test("--switch makes it live and the default, --boot only the default", async () => {
+      const [live, next] = [
+        await build(`${by}-1`, { units: units("web") }),
+        await build(`${by}-2`, { units: units("web") }),
+      ];
+      const switched = await copy([live, "--switch", ...flags]);
+      expect(switched.stderr).toContain("switch-to-configuration");
+      expect({ exitCode: switched.exitCode, system: systemOf(switched.stdout) }).toMatchObject({
+        exitCode: 0,
+        system: { by, outcome: "succeeded" },
+      });
+      expect(await sides()).toEqual(all(live));
+      expect(await copy([next, "--boot", ...flags])).toMatchObject({ exitCode: 0 });
+      expect(await sides()).toEqual({ profile: next, running: live, boots: next });
+      expect(await copy([live, "--switch", ...flags])).toMatchObject({ exitCode: 0 });
+    }, 120_000);
+
+    test("units that fail (code 4): it goes back, or stays with --on-unit-failure keep", async () => {
+      const broken = await build(`${by}-broken`, { units: [{ name: "broken.service", fails: true }] });
+      const undone = await copy([broken, "--switch", ...flags]);
+      expect({ exitCode: undone.exitCode, system: systemOf(undone.stdout) }).toMatchObject({
+        exitCode: 1,
+        system: { by, outcome: "rolled-back" },
+      });
+      expect(undone.stderr).toContain(`cannot activate on ${ssh.name("root")}: it ended rolled-back: `);
+      expect(await sides()).toEqual(all(before));
+      const kept = await copy([broken, "--switch", "--on-unit-failure", "keep", ...flags]);
+      expect({ exitCode: kept.exitCode, system: systemOf(kept.stdout) }).toMatchObject({
+        exitCode: 1,
+        system: { by, outcome: "degraded" },
+      });
+      expect(await sides()).toEqual(all(broken));
+      const good = await build(`${by}-good`, { units: units("web") });
+      expect(await copy([good, "--switch", ...flags])).toMatchObject({ exitCode: 0 });
+    }, 120_000);
+
+    test("one that shuts us out is undone over there, and we are told when we get in again", async () => {
+      const faults = [{ stage: "activate", kind: "hold", argument: by }] as const;
+      const system = await build(`${by}-shut`, { units: units("web"), faults });
+      await holds.set(by);
+      const words = [system, "--switch", "--confirm-window", "8s", ...flags];
+      const command = builder.spawn([BINARY, "copy", "--no-compress", "--to", ssh.address("root"), ...words], {
+        env: ssh.client,
+      });
+      await holds.reached(by);
+      await ssh.stop();
+      await holds.release(by);
+      for (const running of [system, before]) {
+        await waitFor(`${running} to run`, async () => (await sides()).running === running, {
+          timeoutMs: 60_000,
+          describe: command.output,
+        });
+      }
+      await ssh.start();
+      expect(await command.exited).toMatchObject({ exitCode: 1 });
+      expect(command.output()).toContain("it ended rolled-back");
+      expect(await sides()).toEqual(all(before));
+    }, 120_000);
+  });
+}
+
+test("--system-name keeps a profile of its own", async () => {
+  const before = await nuc.link(SYSTEM_PROFILE);
+  const system = await build("named");
+  const named = await copy([system, "--boot", "--system-name", "spare"], "bob");
+  expect(named).toMatchObject({ exitCode: 0 });
+  expect(await nuc.link("/nix/var/nix/profiles/system-profiles/spare")).toBe(system);
+  expect(await nuc.link(SYSTEM_PROFILE)).toBe(before);
+}, 60_000);
+
+test("what is no system is refused, and nothing is touched", async () => {
+  const before = await sides();
+  const path = await builder.build("profile", { name: "none", version: "1" });
+  const { exitCode, stderr } = await copy([path, "--switch"]);
+  expect({ exitCode, stderr }).toEqual({ exitCode: 1, stderr: expect.stringContaining("it is no NixOS system") });
+  expect(await sides()).toEqual(before);
+});
+
+test("--reboot without a way back is refused unless it is asked for by name, and then waits for the machine", async () => {
+  const system = await build("rebooted");
+  const refused = await copy([system, "--reboot"]);
+  expect(refused.exitCode).toBe(1);
+  expect(refused.stderr).toContain("nobody over there could go back if it does not come up");
+  const command = builder.spawn(
+    [BINARY, "copy", "--no-compress", "--to", ssh.address("root"), system, "--reboot", "--allow-unproven-boot"],
+    { env: ssh.client },
+  );
+  expect(await nuc.awaitReboot(command.output)).toBe(system);
+  await nuc.startDaemon();
+  await nuc.run(["mkdir", "-p", "/run/sshd"]);
+  await ssh.start();
+  expect(await command.exited).toMatchObject({ exitCode: 0 });
+  expect(command.output()).toContain("succeeded: it has booted");
+}, 120_000);
