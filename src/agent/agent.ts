@@ -46,6 +46,8 @@ export type AgentConfig = {
   /** `name:base64`; when given, nothing is pinned from the wire. */
   readonly trustedPublicKeys: readonly string[];
   readonly version: string;
+  /** For offers that do not say how long a proof may take; 60 s when absent. */
+  readonly confirmWindowMs?: number;
   /** For those who select agents by them. */
   readonly labels?: Labels;
   /** Where its own health checks are, absolute; for `agent.json`. */

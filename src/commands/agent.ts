@@ -17,6 +17,9 @@ import { parseProfile, resolveProfile, withoutFormat } from "./local-args.ts";
  */
 const JIT_POLICY = 20;
 
+const WINDOW_MIN_MS = 1_000;
+const WINDOW_MAX_MS = 3_600_000;
+
 const run = defineNixdeployCommand({
   name: "agent",
   summary: "Run the agent that keeps a profile of this device up to date",
@@ -67,6 +70,11 @@ const run = defineNixdeployCommand({
       valueHint: "KEY=VALUE",
       parse: parseLabel,
     },
+    confirmWindowMs: {
+      type: "duration",
+      flag: "confirm-window",
+      description: "How long a new version may take to prove itself, unless rollout or workspace say (default: 60s)",
+    },
     healthChecks: {
       type: "string",
       description: "Health checks of this device, besides those of each deployment (JSON)",
@@ -89,6 +97,7 @@ const run = defineNixdeployCommand({
         trustedPublicKeys: args.trustedPublicKey,
         version: NIXDEPLOY_VERSION,
         labels,
+        ...(args.confirmWindowMs === undefined ? {} : { confirmWindowMs: checkWindow(args.confirmWindowMs) }),
       },
       healthChecksFile: args.healthChecks ?? null,
       environment: context.env,
@@ -108,6 +117,12 @@ export const command = defineNixdeployGroup({
   alone: run,
   commands: [rotateKey],
 });
+
+/** As long as a rollout may ask for, too. @throws NixdeployError "usage" */
+function checkWindow(windowMs: number): number {
+  if (windowMs >= WINDOW_MIN_MS && windowMs <= WINDOW_MAX_MS) return windowMs;
+  throw new NixdeployError("usage", "cannot use --confirm-window: it must be from 1s to 1h");
+}
 
 /** @throws NixdeployError "usage" */
 function readLabels(given: readonly { readonly key: string; readonly value: string }[]): Labels {

@@ -190,7 +190,8 @@ async function readUnitFiles(builder: Builder, prefix: string): Promise<FixtureU
 function settle(text: string, { url, listen }: Place): string {
   return text
     .replaceAll("https://deploy.example.org", url)
-    .replace(/^(ExecStart=\S+ serve )/m, `$1--listen ${listen} `);
+    .replaceAll("127.0.0.1:8470", listen)
+    .replace(/^(ExecStart=\S+ serve )(?!--listen)/m, `$1--listen ${listen} `);
 }
 
 /** Closure, profile, boot loader, and a coordinator that has run once, for the token of the first contact. */

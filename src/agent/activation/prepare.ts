@@ -30,7 +30,7 @@ export type BeginRequest = {
 };
 
 export type PrepareDeps = {
-  readonly config: Pick<AgentConfig, "name" | "coordinatorUrl" | "profilePath" | "stateDirectory">;
+  readonly config: Pick<AgentConfig, "name" | "coordinatorUrl" | "profilePath" | "stateDirectory" | "confirmWindowMs">;
   /** For the programs; holds no secret. */
   readonly environment: Readonly<Record<string, string>>;
   /** The unit to be looked for in a new version of a type; null where no service manager runs the agent. */
@@ -112,7 +112,7 @@ export async function prepareRecord(request: BeginRequest, deps: PrepareDeps): P
     policy: {
       ...policy,
       onUnitFailure: policy?.onUnitFailure ?? "rollback",
-      confirmWindowMs: policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
+      confirmWindowMs: policy?.confirmWindowMs ?? config.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
       activationTimeoutMs: policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_DEFAULT_MS,
     },
     ...(removedAgentUnit === null ? {} : { removedAgentUnit }),

@@ -123,6 +123,19 @@ describe("an activation that may begin", () => {
     expect((await readRecord(directory.path))?.policy).toEqual(policy);
   });
 
+  test("has the confirm window of the device's own configuration, unless the offer has one", async () => {
+    const { agentName: name, coordinatorUrl } = recordOf();
+    const places = { profilePath: "/profiles/test", stateDirectory: directory.path };
+    const config = { name, coordinatorUrl, ...places, confirmWindowMs: 300_000 };
+    await createSubject({ config }).begin(request(await begin()));
+    expect((await readRecord(directory.path))?.policy.confirmWindowMs).toBe(300_000);
+    await removeRecord(directory.path);
+    const policy = { confirmWindowMs: 5_000 };
+    const asked = await store.begin(offerOf("b", { storePath: NEW, policy }));
+    await createSubject({ config }).begin(request(asked));
+    expect((await readRecord(directory.path))?.policy.confirmWindowMs).toBe(5_000);
+  });
+
   test("has its agent's unit as the prover where a service manager runs it", async () => {
     const agentUnit = async () => "nixdeploy-agent-nuc.service";
     await createSubject({ agentUnit, hasUnit: async () => true }).begin(request(await begin()));

@@ -1,0 +1,93 @@
+# NixOS: `services.nixdeploy-agent`. Each agent of the system gets its own unit and the one that goes back after a
+# reboot in the middle of an activation; a system without them is refused by its agent (ARCHITECTURE.md, "Under systemd").
+{ config, lib, pkgs, ... }:
+let
+  shared = import ./agent-options.nix { inherit lib pkgs; };
+  execStart = import ./systemd-words.nix;
+  cfg = config.services.nixdeploy-agent;
+  root = "/var/lib/nixdeploy/agents";
+  agents = shared.enabled cfg;
+
+  # Home directories are out of its reach, unless what it keeps is in one.
+  isInHome = path: lib.hasPrefix "/home/" path || lib.hasPrefix "/root/" path;
+  placesOf = agent:
+    lib.optional (agent.profile != null && lib.hasPrefix "/" agent.profile) (builtins.dirOf agent.profile)
+    ++ lib.optional (!(lib.hasPrefix "/var/lib/" agent.stateDirectory)) agent.stateDirectory;
+  # What boot loaders are asked with; `bootctl` comes with systemd.
+  programs = [ config.nix.package ] ++ lib.optional config.boot.loader.grub.enable pkgs.grub2;
+
+  agentUnit = agent: {
+    description = "nixdeploy agent ${agent.name}";
+    wantedBy = [ "multi-user.target" ];
+    wants = [ "network-online.target" ];
+    after = [ "network-online.target" "nix-daemon.socket" ];
+    path = programs;
+    environment = shared.environment agent;
+    # It goes on telling of a switch until it is restarted, at the switch's end.
+    stopIfChanged = false;
+    serviceConfig = {
+      Type = "notify";
+      ExecStart = execStart ([ "${agent.package}/bin/nixdeploy" ] ++ shared.arguments agent);
+      Restart = "always";
+      RestartSec = 5;
+      # What it activates runs outside of its unit.
+      ProtectSystem = "strict";
+      ReadWritePaths = [ "/nix/var/nix" ] ++ map (place: "-${place}") (placesOf agent);
+      ProtectHome = !(lib.any isInHome (placesOf agent));
+      PrivateTmp = true;
+      PrivateDevices = true;
+      ProtectKernelModules = true;
+      ProtectClock = true;
+      NoNewPrivileges = true;
+      RestrictSUIDSGID = true;
+      LockPersonality = true;
+      RestrictRealtime = true;
+      RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
+    }
+    // lib.optionalAttrs (lib.hasPrefix "/var/lib/" agent.stateDirectory) {
+      StateDirectory = lib.removePrefix "/var/lib/" agent.stateDirectory;
+      StateDirectoryMode = "0700";
+    }
+    // lib.optionalAttrs (agent.tokenFile != null) {
+      LoadCredential = [ "nixdeploy-agent-token:${agent.tokenFile}" ];
+    };
+  };
+
+  # At each boot: finishes or undoes what is on record. Needs no network; never stopped by a switch, which it may be running.
+  undoUnit = agent: {
+    description = "nixdeploy: goes back after a reboot in the middle of an activation (${agent.name})";
+    wantedBy = [ "multi-user.target" ];
+    path = programs;
+    restartIfChanged = false;
+    stopIfChanged = false;
+    unitConfig.X-StopOnRemoval = false;
+    serviceConfig = {
+      Type = "exec";
+      ExecStart = execStart [ "${agent.package}/bin/nixdeploy" "supervise" "--state-dir" agent.stateDirectory ];
+      Restart = "on-failure";
+      RestartSec = 5;
+    };
+  };
+
+  isOfSystem = agent: agent.profile == null || agent.profile == "system" || agent.profile == "/nix/var/nix/profiles/system";
+in
+{
+  _file = "nixdeploy/nix/modules/nixos-agent.nix";
+  # So that it may be imported twice, for example by us and by the user.
+  key = "nixdeploy/nixos-agent";
+
+  options.services.nixdeploy-agent = shared.options {
+    inherit cfg root;
+    what = "this system";
+    name = { default = config.networking.hostName; defaultText = lib.literalExpression "config.networking.hostName"; };
+  };
+
+  config = lib.mkIf (agents != [ ]) {
+    assertions = shared.assertions agents;
+    environment.systemPackages = [ cfg.package ];
+    systemd.services = lib.mkMerge (
+      map (agent: { "nixdeploy-agent-${agent.name}" = agentUnit agent; }) agents
+      ++ map (agent: { "nixdeploy-undo-${agent.name}" = undoUnit agent; }) (builtins.filter isOfSystem agents)
+    );
+  };
+}

@@ -1,0 +1,346 @@
+/**
+ * The modules of nix/modules, by real Nix: what NixOS, nix-darwin and Home Manager are told, and what is refused at
+ * evaluation. With $NIXPKGS_LIB, also by nixpkgs' own `lib`, with the same results. (The units run in
+ * test/e2e/own-host.test.ts.)
+ */
+import { beforeAll, describe, expect, test } from "bun:test";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { readGuideFile } from "../support/install-guide.ts";
+import { type Evaluation, evaluationOf, NIX_LIBS } from "../support/nix-modules.ts";
+import { ensureNixOf, NIX_SUITES, type NixSuite } from "../support/nix-versions.ts";
+import { runProcess } from "../support/processes.ts";
+
+const bins = new Map<NixSuite, string>();
+beforeAll(async () => {
+  for (const suite of NIX_SUITES) bins.set(suite, (await ensureNixOf(suite)).binDirectory);
+}, 300_000);
+
+async function run(evaluation: Evaluation, suite: NixSuite = "trixie") {
+  const env = { NIX_REMOTE: "dummy://", PATH: `${bins.get(suite)}:/usr/bin:/bin` };
+  return await runProcess(evaluationOf(evaluation), { env });
+}
+
+async function configure(modules: string, more: Omit<Evaluation, "modules"> = {}, suite?: NixSuite): Promise<unknown> {
+  const { exitCode, stdout, stderr } = await run({ modules, ...more }, suite);
+  if (exitCode !== 0) throw new Error(stderr);
+  return JSON.parse(stdout);
+}
+
+const URL = "https://deploy.example.org";
+const AGENT = `{ services.nixdeploy-agent = { enable = true; url = "${URL}"; }; }`;
+const EVERYTHING = `[ ({ lib, ... }: {
+  services.nixdeploy-agent = {
+    enable = true;
+    name = "nuc-1.lan";
+    url = "${URL}/deploy";
+    tokenFile = "/run/secrets/token";
+    trustedPublicKeys = [ "default-1:AAAA" "default-2:BBBB" ];
+    labels = { role = "web"; note = "50% of $HOME"; };
+    confirmWindow = lib.mkForce "5m";
+    environment.HTTPS_PROXY = "http://proxy:3128";
+    agents.tools = { profile = "tools"; environment.NO_PROXY = "*"; };
+    agents.other = {
+      profile = "/home/me/profiles/other";
+      stateDirectory = "/srv/other";
+      tokenFile = null;
+      healthChecks = [ { name = "up"; kind = "command"; command = [ "/run/current-system/sw/bin/true" ]; } ];
+    };
+  };
+  boot.loader.grub.enable = true;
+}) { services.nixdeploy-agent = { labels.ring = "2"; confirmWindow = "1m"; }; } ]`;
+
+const unitSchema = z.looseObject({
+  path: z.array(z.string()),
+  environment: z.record(z.string(), z.string()),
+  restartIfChanged: z.boolean(),
+  stopIfChanged: z.boolean(),
+  unitConfig: z.record(z.string(), z.unknown()),
+  serviceConfig: z.looseObject({ ExecStart: z.string() }),
+});
+const configSchema = z.looseObject({
+  systemd: z.looseObject({ services: z.record(z.string(), unitSchema) }),
+  services: z.looseObject({ nginx: z.unknown(), caddy: z.unknown() }),
+});
+
+async function services(modules: string) {
+  return configSchema.parse(await configure(modules)).systemd.services;
+}
+
+describe("agents of a NixOS system", () => {
+  test("one: its unit, and the one that goes back", async () => {
+    const units = await services(`[ ${AGENT} ]`);
+    expect(Object.keys(units)).toEqual(["nixdeploy-agent-nuc", "nixdeploy-undo-nuc"]);
+    expect(units["nixdeploy-undo-nuc"]).toMatchObject({
+      ...{ restartIfChanged: false, stopIfChanged: false, unitConfig: { "X-StopOnRemoval": false } },
+      serviceConfig: {
+        Type: "exec",
+        ExecStart: '"/usr/local/bin/nixdeploy" "supervise" "--state-dir" "/var/lib/nixdeploy/agents/nuc"',
+      },
+    });
+    expect(JSON.stringify(units["nixdeploy-undo-nuc"])).not.toContain("network");
+  });
+
+  test("several, with all that can be said of them", async () => {
+    const units = await services(EVERYTHING);
+    expect(Object.keys(units)).toEqual([
+      ...["nixdeploy-agent-nuc-1.lan", "nixdeploy-agent-other", "nixdeploy-agent-tools"],
+      "nixdeploy-undo-nuc-1.lan",
+    ]);
+    const words = (name: string) => units[name]?.serviceConfig.ExecStart.split(" ").slice(1).join(" ");
+    expect(words("nixdeploy-agent-nuc-1.lan")).toBe(
+      '"agent" "--name" "nuc-1.lan" "--state-dir" "/var/lib/nixdeploy/agents/nuc-1.lan" ' +
+        '"--trusted-public-key" "default-1:AAAA" "--trusted-public-key" "default-2:BBBB" ' +
+        '"--label" "note=50%% of $$HOME" "--label" "ring=2" "--label" "role=web" "--confirm-window" "5m"',
+    );
+    expect(words("nixdeploy-agent-tools")).toStartWith(
+      '"agent" "--name" "tools" "--profile" "tools" "--state-dir" "/var/lib/nixdeploy/agents/tools" "--trusted-public-key"',
+    );
+    expect(words("nixdeploy-agent-other")).toMatch(
+      /"--state-dir" "\/srv\/other" .*"--health-checks" "\/nix\/store\/[a-z0-9]{32}-nixdeploy-health-checks.json"$/,
+    );
+    expect(units["nixdeploy-agent-nuc-1.lan"]).toMatchObject({
+      path: ["/usr", "/grub2"],
+      environment: { NIXDEPLOY_URL: `${URL}/deploy`, HTTPS_PROXY: "http://proxy:3128" },
+      serviceConfig: {
+        LoadCredential: ["nixdeploy-agent-token:/run/secrets/token"],
+        StateDirectory: "nixdeploy/agents/nuc-1.lan",
+        ...{ ReadWritePaths: ["/nix/var/nix"], ProtectHome: true },
+      },
+    });
+    expect(units["nixdeploy-agent-tools"]?.environment).toEqual({ NIXDEPLOY_URL: `${URL}/deploy`, NO_PROXY: "*" });
+    const { serviceConfig } = units["nixdeploy-agent-other"] ?? {};
+    expect(serviceConfig).toMatchObject({
+      ...{ ReadWritePaths: ["/nix/var/nix", "-/home/me/profiles", "-/srv/other"], ProtectHome: false },
+    });
+    expect(Object.keys(serviceConfig ?? {})).not.toContain("LoadCredential");
+  });
+
+  const bad: readonly (readonly [what: string, modules: string, said: string])[] = [
+    ["no address", "[ { services.nixdeploy-agent.enable = true; } ]", "the agent nuc needs `url`"],
+    ["a name with a space", `[ ${AGENT} { services.nixdeploy-agent.name = "a b"; } ]`, "services.nixdeploy-agent.name"],
+    [
+      "a token in the store",
+      `[ ${AGENT} { services.nixdeploy-agent.tokenFile = "/nix/store/x"; } ]`,
+      "is in the store",
+    ],
+    ["a token as a path", `[ ${AGENT} { services.nixdeploy-agent.tokenFile = /etc/token; } ]`, "tokenFile"],
+    [
+      "two of one profile",
+      `[ ${AGENT} { services.nixdeploy-agent.agents.a = { }; } ]`,
+      "the same profile: system, system",
+    ],
+    [
+      "two of one name",
+      `[ ${AGENT} { services.nixdeploy-agent.agents.a = { name = "nuc"; profile = "a"; }; } ]`,
+      "the same name: nuc, nuc",
+    ],
+    [
+      "a misspelt health check",
+      `[ ${AGENT} { services.nixdeploy-agent.healthChecks = [ { name = "a"; kind = "tcp"; prot = 1; } ]; } ]`,
+      "prot is not known here",
+    ],
+    ["a misspelt option", `[ ${AGENT} { services.nixdeploy-agent.tokenfile = "/x"; } ]`, "does not exist"],
+    ["a window without a unit", `[ ${AGENT} { services.nixdeploy-agent.confirmWindow = "60"; } ]`, "confirmWindow"],
+  ];
+  for (const { name, path } of NIX_LIBS) {
+    for (const [what, modules, said] of bad) {
+      test(`${what} is refused (${name})`, async () => {
+        const { exitCode, stderr } = await run({ modules, libPath: path });
+        expect(exitCode).toBe(1);
+        expect(stderr).toContain(said);
+      });
+    }
+  }
+});
+
+describe("the documented unit files and the modules say the same", () => {
+  const read = async (name: string) => {
+    const directory = `/etc/systemd/system/${name}.service`;
+    return `${await readGuideFile(directory)}\n${await readGuideFile(`${directory}.d/hardening.conf`)}`;
+  };
+  /** Key → sorted values of [Service], without what only one of them needs. */
+  const settingsOf = (lines: readonly (readonly [key: string, value: string])[], without: readonly string[]) => {
+    const known = new Map<string, string[]>();
+    for (const [key, value] of lines) {
+      if (!without.includes(key)) known.set(key, [...(known.get(key) ?? []), ...value.split(" ")].sort());
+    }
+    return Object.fromEntries([...known].sort(([left], [right]) => (left < right ? -1 : 1)));
+  };
+  const fromFile = (text: string) =>
+    text
+      .split(/^\[/m)
+      .filter((section) => section.startsWith("Service]"))
+      .flatMap((section) => section.split("\n").slice(1))
+      .flatMap((line) => {
+        const [, key, value] = /^(\w+)=(.*)$/.exec(line) ?? [];
+        return key === undefined || value === undefined ? [] : [[key, value] as const];
+      });
+  const fromModule = (config: Readonly<Record<string, unknown>>) =>
+    Object.entries(config).flatMap(([key, value]) =>
+      (Array.isArray(value) ? value : [value]).map((one) => {
+        return [key, one === true ? "yes" : one === false ? "no" : String(one)] as const;
+      }),
+    );
+
+  test("of the coordinator", async () => {
+    const units = await services(`[ { services.nixdeploy-server = { enable = true; publicUrl = "${URL}"; }; } ]`);
+    const { ExecStart } = units["nixdeploy"]?.serviceConfig ?? { ExecStart: "" };
+    expect(ExecStart).toEndWith(`"--public-url" "${URL}"`);
+    expect(settingsOf(fromModule(units["nixdeploy"]?.serviceConfig ?? {}), ["ExecStart"])).toEqual(
+      settingsOf(fromFile(await read("nixdeploy")), ["ExecStart"]),
+    );
+  });
+
+  test("of an agent", async () => {
+    const units = await services(`[ ${AGENT} { services.nixdeploy-agent.tokenFile = "/etc/nixdeploy/agent-token"; } ]`);
+    // The module lets systemd make the state directory, which the file makes writable as it is.
+    const without = ["ExecStart", "Environment", "ReadWritePaths", "StateDirectory", "StateDirectoryMode"];
+    expect(settingsOf(fromModule(units["nixdeploy-agent-nuc"]?.serviceConfig ?? {}), without)).toEqual(
+      settingsOf(fromFile(await read("nixdeploy-agent")), without),
+    );
+  });
+});
+
+describe("the coordinator behind a web server", () => {
+  const server = (more: string) => `[ { services.nixdeploy-server = { enable = true; ${more} }; } ]`;
+
+  test("nginx gets what docs/nginx.md says", async () => {
+    const config = configSchema.parse(
+      await configure(server(`publicUrl = "${URL}/deploy"; reverseProxy = "nginx"; openFirewall = true;`)),
+    );
+    expect(config).toMatchObject({
+      networking: { firewall: { allowedTCPPorts: [80, 443] } },
+      services: { nginx: { enable: true, virtualHosts: { "deploy.example.org": { forceSSL: true } } } },
+    });
+    const location = z
+      .object({ proxyPass: z.string(), proxyWebsockets: z.literal(true), extraConfig: z.string() })
+      .parse(
+        z
+          .looseObject({
+            virtualHosts: z.record(z.string(), z.looseObject({ locations: z.record(z.string(), z.unknown()) })),
+          })
+          .parse(config.services.nginx).virtualHosts["deploy.example.org"]?.locations["/deploy/"],
+      );
+    const directives = (text: string) =>
+      [...text.matchAll(/^\s*((?:proxy|client)_\w+ [^;]*);/gm)].map(([, one]) => one);
+    // What NixOS writes for `proxyWebsockets`.
+    const websockets = [
+      ...["proxy_http_version 1.1", "proxy_set_header Upgrade $http_upgrade"],
+      "proxy_set_header Connection $connection_upgrade",
+    ];
+    const documented = await readFile(join(import.meta.dir, "../../docs/nginx.md"), "utf8");
+    expect(
+      [`proxy_pass ${location.proxyPass}`, ...websockets, ...directives(location.extraConfig)].sort() as string[],
+    ).toEqual(directives(documented).sort() as string[]);
+  });
+
+  test("Caddy gets a host, and a path where there is one", async () => {
+    const caddy = async (url: string) =>
+      configSchema.parse(await configure(server(`publicUrl = "${url}"; reverseProxy = "caddy";`))).services.caddy;
+    expect(await caddy(URL)).toEqual({
+      enable: true,
+      virtualHosts: { "deploy.example.org": { extraConfig: "reverse_proxy 127.0.0.1:8470\n" } },
+    });
+    expect(JSON.stringify(await caddy(`${URL}/deploy/`))).toContain("handle_path /deploy/* {");
+  });
+
+  test("TLS of its own on port 443", async () => {
+    const units = await services(
+      server(`listen = "[::]:443"; tls = { certificateFile = "/a.pem"; keyFile = "/a.key"; group = "acme"; };`),
+    );
+    expect(units["nixdeploy"]?.serviceConfig).toMatchObject({
+      ...{ AmbientCapabilities: ["CAP_NET_BIND_SERVICE"], CapabilityBoundingSet: ["CAP_NET_BIND_SERVICE"] },
+      ...{ SupplementaryGroups: ["acme"] },
+    });
+    expect(units["nixdeploy"]?.serviceConfig.ExecStart).toContain('"--tls-cert" "/a.pem" "--tls-key" "/a.key"');
+  });
+
+  const bad: readonly (readonly [what: string, more: string, said: string])[] = [
+    ["a web server without a host", 'reverseProxy = "nginx";', "reverseProxy needs publicUrl"],
+    ["half of TLS", 'tls.keyFile = "/a.key";', "go together"],
+    ["a web server that is none", 'reverseProxy = "apache";', "reverseProxy"],
+    ["an address without a port", 'listen = "127.0.0.1";', "listen"],
+  ];
+  for (const [what, more, said] of bad) {
+    test(`${what} is refused`, async () => {
+      const { exitCode, stderr } = await run({ modules: server(more) });
+      expect(exitCode).toBe(1);
+      expect(stderr).toContain(said);
+    });
+  }
+});
+
+test("nix-darwin gets a daemon whose label is the one that the agent looks for", async () => {
+  const modules = `[ { services.nixdeploy-agent = { enable = true; url = "${URL}"; tokenFile = "/etc/token"; }; } ]`;
+  expect(await configure(modules, { kind: "darwin", platform: "darwin" })).toMatchObject({
+    launchd: {
+      daemons: {
+        "nixdeploy-agent-mac": {
+          serviceConfig: {
+            ProgramArguments: [
+              ...["/usr/local/bin/nixdeploy", "agent", "--name", "mac"],
+              ...["--state-dir", "/var/lib/nixdeploy/agents/mac"],
+            ],
+            EnvironmentVariables: {
+              PATH: "/nix-package/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+              ...{ NIXDEPLOY_URL: URL, NIXDEPLOY_AGENT_TOKEN_FILE: "/etc/token" },
+            },
+            ...{ RunAtLoad: true, KeepAlive: true, AbandonProcessGroup: true },
+          },
+        },
+      },
+    },
+  });
+});
+
+test("Home Manager gets a unit of the user, or on a Mac a job", async () => {
+  const modules = `[ { services.nixdeploy-agent = { enable = true; name = "me"; url = "${URL}"; tokenFile = "/t"; }; } ]`;
+  const words = ["agent", "--name", "me", "--state-dir", "/home/me/.local/state/nixdeploy/agents/me"];
+  const linux = await configure(modules, { kind: "home" });
+  expect(linux).toMatchObject({
+    systemd: {
+      user: {
+        services: {
+          "nixdeploy-agent-me": {
+            Install: { WantedBy: ["default.target"] },
+            Service: {
+              Environment: ['"NIXDEPLOY_AGENT_TOKEN_FILE=/t"', `"NIXDEPLOY_URL=${URL}"`],
+              ExecStart: ["/usr/local/bin/nixdeploy", ...words].map((word) => JSON.stringify(word)).join(" "),
+            },
+          },
+        },
+      },
+    },
+    launchd: { agents: {} },
+  });
+  const mac = await configure(modules, { kind: "home", platform: "darwin" });
+  expect(mac).toMatchObject({
+    systemd: { user: { services: {} } },
+    launchd: {
+      agents: { "nixdeploy-agent-me": { config: { ProgramArguments: ["/usr/local/bin/nixdeploy", ...words] } } },
+    },
+  });
+});
+
+describe("every Nix and every lib make the same of it", () => {
+  const server = `{ services.nixdeploy-server = { enable = true; publicUrl = "${URL}"; reverseProxy = "nginx"; }; }`;
+  const cases: readonly Evaluation[] = [
+    { modules: EVERYTHING },
+    { modules: `[ ${AGENT} ${server} ]` },
+    { modules: "[ ]" },
+    { modules: `[ ${AGENT} ]`, kind: "darwin", platform: "darwin" },
+    { modules: `[ ${AGENT} { services.nixdeploy-agent.name = "me"; } ]`, kind: "home" },
+  ];
+  for (const [index, evaluation] of cases.entries()) {
+    test(`case ${index + 1}`, async () => {
+      const wanted = await configure(evaluation.modules, evaluation);
+      for (const suite of NIX_SUITES) {
+        for (const { path } of NIX_LIBS) {
+          expect(await configure(evaluation.modules, { ...evaluation, libPath: path }, suite)).toEqual(wanted);
+        }
+      }
+    });
+  }
+});
