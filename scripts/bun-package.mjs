@@ -77,20 +77,30 @@ function npmReason(stderr) {
   return lines.slice(0, 3).join("; ") || "npm gave no reason";
 }
 
-/** Downloads the package into `folder` and returns the bytes of its tarball, verified. */
-function downloadTarball({ specification, integrity }, folder) {
+/**
+ * Downloads packages into `folder` and returns their tarballs in the order asked for, each verified by its hash.
+ * @param {readonly { specification: string, integrity: string }[]} packages
+ * @returns {Buffer[]}
+ * @throws {BunPackageError}
+ */
+export function downloadTarballs(packages, folder) {
   const network = ["--prefer-offline", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=10000"];
-  const result = runNpm(["pack", specification, "--pack-destination", folder, "--loglevel=error", ...network]);
-  const name = readdirSync(folder).find((entry) => entry.endsWith(".tgz"));
-  if (result.status !== 0 || name === undefined) {
-    throw new BunPackageError(`cannot download ${specification}: ${npmReason(result.stderr)}`);
+  const names = packages.map(({ specification }) => specification);
+  const result = runNpm(["pack", ...names, "--pack-destination", folder, "--loglevel=error", ...network]);
+  if (result.status !== 0) {
+    throw new BunPackageError(`cannot download ${names.join(" ")}: ${npmReason(result.stderr)}`);
   }
-  const tarball = readFileSync(join(folder, name));
-  const digest = `sha512-${createHash("sha512").update(tarball).digest("base64")}`;
-  if (digest !== integrity) {
-    throw new BunPackageError(`cannot use ${specification}: its ${digest} is not the ${integrity} that bun.lock pins`);
+  const tarballs = new Map();
+  for (const name of readdirSync(folder).filter((entry) => entry.endsWith(".tgz"))) {
+    const tarball = readFileSync(join(folder, name));
+    tarballs.set(`sha512-${createHash("sha512").update(tarball).digest("base64")}`, tarball);
   }
-  return tarball;
+  return packages.map(({ specification, integrity }) => {
+    const tarball = tarballs.get(integrity);
+    if (tarball !== undefined) return tarball;
+    const got = packages.length === 1 ? `its ${[...tarballs.keys()].join(" ")} is` : "what came is";
+    throw new BunPackageError(`cannot use ${specification}: ${got} not the ${integrity} that bun.lock pins`);
+  });
 }
 
 /**
@@ -130,7 +140,7 @@ export function ensureBun({ platforms, say, check = () => {} }) {
   mkdirSync(TOOLCHAIN, { recursive: true });
   const temporary = mkdtempSync(join(TOOLCHAIN, "download-"));
   try {
-    const binary = readFromTarball(downloadTarball(pinned, temporary), "package/bin/bun");
+    const binary = readFromTarball(downloadTarballs([pinned], temporary)[0], "package/bin/bun");
     const unpacked = join(temporary, "bun");
     mkdirSync(join(unpacked, "bin"), { recursive: true });
     writeFileSync(join(unpacked, "bin", "bun"), binary, { mode: 0o755 });

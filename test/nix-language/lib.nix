@@ -143,6 +143,7 @@ let
     mkForce = mkOverride 50;
     literalExpression = text: { _type = "literalExpression"; inherit text; };
     optional = isWanted: value: if isWanted then [ value ] else [ ];
+    optionalString = isWanted: text: if isWanted then text else "";
     optionals = isWanted: values: if isWanted then values else [ ];
     optionalAttrs = isWanted: set: if isWanted then set else { };
     unique = foldl' (known: value: if elem value known then known else known ++ [ value ]) [ ];
@@ -151,6 +152,9 @@ let
     last = list: elemAt list (length list - 1);
     splitString = separator: text: filter isString (builtins.split (builtins.replaceStrings [ "." ] [ "[.]" ] separator) text);
     toInt = builtins.fromJSON;
+    genAttrs = names: make: listToAttrs (map (name: { inherit name; value = make name; }) names);
+    fetchers.proxyImpureEnvVars = [ "http_proxy" "https_proxy" "ftp_proxy" "all_proxy" "no_proxy" ];
+    licenses.asl20 = { spdxId = "Apache-2.0"; };
     makeBinPath = packages: concatStringsSep ":" (map (package: "${package}/bin") packages);
     getExe = package: "${package}/bin/${package.meta.mainProgram or package.pname or package.name}";
   };

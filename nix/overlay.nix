@@ -1,0 +1,2 @@
+# Adds `pkgs.nixdeploy`.
+final: previous: { nixdeploy = final.callPackage ./package.nix { }; }
