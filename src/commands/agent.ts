@@ -1,5 +1,6 @@
 /** `nixdeploy agent`: keeps one profile of this device at what the coordinator says. */
 import { join, resolve } from "node:path";
+import type { AgentConfig } from "../agent/agent.ts";
 import { NixdeployError } from "../errors.ts";
 import { LABELS_MAX, type Labels, parseLabel } from "../labels.ts";
 import { parseAgentName } from "../names.ts";
@@ -30,6 +31,10 @@ const run = defineNixdeployCommand({
     {
       comment: "A NixOS machine, as root",
       command: "NIXDEPLOY_AGENT_TOKEN_FILE=/etc/nixdeploy/token nixdeploy agent --name nuc",
+    },
+    {
+      comment: "The first time, on a machine whose system has no agent yet: ends when it has one",
+      command: "nixdeploy agent --name nuc --bootstrap",
     },
     {
       comment: "A profile of your own",
@@ -75,6 +80,15 @@ const run = defineNixdeployCommand({
       flag: "confirm-window",
       description: "How long a new version may take to prove itself, unless rollout or workspace say (default: 60s)",
     },
+    bootstrap: {
+      type: "boolean",
+      description: "Only until the machine's own agent, which a deployment brings, has taken over",
+    },
+    timeoutMs: {
+      type: "duration",
+      flag: "timeout",
+      description: "With --bootstrap: how long that may take (default: 30m)",
+    },
     healthChecks: {
       type: "string",
       description: "Health checks of this device, besides those of each deployment (JSON)",
@@ -85,20 +99,34 @@ const run = defineNixdeployCommand({
   async run({ args, context }) {
     Bun.unsafe.setJITPolicy(JIT_POLICY);
     const labels = readLabels(args.label);
-    const { runLocalAgent } = await import("../agent/local-agent.ts");
     const { NIXDEPLOY_VERSION } = await import("../version.ts");
+    if (args.timeoutMs !== undefined && !args.bootstrap) {
+      throw new NixdeployError("usage", "cannot use --timeout without --bootstrap: an agent runs until it is stopped");
+    }
+    const config: AgentConfig = {
+      name: args.name,
+      coordinatorUrl: readCoordinatorUrl(context),
+      profilePath: resolveProfile(args.profile ?? null, context.env),
+      stateDirectory: args.stateDir ?? join(resolveStateRoot(context.env), "agents", args.name),
+      enrolmentToken: await readToken(context.env, "agent"),
+      trustedPublicKeys: args.trustedPublicKey,
+      version: NIXDEPLOY_VERSION,
+      labels,
+      ...(args.confirmWindowMs === undefined ? {} : { confirmWindowMs: checkWindow(args.confirmWindowMs) }),
+    };
+    if (args.bootstrap) {
+      const { BOOTSTRAP_TIMEOUT_DEFAULT_MS, BOOTSTRAP_TIMEOUT_MAX_MS, bootstrapAgent } = await import(
+        "./agent-bootstrap.ts"
+      );
+      const timeoutMs = args.timeoutMs ?? BOOTSTRAP_TIMEOUT_DEFAULT_MS;
+      if (timeoutMs > BOOTSTRAP_TIMEOUT_MAX_MS) {
+        throw new NixdeployError("usage", "cannot use --timeout: a bootstrap takes at most 7d");
+      }
+      return await bootstrapAgent({ config, healthChecksFile: args.healthChecks ?? null, timeoutMs, context });
+    }
+    const { runLocalAgent } = await import("../agent/local-agent.ts");
     await runLocalAgent({
-      config: {
-        name: args.name,
-        coordinatorUrl: readCoordinatorUrl(context),
-        profilePath: resolveProfile(args.profile ?? null, context.env),
-        stateDirectory: args.stateDir ?? join(resolveStateRoot(context.env), "agents", args.name),
-        enrolmentToken: await readToken(context.env, "agent"),
-        trustedPublicKeys: args.trustedPublicKey,
-        version: NIXDEPLOY_VERSION,
-        labels,
-        ...(args.confirmWindowMs === undefined ? {} : { confirmWindowMs: checkWindow(args.confirmWindowMs) }),
-      },
+      config,
       healthChecksFile: args.healthChecks ?? null,
       environment: context.env,
       clock: context.clock,

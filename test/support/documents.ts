@@ -69,7 +69,10 @@ export function listCommandLines(document: Document): readonly CommandLine[] {
     )
     .flatMap(({ line, words }) => {
       const start = words.findIndex((word) => /^(?:[A-Z_]+=.*|sudo|\$|time|exec)$/.test(word) === false);
-      return words[start] === "nixdeploy" ? [{ line, words: words.slice(start + 1) }] : [];
+      // What is redirected is the shell's business.
+      const length = words.findIndex((word) => /^\d?[<>]/.test(word));
+      const own = words.slice(start + 1, length < 0 ? undefined : length);
+      return words[start] === "nixdeploy" ? [{ line, words: own }] : [];
     });
 }
 

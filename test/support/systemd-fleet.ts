@@ -18,12 +18,12 @@ export const UNDO_UNIT = `nixdeploy-undo-${NAME}.service`;
 export const SUPERVISOR_UNIT = `nixdeploy-activation-${NAME}.service`;
 export const STATE_DIRECTORY = `/var/lib/nixdeploy/agents/${NAME}`;
 
-const PROGRAM = "/usr/local/bin/nixdeploy";
+export const PROGRAM = "/usr/local/bin/nixdeploy";
 /** Another file with the same content: the new system's own program. */
 export const OTHER_PROGRAM = "/usr/local/bin/nixdeploy-other";
 /** While it is there, no agent starts, and its unit is still starting. */
 export const HOLD_AGENT = "/var/lib/nixdeploy/hold-agent";
-const ENVIRONMENT_FILE = "/var/lib/nixdeploy/environment";
+export const ENVIRONMENT_FILE = "/var/lib/nixdeploy/environment";
 
 export type SystemOptions = Omit<FixtureOptions["system"], "name" | "serviceManager"> & {
   /** What its agent's unit is told otherwise; null: the system has no such unit. */
