@@ -21,6 +21,11 @@ export type LiveAgent = {
   close(reason: string): void;
 };
 
+export type ContactWatch = Disposable & {
+  /** Since the call before. Whoever came and went is among them once. */
+  take(): ReadonlySet<AgentId>;
+};
+
 export type AgentRegistry = {
   /** A second connection of the same agent replaces the first, which is closed. */
   enter(agent: LiveAgent): void;
@@ -30,6 +35,8 @@ export type AgentRegistry = {
   readonly online: number;
   /** All that are connected. */
   ids(): readonly AgentId[];
+  /** Says who came or went, to somebody who knows ten thousand and cannot ask about each of them each time. */
+  watch(): ContactWatch;
   /** How many are connected; workspaces without any may be left out. */
   readonly onlineByWorkspace: ReadonlyMap<string, number>;
   contact(agent: { readonly agentId: AgentId; readonly lastSeenMs: number }): Contact;
@@ -41,9 +48,13 @@ export type AgentRegistry = {
 
 export function createAgentRegistry(clock: Clock): AgentRegistry {
   const live = new Map<AgentId, LiveAgent>();
+  /** What each watch has not taken yet. */
+  const watches = new Set<{ changed: Set<AgentId> }>();
   const onlineByWorkspace = new Map<string, number>();
-  const count = ({ workspaceId }: LiveAgent, change: 1 | -1) =>
+  const count = ({ agentId, workspaceId }: LiveAgent, change: 1 | -1) => {
     onlineByWorkspace.set(workspaceId, (onlineByWorkspace.get(workspaceId) ?? 0) + change);
+    for (const { changed } of watches) changed.add(agentId);
+  };
   const startedMs = clock.nowMs();
   const offlineFromMs = (agent: { readonly lastSeenMs: number }) =>
     Math.max(agent.lastSeenMs, startedMs) + OFFLINE_AFTER_MS;
@@ -60,6 +71,18 @@ export function createAgentRegistry(clock: Clock): AgentRegistry {
       return live.delete(agent.agentId);
     },
     onlineByWorkspace,
+    watch() {
+      const watch = { changed: new Set<AgentId>() };
+      watches.add(watch);
+      return {
+        take() {
+          const { changed } = watch;
+          watch.changed = new Set();
+          return changed;
+        },
+        [Symbol.dispose]: () => void watches.delete(watch),
+      };
+    },
     find: (agentId) => live.get(agentId) ?? null,
     get online() {
       return live.size;

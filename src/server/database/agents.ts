@@ -1,8 +1,9 @@
 /** Registered agents and what they last said of their machine. Those that were removed are found by id and key only. */
 import type { Selectable } from "kysely";
 import type { AgentId, AgentName } from "../../names.ts";
-import { chunksOf, LOOKUPS_MAX, updateRow } from "./bulk.ts";
+import { updateRow } from "./bulk.ts";
 import { compileOnce } from "./compiled.ts";
+import { listed } from "./dialect.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type AgentRow = Selectable<Schema["agents"]>;
@@ -60,33 +61,38 @@ export async function findRemovedAgentByName(
   return row ?? null;
 }
 
+const selectRemovedNames = compileOnce((database, { ids }: { readonly ids: string }) =>
+  database
+    .selectFrom("agents")
+    .select("name")
+    .where("id", "in", listed<AgentId>(ids))
+    .where("removed_ms", "is not", null)
+    .orderBy("name")
+    .limit(LIST_MAX),
+);
+
 /** @returns the names of those that were removed */
 export async function findRemovedNames(
   database: CoordinatorDatabase,
   ids: readonly AgentId[],
 ): Promise<readonly AgentName[]> {
-  const query = database.selectFrom("agents").select("name").where("id", "in", ids);
-  const rows = await query.where("removed_ms", "is not", null).orderBy("name").limit(LIST_MAX).execute();
-  return rows.map(({ name }) => name);
+  return (await selectRemovedNames(database, { ids: JSON.stringify(ids) })).map(({ name }) => name);
 }
 
 /** What is shown of an agent beside its deployments. */
 export type AgentContactRow = Pick<AgentRow, "id" | "name" | "last_seen_ms">;
 
+const selectContacts = compileOnce((database, { ids }: { readonly ids: string }) =>
+  database.selectFrom("agents").select(["id", "name", "last_seen_ms"]).where("id", "in", listed<AgentId>(ids)),
+);
+
 export async function loadAgents(
   database: CoordinatorDatabase,
   ids: readonly AgentId[],
 ): Promise<ReadonlyMap<AgentId, AgentContactRow>> {
-  const found = new Map<AgentId, AgentContactRow>();
-  for (const part of chunksOf(ids, LOOKUPS_MAX)) {
-    const rows = await database
-      .selectFrom("agents")
-      .select(["id", "name", "last_seen_ms"])
-      .where("id", "in", part)
-      .execute();
-    for (const row of rows) found.set(row.id, row);
-  }
-  return found;
+  if (ids.length === 0) return new Map();
+  const rows = await selectContacts(database, { ids: JSON.stringify(ids) });
+  return new Map(rows.map((row) => [row.id, row]));
 }
 
 /** By name. @param workspaceId null lists the agents of every workspace */
@@ -152,16 +158,20 @@ export async function listAnnouncedOnline(database: CoordinatorDatabase): Promis
   return rows.map(({ id }) => id);
 }
 
+const markAnnounced = compileOnce((database, said: { readonly ids: string; readonly isOnline: 0 | 1 }) =>
+  database
+    .updateTable("agents")
+    .set({ announced_online: said.isOnline })
+    .where("id", "in", listed<AgentId>(said.ids))
+    .returning(["id", "name", "workspace_id", "removed_ms"]),
+);
+
 /** Remembers what is said of agents from now on. @returns those of whom it is said: not those that were removed */
 export async function announceAgents(
   transaction: CoordinatorDatabase,
   { ids, isOnline }: { readonly ids: readonly AgentId[]; readonly isOnline: 0 | 1 },
 ): Promise<readonly Announced[]> {
-  const said: Announced[] = [];
-  for (const part of chunksOf(ids, LOOKUPS_MAX)) {
-    const update = transaction.updateTable("agents").set({ announced_online: isOnline }).where("id", "in", part);
-    const rows = await update.returning(["id", "name", "workspace_id", "removed_ms"]).execute();
-    said.push(...rows.filter((row) => row.removed_ms === null));
-  }
-  return said;
+  if (ids.length === 0) return [];
+  const rows = await markAnnounced(transaction, { ids: JSON.stringify(ids), isOnline });
+  return rows.filter((row) => row.removed_ms === null);
 }

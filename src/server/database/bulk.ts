@@ -1,13 +1,11 @@
 /** Statements about many rows at once, and what many callers write one row with. */
 import type { Insertable, Updateable } from "kysely";
 import { compileOnce } from "./compiled.ts";
-import { insertFromJson } from "./dialect.ts";
+import { insertFromJson, listed } from "./dialect.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 /** Of one insert: between two, nobody else gets a turn, but what is in memory twice is bounded. */
 const INSERT_ROWS_MAX = 1_000;
-/** Values in one `in (…)`: far below SQLite's 32,766 parameters. */
-export const LOOKUPS_MAX = 500;
 
 /** In order; none is empty. */
 export function* chunksOf<Item>(items: readonly Item[], lengthMax: number): Generator<readonly Item[]> {
@@ -28,7 +26,7 @@ export async function insertRows<Table extends keyof Schema>(
 
 type UpdatedTable = "deployments" | "agents";
 type Run = (database: CoordinatorDatabase, values: Readonly<Record<string, unknown>>) => Promise<readonly unknown[]>;
-/** Compiled, by table and columns: a dozen, since callers name their columns. */
+/** Compiled, by table, columns and whether it is for many rows: a dozen, since callers name their columns. */
 const updates = new Map<string, Run>();
 
 /** Changes columns of one row. */
@@ -37,17 +35,37 @@ export async function updateRow<Table extends UpdatedTable>(
   table: Table,
   { id, change }: { readonly id: string; readonly change: Updateable<Schema[Table]> },
 ): Promise<void> {
-  const columns = Object.keys(change).sort();
-  const key = `${table} ${columns.join(" ")}`;
-  const run = updates.get(key) ?? compileUpdate(table, columns);
-  updates.set(key, run);
-  await run(database, { ...change, "row id": id });
+  await compiledUpdate({ table, of: "row", columns: Object.keys(change) })(database, { ...change, "row id": id });
 }
 
-function compileUpdate(table: UpdatedTable, columns: readonly string[]): Run {
-  return compileOnce((database, marks: Readonly<Record<string, unknown>>) => {
-    const { ref } = database.dynamic;
+/** The same change to many rows. */
+export async function updateRows<Table extends UpdatedTable>(
+  database: CoordinatorDatabase,
+  table: Table,
+  { ids, change }: { readonly ids: readonly string[]; readonly change: Updateable<Schema[Table]> },
+): Promise<void> {
+  const run = compiledUpdate({ table, of: "rows", columns: Object.keys(change) });
+  await run(database, { ...change, "row id": JSON.stringify(ids) });
+}
+
+type Update = {
+  readonly table: UpdatedTable;
+  readonly of: "row" | "rows";
+  readonly columns: readonly string[];
+};
+
+function compiledUpdate({ table, of, columns }: Update): Run {
+  const key = `${table} ${of} ${columns.join(" ")}`;
+  const known = updates.get(key);
+  if (known !== undefined) return known;
+  const run = compileOnce((database, marks: Readonly<Record<string, unknown>>) => {
     const set = Object.fromEntries(columns.map((column) => [column, marks[column]]));
-    return database.updateTable(table).set(set).where(ref("id"), "=", marks["row id"]);
+    const id = database.dynamic.ref("id");
+    const updated = database.updateTable(table).set(set);
+    return of === "row"
+      ? updated.where(id, "=", marks["row id"])
+      : updated.where(id, "in", listed(String(marks["row id"])));
   });
+  updates.set(key, run);
+  return run;
 }

@@ -1,14 +1,23 @@
 /** What a cache's keys have said of their successors, and the secret of the last one that was replaced. */
 import type { Selectable } from "kysely";
 import { KEY_STATEMENTS_MAX } from "../../key-statement.ts";
+import { compileOnce } from "./compiled.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type CacheKeyRow = Selectable<Schema["cache_keys"]>;
 
+const selectKeys = compileOnce((database, { cacheId }: { readonly cacheId: string }) =>
+  database
+    .selectFrom("cache_keys")
+    .selectAll()
+    .where("cache_id", "=", cacheId)
+    .orderBy("sequence")
+    .limit(KEY_STATEMENTS_MAX),
+);
+
 /** In order; the whole chain, because an agent may have been away for all of it. */
 export async function listCacheKeys(database: CoordinatorDatabase, cacheId: string): Promise<readonly CacheKeyRow[]> {
-  const query = database.selectFrom("cache_keys").selectAll().where("cache_id", "=", cacheId);
-  return await query.orderBy("sequence").limit(KEY_STATEMENTS_MAX).execute();
+  return await selectKeys(database, { cacheId });
 }
 
 /** The key that was replaced last; null when none was. */

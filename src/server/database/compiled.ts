@@ -4,7 +4,7 @@
  *
  * The statement is the one that Kysely writes; only its parameters differ from call to call.
  */
-import { type Compilable, CompiledQuery } from "kysely";
+import type { Compilable, CompiledQuery } from "kysely";
 import type { CoordinatorDatabase } from "./schema.ts";
 
 type Parameter = { readonly name: string } | { readonly constant: unknown };
@@ -19,14 +19,14 @@ const MARK = "the value of ";
 export function compileOnce<Values extends Readonly<Record<string, unknown>>, Row = unknown>(
   build: (database: CoordinatorDatabase, marks: Values) => Compilable<Row>,
 ): (database: CoordinatorDatabase, values: Values) => Promise<readonly Row[]> {
-  let compiled: { readonly sql: string; readonly order: readonly Parameter[] } | null = null;
+  let compiled: { readonly query: CompiledQuery<Row>; readonly order: readonly Parameter[] } | null = null;
   return async (database, values) => {
     if (compiled === null) {
-      const { sql, parameters } = build(database, makeMarks<Values>()).compile();
-      compiled = { sql, order: parameters.map(parseParameter) };
+      const query = build(database, makeMarks<Values>()).compile();
+      compiled = { query, order: query.parameters.map(parseParameter) };
     }
     const parameters = compiled.order.map((one) => ("name" in one ? values[one.name] : one.constant));
-    return (await database.executeQuery<Row>(CompiledQuery.raw(compiled.sql, parameters))).rows;
+    return (await database.executeQuery<Row>({ ...compiled.query, parameters })).rows;
   };
 }
 

@@ -2,8 +2,9 @@
 import type { Insertable, Selectable, Updateable } from "kysely";
 import { DEPLOYMENT_STATES, isTerminal } from "../../deployment.ts";
 import type { AgentId, DeploymentId, RolloutId } from "../../names.ts";
-import { chunksOf, insertRows, LOOKUPS_MAX, updateRow } from "./bulk.ts";
+import { insertRows, updateRow, updateRows } from "./bulk.ts";
 import { compileOnce } from "./compiled.ts";
+import { listed } from "./dialect.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type RolloutRow = Selectable<Schema["rollouts"]>;
@@ -66,9 +67,7 @@ export async function updateDeployments(
   ids: readonly DeploymentId[],
   change: Updateable<Schema["deployments"]>,
 ): Promise<void> {
-  for (const part of chunksOf(ids, LOOKUPS_MAX)) {
-    await database.updateTable("deployments").set(change).where("id", "in", part).execute();
-  }
+  if (ids.length > 0) await updateRows(database, "deployments", { ids, change });
 }
 
 /** The agent has lost its journal of this deployment: what there is of it is dropped, numbers begin at 1 again. */
@@ -104,16 +103,22 @@ export type Unfinished = {
 
 const NOTHING_UNFINISHED: Unfinished = { queued: null, running: null, onDevice: [] };
 
+const selectUnfinishedOf = compileOnce((database, { agentIds }: { readonly agentIds: string }) =>
+  database
+    .selectFrom("deployments")
+    .selectAll()
+    .where("agent_id", "in", listed<AgentId>(agentIds))
+    .where("finished_ms", "is", null)
+    .orderBy("number"),
+);
+
 /** @returns those of these agents that have anything to do */
 export async function loadUnfinished(
   database: CoordinatorDatabase,
   agentIds: readonly AgentId[],
 ): Promise<ReadonlyMap<AgentId, Unfinished>> {
   const found = new Map<AgentId, Unfinished>();
-  for (const part of chunksOf(agentIds, LOOKUPS_MAX)) {
-    const all = database.selectFrom("deployments").selectAll().where("agent_id", "in", part);
-    addUnfinished(found, await all.where("finished_ms", "is", null).orderBy("number").execute());
-  }
+  addUnfinished(found, await selectUnfinishedOf(database, { agentIds: JSON.stringify(agentIds) }));
   return found;
 }
 
@@ -193,31 +198,37 @@ export async function findNextExpiry(database: CoordinatorDatabase): Promise<num
 
 export type RetryRow = Pick<DeploymentRow, "id" | "rollout_id" | "state" | "not_before_ms">;
 
+const selectRetries = compileOnce((database, { ids }: { readonly ids: string }) =>
+  database
+    .selectFrom("deployments")
+    .select(["id", "rollout_id", "state", "not_before_ms", "retry_of"])
+    .where("retry_of", "in", listed<DeploymentId>(ids))
+    .orderBy("number"),
+);
+
 /** What tries these again, the latest of each. */
 export async function loadRetries(
   database: CoordinatorDatabase,
   ids: readonly DeploymentId[],
 ): Promise<ReadonlyMap<DeploymentId, RetryRow>> {
   const found = new Map<DeploymentId, RetryRow>();
-  for (const part of chunksOf(ids, LOOKUPS_MAX)) {
-    const query = database.selectFrom("deployments").select(["id", "rollout_id", "state", "not_before_ms", "retry_of"]);
-    for (const row of await query.where("retry_of", "in", part).orderBy("number").execute()) {
-      if (row.retry_of !== null) found.set(row.retry_of, row);
-    }
+  if (ids.length === 0) return found;
+  for (const row of await selectRetries(database, { ids: JSON.stringify(ids) })) {
+    if (row.retry_of !== null) found.set(row.retry_of, row);
   }
   return found;
 }
+
+const selectListed = compileOnce((database, { ids }: { readonly ids: string }) =>
+  database.selectFrom("deployments").selectAll().where("id", "in", listed<DeploymentId>(ids)),
+);
 
 /** In no order; those that exist. */
 export async function loadDeployments(
   database: CoordinatorDatabase,
   ids: readonly DeploymentId[],
 ): Promise<readonly DeploymentRow[]> {
-  const rows: DeploymentRow[] = [];
-  for (const part of chunksOf(ids, LOOKUPS_MAX)) {
-    rows.push(...(await database.selectFrom("deployments").selectAll().where("id", "in", part).execute()));
-  }
-  return rows;
+  return ids.length === 0 ? [] : await selectListed(database, { ids: JSON.stringify(ids) });
 }
 
 /** Everything that has not begun to touch its machine, of every agent. */

@@ -6,10 +6,10 @@
  */
 import { Database, SQLiteError } from "bun:sqlite";
 import { chmodSync } from "node:fs";
-import { CompiledQuery, Kysely, sql } from "kysely";
+import { CompiledQuery, sql } from "kysely";
 import { NixdeployError } from "../../errors.ts";
 import { explainDatabaseError } from "./database-error.ts";
-import { createSqliteDialect } from "./driver.ts";
+import { createSqliteKysely } from "./driver.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 /** How long another process (an offline `token create`) may hold the file before we give up. */
@@ -57,7 +57,7 @@ export function openConnection(file: string): Database {
 
 /** The tables behind a connection, which is closed with them. */
 export function useConnection(connection: Database): CoordinatorDatabase {
-  return new Kysely<Schema>({ dialect: createSqliteDialect(connection) });
+  return createSqliteKysely<Schema>(connection);
 }
 
 /**
@@ -98,6 +98,14 @@ export async function insertFromJson(
   const values = made.columns.map((column) => `value ->> '${column}'`).join(", ");
   const statement = `insert into "${made.table}" (${names}) select ${values} from json_each(?) order by key`;
   await database.executeQuery(CompiledQuery.raw(statement, [JSON.stringify(made.rows)]));
+}
+
+/**
+ * The texts of a list as one parameter, for `in`: a statement that is the same for lists of every length is built and
+ * prepared once. @param json the list
+ */
+export function listed<Text extends string>(json: string) {
+  return sql<Text>`(select value from json_each(${json}))`;
 }
 
 /** A `create table` whose columns reject values of another type. */

@@ -90,7 +90,13 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
     // Queued at once, so that the last does not wait behind what the first report meanwhile.
     await Promise.all([...chunksOf(connected, DISPATCH_MAX)].map(dispatchOrTryAgain));
   };
-  const dispatch = (agentId: AgentId) => dispatchAll([agentId]);
+  const dispatch = async (agentId: AgentId) => {
+    // Nearly every agent that has ended something has nothing else to do, and then nothing is written.
+    const unfinished = await findUnfinished(deps.database, agentId).catch(() => "cannot be read" as const);
+    if (unfinished === "cannot be read" || unfinished.queued !== null || unfinished.running !== null) {
+      await dispatchAll([agentId]);
+    }
+  };
   const timers: AgentTimers = createAgentTimers(deps.clock, dispatch);
   return {
     dispatch,
@@ -102,7 +108,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
         await deps.writes.write((transaction) => settleReturn(transaction, { ...remembered, agentId }, deps));
       }
       await stopWhatIsOver(deps, agentId, remembered.inFlight);
-      if (queued !== null || running !== null) await dispatch(agentId);
+      if (queued !== null || running !== null) await dispatchAll([agentId]);
     },
     async contactLost(agentId) {
       timers.clear(agentId);

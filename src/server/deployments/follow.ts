@@ -6,10 +6,8 @@
  * Event id: `<last event row>.<last log chunk>`. Besides changes, a deployment is sent again when its agent has been
  * silent long enough to count as offline, because a waiting `activate` ends on that.
  */
-import type { AgentDto } from "../../api/agents.ts";
 import type { DeploymentDto, FollowEvent } from "../../api/deployments.ts";
-import { type DeploymentState, isTerminal } from "../../deployment.ts";
-import type { AgentId, AgentName, DeploymentId, RolloutId } from "../../names.ts";
+import type { DeploymentId, RolloutId } from "../../names.ts";
 import { TOKENS_TOPIC } from "../access/authentication.ts";
 import type { Subscription } from "../bus.ts";
 import { deploymentsToDtos } from "../convert.ts";
@@ -25,23 +23,11 @@ import { loadRolloutEvents } from "../database/events.ts";
 import { findLastChunkId, loadLogChunks } from "../database/logs.ts";
 import { findWorkspaceById } from "../database/workspaces.ts";
 import type { Services } from "../services.ts";
+import { FollowedDeployments } from "./followed.ts";
 import { rolloutTopic } from "./transition.ts";
 
 type Following = { readonly rolloutId: RolloutId; readonly only: DeploymentId | null; readonly request: Request };
 type Cursor = { eventId: number; chunkId: number };
-
-/** A deployment that is followed, as it was sent last. */
-type Followed = {
-  readonly id: DeploymentId;
-  readonly agentId: AgentId;
-  agent: AgentName;
-  state: DeploymentState;
-  contact: AgentDto["contact"];
-  /** When it begins to count as offline, unless it connects; epoch milliseconds. */
-  offlineFromMs: number;
-  /** Progress that was sent last. */
-  bytes: number | null;
-};
 
 const CURSOR = /^(\d{1,15})\.(\d{1,15})$/;
 /** A comment this often keeps proxies from cutting a quiet stream, and finds out whether the token has expired. */
@@ -49,8 +35,11 @@ const HEARTBEAT_MS = 15_000;
 const PROGRESS_INTERVAL_MS = 500;
 const BATCH = 1_000;
 const PIECE_CHARACTERS = 64 * 1024;
-/** Whoever waits for these ends when their agent counts as offline. */
-const WAITING: readonly DeploymentState[] = ["queued", "offered"];
+/** Between two looks, milliseconds for each deployment that runs, so that one look is for many changes; and at most. */
+const REST_MS_EACH = 1 / 40;
+const REST_MAX_MS = 250;
+/** So few are not worth a wait. */
+const RESTLESS_MAX = 100;
 
 export function followRollout(services: Services, following: Following): Response {
   const hungUp = new AbortController();
@@ -78,8 +67,8 @@ async function* follow(
   following: Following & { readonly signal: AbortSignal },
 ): AsyncGenerator<string, void, undefined> {
   using subscription = services.bus.subscribe(rolloutTopic(following.rolloutId), TOKENS_TOPIC);
+  using followed = new FollowedDeployments(services);
   const cursor = parseFollowCursor(following.request.headers.get("last-event-id"));
-  const followed = new Map<DeploymentId, Followed>();
   for (let isFirst = true; ; isFirst = false) {
     // In this order a row is never older than the events taken, and its log never shorter than the row.
     const changed = await takeEvents(services, following.rolloutId, cursor);
@@ -88,14 +77,13 @@ async function* follow(
     await note(services, followed, { rows, deployments });
     yield* newLogs(services, { following, followed, cursor });
     yield* inPieces(deployments.map((data) => formatEvent({ event: "deployment", data }, cursor)));
-    yield* inPieces(changedProgress(services, followed));
-    const live = [...followed.values()].filter(({ state }) => !isTerminal(state));
-    if (live.length === 0) {
+    yield* inPieces(changedProgress(followed));
+    if (followed.liveCount === 0) {
       yield formatEvent({ event: "end", data: {} }, cursor);
       return;
     }
     yield ": still here\n\n";
-    await nextChange(services, { subscription, live, signal: following.signal });
+    await nextChange(services, { subscription, followed, signal: following.signal });
     if (following.signal.aborted || !(await stillAllowed(services, following))) return;
   }
 }
@@ -109,44 +97,26 @@ async function loadFollowed(services: Services, following: Following): Promise<r
 /** Those with new events, and those that have not ended whose agent is in another contact than it was. */
 async function loadChanged(
   services: Services,
-  followed: ReadonlyMap<DeploymentId, Followed>,
+  followed: FollowedDeployments,
   changed: ReadonlySet<DeploymentId>,
 ): Promise<readonly DeploymentRow[]> {
-  const ids: DeploymentId[] = [];
-  for (const known of followed.values()) {
-    const isOther = !isTerminal(known.state) && contactNow(services, known) !== known.contact;
-    if (isOther || changed.has(known.id)) ids.push(known.id);
-  }
-  const rows = new Map((await loadDeployments(services.database, ids)).map((row) => [row.id, row]));
-  return ids.map((id) => rows.get(id)).filter((row) => row !== undefined);
-}
-
-function contactNow({ registry, clock }: Services, known: Followed): AgentDto["contact"] {
-  if (registry.find(known.agentId) !== null) return "online";
-  // Lost since it was sent last: when it was seen last is in the database.
-  if (known.contact === "online") return "unknown";
-  return clock.nowMs() < known.offlineFromMs ? "unknown" : "offline";
+  const ids = new Set(followed.takeOtherContacts());
+  for (const id of changed) if (followed.find(id) !== null) ids.add(id);
+  const rows = new Map((await loadDeployments(services.database, [...ids])).map((row) => [row.id, row]));
+  return [...ids].map((id) => rows.get(id)).filter((row) => row !== undefined);
 }
 
 async function note(
   services: Services,
-  followed: Map<DeploymentId, Followed>,
+  followed: FollowedDeployments,
   now: { readonly rows: readonly DeploymentRow[]; readonly deployments: readonly DeploymentDto[] },
 ): Promise<void> {
   const agents = await loadAgents(services.database, [...new Set(now.rows.map((row) => row.agent_id))]);
-  for (const [index, { id, agent_id }] of now.rows.entries()) {
+  for (const [index, row] of now.rows.entries()) {
     const dto = now.deployments[index];
-    const agent = agents.get(agent_id);
+    const agent = agents.get(row.agent_id);
     if (dto === undefined || agent === undefined) continue;
-    followed.set(id, {
-      id,
-      agentId: agent_id,
-      agent: dto.agent,
-      state: dto.state,
-      contact: dto.contact,
-      offlineFromMs: services.registry.offlineFromMs({ lastSeenMs: agent.last_seen_ms }),
-      bytes: followed.get(id)?.bytes ?? null,
-    });
+    followed.note(row, dto, services.registry.offlineFromMs({ lastSeenMs: agent.last_seen_ms }));
   }
 }
 
@@ -155,7 +125,7 @@ async function* newLogs(
   { database }: Services,
   now: {
     readonly following: Following;
-    readonly followed: ReadonlyMap<DeploymentId, Followed>;
+    readonly followed: FollowedDeployments;
     readonly cursor: Cursor;
   },
 ): AsyncGenerator<string> {
@@ -167,7 +137,7 @@ async function* newLogs(
     if (chunks.length === 0) cursor.chunkId = throughId;
     for (const { id, deploymentId, linesJson } of chunks) {
       cursor.chunkId = id;
-      const agent = followed.get(deploymentId)?.agent;
+      const agent = followed.find(deploymentId)?.agent;
       if (agent === undefined) continue;
       const data = `{"deployment":${JSON.stringify(deploymentId)},"agent":${JSON.stringify(agent)},"lines":${linesJson}}`;
       yield `id: ${formatFollowCursor(cursor)}\nevent: log\ndata: ${data}\n\n`;
@@ -204,28 +174,25 @@ async function takeEvents(
   }
 }
 
-function* changedProgress(services: Services, followed: ReadonlyMap<DeploymentId, Followed>): Generator<string> {
-  if (services.registry.progress.size === 0) return;
-  for (const known of followed.values()) {
-    const progress = services.registry.progress.get(known.id);
-    if (progress === undefined || known.bytes === progress.bytes) continue;
-    known.bytes = progress.bytes;
+function* changedProgress(followed: FollowedDeployments): Generator<string> {
+  for (const { of, progress } of followed.takeProgress()) {
     const { paths, pathsTotal, bytes, bytesTotal } = progress;
-    const data = { deployment: known.id, agent: known.agent, paths, pathsTotal, bytes, bytesTotal };
+    const data = { deployment: of.id, agent: of.agent, paths, pathsTotal, bytes, bytesTotal };
     yield `event: progress\ndata: ${JSON.stringify(data)}\n\n`;
   }
 }
 
 /** Waits for a signal, the moment an agent counts as offline, the next heartbeat, or the follower to hang up. */
 async function nextChange(
-  services: Services,
-  wait: { readonly subscription: Subscription; readonly live: readonly Followed[]; readonly signal: AbortSignal },
+  { clock }: Services,
+  wait: { readonly subscription: Subscription; readonly followed: FollowedDeployments; readonly signal: AbortSignal },
 ): Promise<void> {
   const deadline = new AbortController();
   const signal = AbortSignal.any([wait.signal, deadline.signal]);
-  const waitMs = untilNextLook(services, wait.live);
   try {
-    await Promise.race([wait.subscription.changed(signal), services.clock.sleep(waitMs, signal)]);
+    await Promise.race([wait.subscription.changed(signal), clock.sleep(untilNextLookMs(wait.followed), signal)]);
+    const restMs = planRestMs(wait.followed.liveCount);
+    if (restMs > 0) await clock.sleep(restMs, wait.signal);
   } catch (error) {
     if (!wait.signal.aborted) throw error;
   } finally {
@@ -233,16 +200,14 @@ async function nextChange(
   }
 }
 
-function untilNextLook({ registry, clock }: Services, live: readonly Followed[]): number {
-  if (registry.progress.size > 0 && live.some(({ id }) => registry.progress.has(id))) return PROGRESS_INTERVAL_MS;
-  const nowMs = clock.nowMs();
-  let waitMs = HEARTBEAT_MS;
-  for (const known of live) {
-    if (!WAITING.includes(known.state) || registry.find(known.agentId) !== null) continue;
-    const leftMs = known.offlineFromMs - nowMs;
-    if (leftMs >= 0) waitMs = Math.min(waitMs, leftMs + 1);
-  }
-  return waitMs;
+function untilNextLookMs(followed: FollowedDeployments): number {
+  if (followed.isDownloading) return PROGRESS_INTERVAL_MS;
+  return Math.min(HEARTBEAT_MS, followed.untilNextOfflineMs() ?? HEARTBEAT_MS);
+}
+
+/** How long whoever follows so many that run lets changes gather before the next look, milliseconds. Pure. */
+export function planRestMs(liveCount: number): number {
+  return liveCount <= RESTLESS_MAX ? 0 : Math.min(REST_MAX_MS, liveCount * REST_MS_EACH);
 }
 
 /** A token that is revoked, or a workspace that is deleted, wakes the stream; an expiry ends it at the next look. */
