@@ -1,18 +1,15 @@
 /** Statements about many rows at once, and what many callers write one row with. */
 import type { Insertable, Updateable } from "kysely";
 import { compileOnce } from "./compiled.ts";
-import { insertFromJson, listed } from "./dialect.ts";
+import { insertEach, listed } from "./dialect.ts";
 import type { CoordinatorDatabase, Schema } from "./schema.ts";
-
-/** Of one insert: between two, nobody else gets a turn, but what is in memory twice is bounded. */
-const INSERT_ROWS_MAX = 1_000;
 
 /** In order; none is empty. */
 export function* chunksOf<Item>(items: readonly Item[], lengthMax: number): Generator<readonly Item[]> {
   for (let from = 0; from < items.length; from += lengthMax) yield items.slice(from, from + lengthMax);
 }
 
-/** In this order. All have the same columns, of which none holds bytes. */
+/** In this order. All have the same columns. */
 export async function insertRows<Table extends keyof Schema>(
   database: CoordinatorDatabase,
   table: Table,
@@ -20,8 +17,17 @@ export async function insertRows<Table extends keyof Schema>(
 ): Promise<void> {
   const [first] = rows;
   if (first === undefined) return;
-  const columns = Object.keys(first);
-  for (const part of chunksOf(rows, INSERT_ROWS_MAX)) await insertFromJson(database, { table, columns, rows: part });
+  await insertEach(database, { table, columns: Object.keys(first), rows });
+}
+
+/**
+ * What of a change differs from what is there. SQLite takes a row out of each index of which a column is set, and puts it
+ * in again, whether or not the value is another one. Pure.
+ */
+export function changedColumns<Row extends object>(row: Row, change: Partial<Row>): Partial<Row> {
+  const changed: Partial<Row> = {};
+  for (const column in change) if (change[column] !== row[column]) changed[column] = change[column];
+  return changed;
 }
 
 type UpdatedTable = "deployments" | "agents";
@@ -48,6 +54,9 @@ export async function updateRows<Table extends UpdatedTable>(
   await run(database, { ...change, "row id": JSON.stringify(ids) });
 }
 
+/** Of a change that changes no column. */
+const NOTHING: Run = async () => [];
+
 type Update = {
   readonly table: UpdatedTable;
   readonly of: "row" | "rows";
@@ -55,6 +64,7 @@ type Update = {
 };
 
 function compiledUpdate({ table, of, columns }: Update): Run {
+  if (columns.length === 0) return NOTHING;
   const key = `${table} ${of} ${columns.join(" ")}`;
   const known = updates.get(key);
   if (known !== undefined) return known;

@@ -52,6 +52,8 @@ export function openConnection(file: string): Database {
   database.run("pragma synchronous = full");
   database.run("pragma foreign_keys = on");
   database.run("pragma trusted_schema = off");
+  // Of pages. With the usual 2 MB a rollout for thousands reads the same ones again and again.
+  database.run("pragma cache_size = -8000");
   return database;
 }
 
@@ -87,17 +89,23 @@ export function savepointsOf(transaction: CoordinatorDatabase): Savepoints {
 }
 
 /**
- * One statement for any number of rows, as one parameter: with a parameter for each value, making the statement takes
- * longer than running it.
+ * One after the other by one prepared statement, which in this process is the quickest there is: twice as quick as all of
+ * them in one statement, as JSON or with a parameter for each value.
  */
-export async function insertFromJson(
+export async function insertEach(
   database: CoordinatorDatabase,
-  made: { readonly table: keyof Schema; readonly columns: readonly string[]; readonly rows: readonly object[] },
+  made: {
+    readonly table: keyof Schema;
+    readonly columns: readonly string[];
+    readonly rows: readonly Readonly<Record<string, unknown>>[];
+  },
 ): Promise<void> {
   const names = made.columns.map((column) => `"${column}"`).join(", ");
-  const values = made.columns.map((column) => `value ->> '${column}'`).join(", ");
-  const statement = `insert into "${made.table}" (${names}) select ${values} from json_each(?) order by key`;
-  await database.executeQuery(CompiledQuery.raw(statement, [JSON.stringify(made.rows)]));
+  const values = made.columns.map(() => "?").join(", ");
+  const statement = CompiledQuery.raw(`insert into "${made.table}" (${names}) values (${values})`);
+  for (const row of made.rows) {
+    await database.executeQuery({ ...statement, parameters: made.columns.map((column) => row[column]) });
+  }
 }
 
 /**

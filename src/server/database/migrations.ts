@@ -213,7 +213,8 @@ export const migrations: readonly Migration[] = [
       "create index deployments_by_agent on deployments (agent_id, number)",
       // Of the thousands that an agent has had, the few that are not over.
       "create index deployments_unfinished_by_agent on deployments (agent_id) where finished_ms is null",
-      "create index deployments_with_log on deployments (finished_ms) where log_bytes > 0",
+      // Of those that have ended: one that runs would be put in anew with each line that it prints.
+      "create index deployments_with_log on deployments (workspace_id, finished_ms) where log_bytes > 0 and finished_ms is not null",
       "create index deployments_by_retry on deployments (retry_of) where retry_of is not null",
       "create index deployments_by_workspace on deployments (workspace_id, number)",
       // Small whatever the history: what /metrics and /status count.

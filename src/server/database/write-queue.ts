@@ -21,9 +21,9 @@ export type WriteQueue = {
 };
 
 /** Of one transaction, so that others get their turn of the event loop: a heartbeat, somebody who asks. */
-const MEMBERS_MAX = 128;
+const MEMBERS_MAX = 256;
 /** No member is begun after this; what is left comes in the next one. */
-const DURATION_MAX_MS = 25;
+const DURATION_MAX_MS = 40;
 
 /** Writes its value or its error down, and says so once that is final. */
 type Member = {

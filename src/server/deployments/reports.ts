@@ -7,6 +7,7 @@ import type { AgentId, DeploymentId } from "../../names.ts";
 import type { ReportEntry } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import type { Bus } from "../bus.ts";
+import { changedColumns } from "../database/bulk.ts";
 import { type DeploymentRow, findDeployment, updateDeployment } from "../database/deployments.ts";
 import { insertEvents, type NewEvent } from "../database/events.ts";
 import { insertLogLines } from "../database/logs.ts";
@@ -73,7 +74,7 @@ async function store(
   const { lines, ...kept } = fitLines(row, linesOf(entries));
   await insertLogLines(transaction, { deploymentId: row.id, rolloutId: row.rollout_id, lines });
   const { changes, events, ended } = planEntries(row, entries, now.nowMs);
-  const update = { ...changes, ...kept, journal_through: last.n };
+  const update = changedColumns(row, { ...changes, ...kept, journal_through: last.n });
   await updateDeployment(transaction, row.id, update);
   await insertEvents(transaction, events);
   const after: DeploymentRow = { ...row, ...update };

@@ -4,6 +4,7 @@
  */
 import { isTerminal } from "../../deployment.ts";
 import type { RolloutId } from "../../names.ts";
+import { changedColumns } from "../database/bulk.ts";
 import { type DeploymentRow, updateDeployment, updateDeployments } from "../database/deployments.ts";
 import { insertEvents, type NewEvent } from "../database/events.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
@@ -23,10 +24,7 @@ export type Happened = { readonly event: LifecycleEvent; readonly atMs: number }
 /** What an event makes of a deployment. */
 export type Transition = {
   /** The columns that change. */
-  readonly update: Pick<
-    DeploymentRow,
-    "state" | "stop_requested" | "reason" | "started_ms" | "finished_ms" | "stalled_ms"
-  >;
+  readonly update: Partial<DeploymentRow>;
   /** The line in the log of changes. */
   readonly event: NewEvent;
 };
@@ -36,14 +34,14 @@ export function planTransition(row: DeploymentRow, { event, atMs }: Happened): T
   const change = step({ state: row.state, stopRequested: row.stop_requested }, event);
   if (change === null) return null;
   return {
-    update: {
+    update: changedColumns(row, {
       state: change.state,
       stop_requested: change.stopRequested,
       reason: change.reason ?? row.reason,
       started_ms: row.started_ms ?? (event.type === "phase" ? atMs : null),
       finished_ms: isTerminal(change.state) ? atMs : null,
       stalled_ms: null,
-    },
+    }),
     event: deploymentEvent({ ...row, state: change.state, reason: change.reason }, atMs),
   };
 }
