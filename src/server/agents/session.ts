@@ -3,11 +3,9 @@
  * must survive is in the database before it is acknowledged.
  */
 
-import { isTerminal } from "../../deployment.ts";
 import { decodeAgentFrame } from "../../frames.ts";
 import type { Logger } from "../../log.ts";
-import type { AgentId, AgentName, DeploymentId } from "../../names.ts";
-import { formatPublicKey, parseSecretKey, publicKeyOf } from "../../nix/signing-key.ts";
+import type { AgentId, AgentName } from "../../names.ts";
 import { type AgentFrame, type CoordinatorFrameInput, PROTOCOL_VERSION } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import { type Authenticator, READ_CREDENTIAL_LIFETIME_MS } from "../access/authentication.ts";
@@ -16,21 +14,20 @@ import type { Bus } from "../bus.ts";
 import { type AgentRow, findAgent, saveAgentState } from "../database/agents.ts";
 import { findDeployment } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { findWorkspaceById } from "../database/workspaces.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
 import { takeAnnouncement } from "../deployments/announcements.ts";
 import type { Dispatcher } from "../deployments/dispatcher.ts";
-import { takeReport } from "../deployments/reports.ts";
+import { OpenReport, takeReport } from "../deployments/reports.ts";
 import { rolloutTopic } from "../deployments/transition.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
 import { NO_VISIT, type Visit } from "../requests/visit.ts";
-import { describeCaches } from "../workspaces/told-caches.ts";
 import { createDeadlines, type Deadline, type Deadlines } from "./deadlines.ts";
-import { createIntake, type Intake } from "./intake.ts";
+import { createIntake, type Intake, SMALL_CHARACTERS } from "./intake.ts";
 import { login } from "./login.ts";
 import type { AgentPeaks } from "./peaks.ts";
 import { sayRefused } from "./refusals.ts";
 import { AGENTS_TOPIC, type AgentRegistry, type LiveAgent } from "./registry.ts";
+import { createPublicKeys, makeWelcome } from "./welcome.ts";
 
 export type AgentSessionDeps = {
   readonly database: CoordinatorDatabase;
@@ -68,6 +65,7 @@ export type AgentSession = {
 export type AgentSessions = AsyncDisposable & { create(socket: AgentSocket, visit: Visit): AgentSession };
 
 type HelloFrame = Extract<AgentFrame, { kind: "hello" }>;
+type ReportFrame = Extract<AgentFrame, { kind: "report" }>;
 
 const CLOSE_POLICY = 1008;
 const CLOSE_NORMAL = 1000;
@@ -83,6 +81,8 @@ const LOGIN_MAX_MS = 30_000;
 /** Answered without a look at the schema: half of all frames of an idle fleet. As agents write it. */
 const PING = JSON.stringify({ kind: "ping" } satisfies AgentFrame);
 const PONG = JSON.stringify({ kind: "pong" } satisfies CoordinatorFrameInput);
+/** How agents begin to write a report. */
+const REPORT = '{"kind":"report"';
 const NOTHING_TO_DO = Promise.resolve();
 
 type SessionState =
@@ -140,6 +140,8 @@ class Session implements AgentSession, LiveAgent, Deadline {
   #queue: Promise<void> | null = null;
   #pending = 0;
   #closing: Promise<void> | null = null;
+  /** Waits to be stored. */
+  #report: OpenReport | null = null;
 
   constructor(deps: SharedDeps, { socket, visit }: Origin) {
     this.#deps = deps;
@@ -187,6 +189,7 @@ class Session implements AgentSession, LiveAgent, Deadline {
       this.#sendText(PONG);
       return NOTHING_TO_DO;
     }
+    if (this.#joins(text)) return this.#queue ?? NOTHING_TO_DO;
     if (this.#pending >= PENDING_FRAMES_MAX) {
       this.#refuse("too-fast", "too many frames wait for an answer");
       return this.#queue ?? NOTHING_TO_DO;
@@ -234,9 +237,35 @@ class Session implements AgentSession, LiveAgent, Deadline {
       return this.send({ kind: "error", code: "unknown-kind", message });
     }
     if (this.#state.kind === "closed") return;
-    if (this.#state.kind === "live") return await handleLiveFrame(this.#deps, this, decoded.frame);
+    if (this.#state.kind === "live") {
+      const { frame } = decoded;
+      return frame.kind === "report" ? await this.#store(frame) : await handleLiveFrame(this.#deps, this, frame);
+    }
     if (decoded.frame.kind !== "hello") return this.#refuse("not-logged-in", "the first frame must be a hello");
     await this.#handleHello(decoded.frame, this.#state.nonce);
+  }
+
+  /** @returns whether the text is a report that will be stored with the one before it, which is all that is worked on */
+  #joins(text: string): boolean {
+    if (this.#report === null || this.#pending !== 1 || !text.startsWith(REPORT)) return false;
+    if (text.length > SMALL_CHARACTERS) return false;
+    const decoded = decodeAgentFrame(text);
+    if (decoded.kind !== "frame" || decoded.frame.kind !== "report" || !this.#report.add(decoded.frame)) return false;
+    this.#deps.meters.frame("received", "report");
+    return true;
+  }
+
+  async #store(frame: ReportFrame): Promise<void> {
+    const deps = this.#deps;
+    const { agentId } = this;
+    this.#report = new OpenReport(agentId, frame);
+    const { through, ended } = await takeReport(deps, this.#report).finally(() => {
+      this.#report = null;
+    });
+    this.send({ kind: "acknowledge", deploymentId: frame.deploymentId, through });
+    if (!ended) return;
+    deps.registry.progress.delete(frame.deploymentId);
+    await deps.dispatcher.dispatch(agentId);
   }
 
   async #handleHello(frame: HelloFrame, nonce: string): Promise<void> {
@@ -251,7 +280,7 @@ class Session implements AgentSession, LiveAgent, Deadline {
     }
     const { agent } = result;
     const rotated = result.rotatedTo === undefined ? {} : { rotatedTo: result.rotatedTo };
-    this.send({ ...(await welcomeFrame(deps, agent, frame)), ...rotated });
+    this.send({ ...(await makeWelcome(deps, { agent, hello: frame })), ...rotated });
     // It comes to be heard, and leaves; the agent's own connection stays what it is.
     if (frame.proof?.by === "supervisor") return this.close("heard");
     this.#state = { kind: "live", agentId: agent.id, workspaceId: agent.workspace_id, name: agent.name };
@@ -288,16 +317,6 @@ class Session implements AgentSession, LiveAgent, Deadline {
   }
 }
 
-/** A key is looked into once, not at each login. Few: one for each cache. */
-function createPublicKeys(): (secretKey: string) => string {
-  const known = new Map<string, string>();
-  return (secretKey) => {
-    const publicKey = known.get(secretKey) ?? formatPublicKey(publicKeyOf(parseSecretKey(secretKey)));
-    known.set(secretKey, publicKey);
-    return publicKey;
-  };
-}
-
 function drawRenewalMs(random: Random): number {
   const part = RENEWAL.earliest + random.fraction() * (RENEWAL.latest - RENEWAL.earliest);
   return Math.round(part * READ_CREDENTIAL_LIFETIME_MS);
@@ -312,55 +331,19 @@ function challengeFrame(deps: AgentSessionDeps, nonce: string): CoordinatorFrame
   };
 }
 
-async function welcomeFrame(deps: SharedDeps, agent: AgentRow, hello: HelloFrame): Promise<CoordinatorFrameInput> {
-  const workspace = await findWorkspaceById(deps.database, agent.workspace_id);
-  if (workspace === null) throw new Error(`agent ${agent.name} belongs to no workspace`);
-  return {
-    kind: "welcome",
-    agentId: agent.id,
-    ...(agent.name === hello.name ? {} : { name: agent.name }),
-    workspace: workspace.name,
-    ...(await describeCaches(deps, workspace.id)),
-    readCredential: deps.authenticator.issueReadCredential(agent.id),
-    ...(await findProved(deps.database, agent, hello)),
-  };
-}
-
 async function isStillAgent(database: CoordinatorDatabase, { id, public_key }: AgentRow): Promise<boolean> {
   const row = await findAgent(database, id);
   return row !== null && row.removed_ms === null && Buffer.from(row.public_key).equals(public_key);
 }
 
-/** What of a welcome says that this login proves a deployment: what the machine reports is what was asked for. */
-async function findProved(
-  database: CoordinatorDatabase,
-  agent: AgentRow,
-  { proof, state }: HelloFrame,
-): Promise<{ readonly proved?: DeploymentId }> {
-  if (proof === undefined) return {};
-  const row = await findDeployment(database, proof.deploymentId);
-  if (row === null || row.agent_id !== agent.id) return {};
-  // One that has ended well may have to prove itself once more: after the next reboot.
-  if (isTerminal(row.state) && row.state !== "succeeded" && row.state !== "degraded") return {};
-  const runs = [state.currentPath, state.currentBasePath, state.profilePath].includes(row.store_path);
-  return runs ? { proved: row.id } : {};
-}
-
-async function handleLiveFrame(deps: AgentSessionDeps, agent: LiveAgent, frame: AgentFrame): Promise<void> {
+async function handleLiveFrame(
+  deps: AgentSessionDeps,
+  agent: LiveAgent,
+  frame: Exclude<AgentFrame, ReportFrame>,
+): Promise<void> {
   switch (frame.kind) {
     case "hello":
       return agent.send({ kind: "error", code: "logged-in", message: "this connection is logged in already" });
-    case "report": {
-      const result = await takeReport(deps, {
-        agentId: agent.agentId,
-        deploymentId: frame.deploymentId,
-        entries: frame.entries,
-      });
-      agent.send({ kind: "acknowledge", deploymentId: frame.deploymentId, through: result.through });
-      if (!result.ended) return;
-      deps.registry.progress.delete(frame.deploymentId);
-      return await deps.dispatcher.dispatch(agent.agentId);
-    }
     case "announce": {
       const result = await takeAnnouncement(deps, { agentId: agent.agentId, announced: frame });
       if (result.kind === "refused") return agent.send({ kind: "error", code: result.code, message: result.message });

@@ -4,7 +4,7 @@
  */
 import type { LogLine } from "../../api/deployments.ts";
 import type { AgentId, DeploymentId } from "../../names.ts";
-import type { ReportEntry } from "../../protocol.ts";
+import { type AgentFrame, REPORT_ENTRIES_MAX, type ReportEntry } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import type { Bus } from "../bus.ts";
 import { changedColumns } from "../database/bulk.ts";
@@ -25,6 +25,39 @@ export type ReportResult = {
   readonly ended: boolean;
 };
 
+type ReportFrame = Extract<AgentFrame, { kind: "report" }>;
+
+/**
+ * What an agent has reported of one deployment and nobody has begun to store. Agents send the next report before the one
+ * before it is acknowledged; where those wait together, they are stored together and acknowledged once.
+ */
+export class OpenReport {
+  readonly deploymentId: DeploymentId;
+  readonly agentId: AgentId;
+  readonly #entries: ReportEntry[];
+  #isClosed = false;
+
+  constructor(agentId: AgentId, { deploymentId, entries }: ReportFrame) {
+    this.agentId = agentId;
+    this.deploymentId = deploymentId;
+    this.#entries = entries;
+  }
+
+  /** @returns false when it belongs elsewhere, or comes too late: then it is a report of its own */
+  add({ deploymentId, entries }: ReportFrame): boolean {
+    const fits = this.#entries.length + entries.length <= REPORT_ENTRIES_MAX;
+    if (this.#isClosed || deploymentId !== this.deploymentId || !fits) return false;
+    this.#entries.push(...entries);
+    return true;
+  }
+
+  /** Takes no more. */
+  close(): readonly ReportEntry[] {
+    this.#isClosed = true;
+    return this.#entries;
+  }
+}
+
 export async function takeReport(
   deps: {
     readonly writes: WriteQueue;
@@ -33,21 +66,22 @@ export async function takeReport(
     readonly clock: Clock;
     readonly random: Random;
   },
-  report: { readonly agentId: AgentId; readonly deploymentId: DeploymentId; readonly entries: readonly ReportEntry[] },
+  report: OpenReport,
 ): Promise<ReportResult> {
   const stored = await deps.writes.write(async (transaction) => {
+    const entries = report.close();
     const row = await findDeployment(transaction, report.deploymentId);
     if (row === null || row.agent_id !== report.agentId) return null;
     const now = { nowMs: deps.clock.nowMs(), random: deps.random };
-    return { before: row, after: await store(transaction, row, nextEntries(row.journal_through, report.entries), now) };
+    return { before: row, after: await store(transaction, row, nextEntries(row.journal_through, entries), now) };
   });
+  const entries = report.close();
   // Not ours (a database restored from an older backup, say): let the agent put it aside.
-  if (stored === null) return { through: report.entries.at(-1)?.n ?? 0, ended: true };
+  if (stored === null) return { through: entries.at(-1)?.n ?? 0, ended: true };
   const { before, after } = stored;
-  deps.meters.logLines(
-    report.entries.filter(({ type, n }) => type === "log" && n > before.journal_through && n <= after.journal_through)
-      .length,
-  );
+  const isNew = ({ type, n }: ReportEntry) =>
+    type === "log" && n > before.journal_through && n <= after.journal_through;
+  deps.meters.logLines(entries.filter(isNew).length);
   deps.bus.publish(rolloutTopic(after.rollout_id));
   // It may be tried again.
   if (after.state === "rolled-back") deps.bus.publish(QUEUE_TOPIC);
