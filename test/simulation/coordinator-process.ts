@@ -24,6 +24,8 @@ export type CoordinatorProcess = {
   kill(): void;
   /** An orderly end. */
   stop(): Promise<void>;
+  /** Of one that is dead: ends what still waits in it, and closes its files. */
+  bury(): Promise<void>;
 };
 
 export type CoordinatorProcessDeps = {
@@ -51,6 +53,7 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
   const directory = openDataDirectory(deps.directory);
   const { promise: death, resolve: announceDeath } = Promise.withResolvers<void>();
   const died = new AbortController();
+  const buried = new AbortController();
   const connection = openConnection(directory.databaseFile);
   // A process that is killed loses nothing that was written, so there is no disk to wait for.
   connection.run("pragma synchronous = off");
@@ -76,7 +79,7 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
     version: NIXDEPLOY_VERSION,
     isServing: true,
     http: NO_HTTP,
-    clock: mortalClock(deps.clock, died.signal),
+    clock: mortalClock(deps.clock, { death: died.signal, burial: buried.signal }),
     // Keys and ids must differ from those of the process before.
     random: { bytes: deps.random.bytes, fraction: deps.random.fraction },
     log: createBugLogger(deps, () => isDead),
@@ -99,22 +102,41 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
       directory[Symbol.dispose]();
       isDead = true;
     },
+    async bury() {
+      if (!died.signal.aborted) return;
+      buried.abort(new Error("the coordinator is buried"));
+      // What waits for a signal keeps all of its coordinator in memory until it is told to stop.
+      try {
+        await coordinator[Symbol.asyncDispose]();
+      } catch {
+        // Its last statements are refused like all others.
+      }
+      connection.close();
+    },
   };
 }
 
-/** Whoever sleeps in a dead process never wakes. */
-function mortalClock(clock: Clock, death: AbortSignal): Clock {
+/** Whoever sleeps in a dead process wakes when it is buried, and then has no clock any more. */
+function mortalClock(
+  clock: Clock,
+  { death, burial }: { readonly death: AbortSignal; readonly burial: AbortSignal },
+): Clock {
   return {
     ...clock,
     async sleep(durationMs, signal) {
       try {
         await clock.sleep(durationMs, AbortSignal.any([signal, death]));
       } catch (error) {
-        if (death.aborted) await new Promise<never>(() => {});
+        if (death.aborted) await aborted(burial);
         throw error;
       }
     },
   };
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return await new Promise((resolve) => setImmediate(resolve));
+  await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
 }
 
 function createBugLogger({ onBug, tell }: CoordinatorProcessDeps, isDead: () => boolean): Logger {

@@ -61,7 +61,7 @@ export async function createWorld(options: { readonly seed: number; readonly dir
   };
   let current: CoordinatorProcess | null = null;
   let adminToken = "";
-  let starts = 0;
+  const started: CoordinatorProcess[] = [];
   const network = createNetwork({
     clock,
     random: random.fork("network"),
@@ -84,11 +84,11 @@ export async function createWorld(options: { readonly seed: number; readonly dir
     },
     async startCoordinator() {
       if (current !== null) return;
-      starts += 1;
+      const number = started.length + 1;
       current = await startCoordinatorProcess({
         directory: join(directory, "data"),
         clock,
-        random: random.fork(`coordinator ${starts}`),
+        random: random.fork(`coordinator ${number}`),
         publicUrl: URL,
         onAdminToken: (token) => {
           adminToken = token;
@@ -101,6 +101,7 @@ export async function createWorld(options: { readonly seed: number; readonly dir
           network.coordinatorDied(toldOfDeath);
         },
       });
+      started.push(current);
       tell("the coordinator started");
     },
     killCoordinator(told) {
@@ -118,6 +119,7 @@ export async function createWorld(options: { readonly seed: number; readonly dir
       for (const device of devices) await device[Symbol.asyncDispose]();
       await network[Symbol.asyncDispose]();
       await current?.stop();
+      for (const process of started) await process.bury();
     },
   };
   await world.startCoordinator();
