@@ -16,8 +16,11 @@ const seed = process.env["SIM_SEED"];
 const count = Number(process.env["SIM_SEEDS"] ?? 50);
 const from = Number(process.env["SIM_FIRST"] ?? 1);
 const seeds = seed === undefined ? Array.from({ length: count }, (_, index) => from + index) : [Number(seed)];
-/** Databases that may still wait for the garbage collector; each seed opens about six. */
-const DATABASES_MAX = 20;
+/** One that leaves its killed coordinators behind leaves 16,000. */
+const OBJECTS_A_SEED_MAX = 1_000;
+const loaded = countObjects();
+/** Modules, and code that was compiled. */
+const LOADED_LATER_MAX = 150_000;
 
 for (let first = 0; first < seeds.length; first += SEEDS_A_TEST) {
   const some = seeds.slice(first, first + SEEDS_A_TEST);
@@ -33,6 +36,10 @@ for (let first = 0; first < seeds.length; first += SEEDS_A_TEST) {
 }
 
 test("no seed leaves anything in memory", () => {
-  Bun.gc(true);
-  expect(heapStats().objectTypeCounts["Database"] ?? 0).toBeLessThan(DATABASES_MAX);
+  expect(countObjects() - loaded).toBeLessThan(LOADED_LATER_MAX + OBJECTS_A_SEED_MAX * seeds.length);
 });
+
+function countObjects(): number {
+  Bun.gc(true);
+  return heapStats().objectCount;
+}
