@@ -5,7 +5,17 @@ import { parseKeyFingerprint } from "../key-fingerprint.ts";
 import { labelChangesSchema } from "../labels.ts";
 import { parsedWith, storePathSchema } from "../protocol.ts";
 import { VERSION_STATUSES } from "../version-skew.ts";
-import { agentName, count, cursor, deploymentId, time, tokenId, workspaceName } from "./fields.ts";
+import {
+  agentName,
+  count,
+  cursor,
+  deploymentId,
+  lateOutcome,
+  stopReason,
+  time,
+  tokenId,
+  workspaceName,
+} from "./fields.ts";
 
 export const agentSchema = z
   .object({
@@ -65,6 +75,9 @@ export const agentSchema = z
         attempt: z.number().int().positive().default(1),
         notBefore: time.nullable().default(null),
         expiresAt: time.nullable().default(null),
+        offeredAt: time.nullable().default(null),
+        stopRequested: stopReason,
+        lateOutcome,
         stalledSince: time.nullable().default(null),
       })
       .nullable(),

@@ -3,7 +3,17 @@ import { z } from "zod";
 import { DEPLOYMENT_STATES, FAULTS, MODES, PHASES } from "../deployment.ts";
 import { storePathSchema } from "../protocol.ts";
 import { unitChangesSchema } from "../unit-changes.ts";
-import { agentName, count, cursor, deploymentId, rolloutId, time, workspaceName } from "./fields.ts";
+import {
+  agentName,
+  count,
+  cursor,
+  deploymentId,
+  lateOutcome,
+  rolloutId,
+  stopReason,
+  time,
+  workspaceName,
+} from "./fields.ts";
 
 export const deploymentSchema = z
   .object({
@@ -19,6 +29,8 @@ export const deploymentSchema = z
     reason: z.string().nullable(),
     /** The agent's contact at this moment; a queued deployment of an offline agent waits for its return. */
     contact: z.enum(["online", "offline", "unknown"]),
+    /** When the agent was heard of last; null: never. */
+    lastSeenAt: time.nullable().default(null),
     createdAt: time,
     startedAt: time.nullable(),
     finishedAt: time.nullable(),
@@ -28,14 +40,17 @@ export const deploymentSchema = z
     phaseMs: z.partialRecord(z.enum(PHASES), count),
     /** Whose fault it was that it was undone; null where that is not said. */
     fault: z.enum(FAULTS).nullable().default(null),
-    /** Asked to stop, and has not answered. */
-    stopRequested: z.enum(["cancelled", "superseded"]).nullable().default(null),
+    stopRequested: stopReason,
+    /** When its agent was told of it; null: it was not. */
+    offeredAt: time.nullable().default(null),
+    /** What the agent said when it had ended here already: it was offered, and not heard of until it expired. */
+    lateOutcome,
     /** Counts from 1 up where the coordinator tries again by itself; it is not offered before `notBefore`. */
     attempt: z.number().int().positive().default(1),
     notBefore: time.nullable().default(null),
     /** Nothing has come of it since, although it runs, for longer than is usual in its state; null: all is well. */
     stalledSince: time.nullable().default(null),
-    /** Queued no longer than until then; null: for ever. */
+    /** Waits no longer than until then; null: for ever. */
     expiresAt: time.nullable().default(null),
     /** The deployment that this one tries again, and the latest one that tries this one again. */
     retryOf: deploymentId.nullable().default(null),

@@ -10,6 +10,7 @@ import { agentName, count, deploymentId, rolloutId, time, workspaceName } from "
  * | ---------- | ------------------------------------------------------------------------------------------------ |
  * | rollout    | a rollout began: `deployments` (how many), `description`                                         |
  * | deployment | its `state` from now on, and the `reason`                                                        |
+ * | late-outcome | what the agent says of a deployment that had ended here already: its `state`, `outcome`, `reason`  |
  * | progress   | a deployment that runs makes none since `stalledSince`; null: it does again                      |
  * | agent      | its `name`, and the `change`: registered, online, offline, removed …                             |
  *

@@ -106,6 +106,8 @@ function applyDeployment(state: FollowState, deployment: DeploymentDto): { state
     before === undefined ||
     before.state !== deployment.state ||
     before.stalledSince !== deployment.stalledSince ||
+    before.stopRequested !== deployment.stopRequested ||
+    before.lateOutcome?.at !== deployment.lateOutcome?.at ||
     standingOf(before.state, before.contact) !== standingOf(deployment.state, deployment.contact);
   const deployments = new Map(state.deployments).set(deployment.id, deployment);
   return { state: { ...state, deployments }, notes: isNews ? [{ kind: "state", deployment }] : [] };

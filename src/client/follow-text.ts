@@ -29,13 +29,35 @@ export const STATE_WORDS: Readonly<Record<DeploymentState, string>> = {
 export function formatDeploymentLine(deployment: DeploymentDto): string {
   const { agent, state, contact, reason } = deployment;
   const standing = standingOf(state, contact);
-  if (standing === "parked")
+  if (standing === "parked" && state === "queued") {
     return `${agent} is offline: it takes this deployment when it returns${describeExpiry(deployment)}`;
+  }
+  if (standing === "parked") {
+    return `${agent} is offline: ${describeUnheard(deployment)}${describeExpiry(deployment)}${describeStop(deployment)}`;
+  }
   if (state === "queued") return `${agent}: queued ${deployment.storePath}${describePutOff(deployment)}`;
   if (deployment.stalledSince !== null)
     return `${agent}: ${STATE_WORDS[state]}: ${describeStall(deployment.stalledSince)}`;
   const why = reason === null || standing === "running" ? "" : `: ${cleanLogText(reason)}`;
-  return `${agent}: ${STATE_WORDS[state]}${why}${describeRetry(deployment)}`;
+  return `${agent}: ${STATE_WORDS[state]}${describeStop(deployment)}${why}${describeLate(deployment)}${describeRetry(deployment)}`;
+}
+
+/** `it was offered this deployment at …, and was heard of last at …: it may have begun, and its word is waited for` */
+function describeUnheard({ offeredAt, lastSeenAt }: Pick<DeploymentDto, "offeredAt" | "lastSeenAt">): string {
+  const offered = offeredAt === null ? "" : ` at ${formatMinute(offeredAt)}`;
+  const heard = lastSeenAt === null ? "" : `, and was heard of last at ${formatMinute(lastSeenAt)}`;
+  return `it was offered this deployment${offered}${heard}: it may have begun, and its word is waited for`;
+}
+
+/** `, asked to stop`; "" for one that is not. */
+export function describeStop({ stopRequested }: Pick<DeploymentDto, "stopRequested">): string {
+  return stopRequested === null ? "" : ", asked to stop";
+}
+
+/** ` The device said later: succeeded: It is live.`; "" for one of which nothing was. */
+function describeLate({ lateOutcome }: Pick<DeploymentDto, "lateOutcome">): string {
+  if (lateOutcome === null) return "";
+  return ` The device said later: ${STATE_WORDS[lateOutcome.outcome]}: ${cleanLogText(lateOutcome.reason)}`;
 }
 
 /** `, try 2, not before 2026-11-22 13:05 UTC`; "" for one that goes at once. */
@@ -67,11 +89,13 @@ function formatMinute(time: string): string {
 }
 
 /** What a cancel has come to. */
-export function describeCancelled({ agent, state, contact, stopRequested }: DeploymentDto): string {
+export function describeCancelled(deployment: DeploymentDto): string {
+  const { agent, state, contact, stopRequested } = deployment;
   if (isTerminal(state)) return `${agent}: ${STATE_WORDS[state]}`;
   const isUntouched = state === "offered" || state === "fetching";
   const asked = isUntouched ? "is asked to stop" : "has begun to activate it: it is asked to go back";
-  const when = contact === "online" ? "" : ", when it is in contact again";
+  const known = state === "offered" ? `: ${describeUnheard(deployment)}${describeExpiry(deployment)}` : "";
+  const when = contact === "online" ? "" : `, when it is in contact again${known}`;
   return stopRequested === null ? `${agent}: ${STATE_WORDS[state]}` : `${agent} ${asked}${when}`;
 }
 
@@ -98,13 +122,20 @@ export function summarize(deployment: DeploymentDto): SummaryRow {
   const isParked = standingOf(deployment.state, deployment.contact) === "parked";
   return {
     agent: deployment.agent,
-    outcome: isParked ? "queued" : STATE_WORDS[deployment.state],
+    outcome: STATE_WORDS[deployment.state],
     duration: formatElapsed(deployment.startedAt ?? deployment.createdAt, deployment.finishedAt),
-    reason: isParked
-      ? `offline: takes it when it returns${describeExpiry(deployment)}`
-      : `${cleanLogText(deployment.reason ?? "")}${describeRetry(deployment)}`.trim(),
+    reason: isParked ? describeParked(deployment) : describeEnd(deployment),
     url: deployment.url,
   };
+}
+
+function describeParked(deployment: DeploymentDto): string {
+  const what = deployment.state === "queued" ? "takes it when it returns" : describeUnheard(deployment);
+  return `offline: ${what}${describeExpiry(deployment)}${describeStop(deployment)}`;
+}
+
+function describeEnd(deployment: DeploymentDto): string {
+  return `${cleanLogText(deployment.reason ?? "")}${describeLate(deployment)}${describeRetry(deployment)}`.trim();
 }
 
 export type ChangeRow = { readonly agent: string; readonly would: string; readonly units: string };

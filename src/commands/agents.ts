@@ -1,6 +1,6 @@
 /** `nixdeploy agents`: the registered agents and what runs on them; what else can be done to them is beside this file. */
 import type { AgentDto } from "../api/agents.ts";
-import { describeExpiry, describePutOff, describeStall } from "../client/follow-text.ts";
+import { describeExpiry, describePutOff, describeStall, describeStop } from "../client/follow-text.ts";
 import type { DeploymentState } from "../deployment.ts";
 import { formatLabels } from "../labels.ts";
 import { storePathName } from "../nix/store-path.ts";
@@ -62,7 +62,7 @@ export function formatAgents(agents: readonly AgentDto[], nowMs: number): string
       describeContact(agent, nowMs),
       agent.system,
       agent.profilePath === null ? "-" : storePathName(agent.profilePath),
-      agent.deployment === null ? "-" : formatDeployment(agent.deployment),
+      agent.deployment === null ? "-" : formatDeployment(agent, agent.deployment),
       agent.contact === "online" ? "now" : (agent.lastSeenAt ?? "never"),
       describeAttention(agent),
       ...(hasLabels ? [formatLabels(agent.labels)] : []),
@@ -82,10 +82,18 @@ export function describeContact(
     : `${contact}: did not come back from its reboot`;
 }
 
-function formatDeployment(deployment: NonNullable<AgentDto["deployment"]>): string {
-  const { state, storePath, startedOnDevice } = deployment;
-  const putOff = state === "queued" ? `${describePutOff(deployment)}${describeExpiry(deployment)}` : "";
-  return `${state} ${storePathName(storePath)}${startedOnDevice ? " (started on the device)" : ""}${putOff}`;
+function formatDeployment({ contact }: AgentDto, deployment: NonNullable<AgentDto["deployment"]>): string {
+  const { state, storePath, startedOnDevice, lateOutcome } = deployment;
+  const isUnheard = state === "offered" && contact === "offline";
+  const details = [
+    startedOnDevice ? " (started on the device)" : "",
+    state === "queued" ? describePutOff(deployment) : "",
+    isUnheard ? ", its word is waited for" : "",
+    state === "queued" || isUnheard ? describeExpiry(deployment) : "",
+    describeStop(deployment),
+    lateOutcome === null ? "" : `; the device said later: ${lateOutcome.outcome}`,
+  ];
+  return `${state} ${storePathName(storePath)}${details.join("")}`;
 }
 
 /** What a person should look at, briefly; "" when there is nothing. */

@@ -74,6 +74,8 @@ function describeChange(change: ChangeEvent): string {
       return `rollout ${rollout} for ${data["deployments"]}${text("description") === null ? "" : `: ${text("description")}`}`;
     case "deployment":
       return `${agent} ${text("state")}${text("reason") === null ? ` ${change.storePath}` : `: ${text("reason")}`}`;
+    case "late-outcome":
+      return `${agent} ${text("state")}; the device said later: ${text("outcome")}: ${text("reason")}`;
     case "progress":
       return text("stalledSince") === null
         ? `${agent} ${text("state")}: makes progress again`

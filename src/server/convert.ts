@@ -28,6 +28,7 @@ import {
 } from "./database/deployments.ts";
 import { findToken, type TokenRow } from "./database/tokens.ts";
 import { countWorkspaceAgents, findWorkspaceById, type WorkspaceRow } from "./database/workspaces.ts";
+import { becameOf } from "./deployments/late-outcome.ts";
 import { notFound } from "./problem.ts";
 import type { Services } from "./services.ts";
 import { parseWorkspaceSettings } from "./workspaces/settings.ts";
@@ -91,13 +92,14 @@ export function agentToDto(
             attempt: latest.attempt,
             notBefore: formatTime(latest.not_before_ms),
             expiresAt: formatTime(latest.expires_ms),
+            ...lateFactsOf(latest),
             stalledSince: formatTime(latest.stalled_ms),
           },
   };
 }
 
 function deploymentForDrift(row: DeploymentRow): DriftDeployment {
-  return { state: row.state, mode: row.mode, storePath: row.store_path, previousPath: row.previous_path };
+  return { state: becameOf(row), mode: row.mode, storePath: row.store_path, previousPath: row.previous_path };
 }
 
 export async function rolloutToDto(services: Services, row: RolloutRow): Promise<RolloutDto> {
@@ -168,6 +170,7 @@ function convertDeployment(services: Services, row: DeploymentRow, known: Around
     state: row.state,
     reason: row.reason,
     contact: contactOf(services, agent),
+    lastSeenAt: formatTime(agent.last_seen_ms),
     createdAt: new Date(row.created_ms).toISOString(),
     startedAt: formatTime(row.started_ms),
     finishedAt: formatTime(row.finished_ms),
@@ -176,7 +179,7 @@ function convertDeployment(services: Services, row: DeploymentRow, known: Around
     exitCode: row.exit_code,
     phaseMs: parsePhaseDurations(row.phase_ms),
     fault: row.fault,
-    stopRequested: row.stop_requested,
+    ...lateFactsOf(row),
     attempt: row.attempt,
     notBefore: formatTime(row.not_before_ms),
     expiresAt: formatTime(row.expires_ms),
@@ -196,6 +199,19 @@ function convertDeployment(services: Services, row: DeploymentRow, known: Around
     logTruncated: row.log_truncated === 1,
     logExpired: row.log_expired === 1,
     url: `${services.publicUrl()}/deployments/${row.id}`,
+  };
+}
+
+/** What is known of one whose agent has been told of it, and is out of contact. */
+function lateFactsOf(row: DeploymentRow): Pick<DeploymentDto, "offeredAt" | "stopRequested" | "lateOutcome"> {
+  const { offered_ms, stop_requested, late_outcome, late_reason, late_ms } = row;
+  return {
+    offeredAt: formatTime(offered_ms),
+    stopRequested: stop_requested,
+    lateOutcome:
+      late_outcome === null || late_ms === null
+        ? null
+        : { outcome: late_outcome, reason: late_reason ?? "", at: new Date(late_ms).toISOString() },
   };
 }
 

@@ -88,7 +88,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const dispatcher = createDispatcher({ database, writes, registry, bus, clock, log });
   const background = new AsyncDisposableStack();
   if (deps.isServing) {
-    background.use(startExpirations({ database, clock, bus, log }));
+    background.use(startExpirations({ database, registry, clock, bus, log }));
     background.use(startStallWatch({ database, registry, clock, bus, log }));
     background.use(startLogRetention({ database, writes, clock, bus, log }));
     background.use(startPresence({ database, registry, clock, bus, log }));

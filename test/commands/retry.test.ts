@@ -104,6 +104,40 @@ describe("redeploy", () => {
   });
 });
 
+/** It was told of its deployment, and then its connection was lost. */
+const UNHEARD = {
+  offeredAt: "2026-11-22T13:05:59.000Z",
+  lastSeenAt: "2026-11-22T13:06:00.000Z",
+  expiresAt: "2026-11-23T13:05:00.000Z",
+} as const;
+
+describe("an agent that was offered a deployment, and is out of contact", () => {
+  test("holds nobody up, and nobody claims that it has not begun", async () => {
+    await using fake = startFakeCoordinator();
+    fake.addAgent("nuc");
+    const command = start(fake, "activate", `nuc=${SYSTEM}`);
+    await waitFor("it to follow", () => fake.followers > 0);
+    fake.setDeployment("nuc", { state: "offered", contact: "offline", ...UNHEARD });
+    const { exitCode, stdout, stderr } = await command.result;
+    expect(exitCode).toBe(0);
+    const words =
+      "it was offered this deployment at 2026-11-22 13:05 UTC, and was heard of last at 2026-11-22 13:06 UTC: " +
+      "it may have begun, and its word is waited for, until 2026-11-23 13:05 UTC";
+    expect(stderr).toContain(`nuc is offline: ${words}`);
+    expect(stdout).toContain(`offline: ${words}`);
+  });
+
+  test("is shown with what it said after all", async () => {
+    await using fake = startFakeCoordinator();
+    fake.addAgent("nuc");
+    await start(fake, "activate", "--async", `nuc=${SYSTEM}`).result;
+    const lateOutcome = { outcome: "succeeded", reason: "It is live.", at: "2026-11-24T13:05:00.000Z" } as const;
+    fake.setDeployment("nuc", { state: "expired", reason: "It may have been done.", lateOutcome });
+    const { stdout } = await start(fake, "logs", "nuc").result;
+    expect(stdout).toContain("nuc: expired: It may have been done. The device said later: succeeded: It is live.");
+  });
+});
+
 describe("cancel", () => {
   test("says of each what it has come to", async () => {
     await using fake = startFakeCoordinator();
@@ -111,14 +145,15 @@ describe("cancel", () => {
     await start(fake, "activate", "--async", ...["a", "b", "c", "d"].map((agent) => `${agent}=${SYSTEM}`)).result;
     fake.setDeployment("b", { state: "fetching" });
     fake.setDeployment("c", { state: "confirming" });
-    fake.setDeployment("d", { state: "offered", contact: "unknown" });
+    fake.setDeployment("d", { state: "offered", contact: "unknown", ...UNHEARD });
     const { exitCode, stdout } = await start(fake, "cancel", "a").result;
     expect(exitCode).toBe(0);
     expect(stdout.split("\n").slice(0, -1)).toEqual([
       "a: cancelled",
       "b is asked to stop",
       "c has begun to activate it: it is asked to go back",
-      "d is asked to stop, when it is in contact again",
+      "d is asked to stop, when it is in contact again: it was offered this deployment at 2026-11-22 13:05 UTC, and was heard of last " +
+        "at 2026-11-22 13:06 UTC: it may have begun, and its word is waited for, until 2026-11-23 13:05 UTC",
     ]);
     const { stdout: json } = await start(fake, "cancel", "a", "--json").result;
     expect(JSON.parse(json)).toMatchObject({

@@ -28,6 +28,7 @@ type Act = (stage: Stage) => Promise<void> | void;
 /** How often each is drawn, among all. */
 const ACTS: readonly (readonly [weight: number, name: string, act: Act])[] = [
   [24, "rollout", startRollout],
+  [10, "offer and cut off", offerAndCutOff],
   [8, "cancel", (stage) => ask(stage, "cancellations")],
   [8, "retry", (stage) => ask(stage, "retries")],
   [3, "revoke", revokeToken],
@@ -44,6 +45,8 @@ const ACTS: readonly (readonly [weight: number, name: string, act: Act])[] = [
   [2, "restore", restore],
   [2, "second coordinator", startSecond],
 ];
+/** Often longer than it takes until silence counts as offline, which is up to 150 s where nobody told the coordinator. */
+const CUT_OFF_MAX_MS = 400_000;
 const WEIGHTS = ACTS.reduce((sum, [weight]) => sum + weight, 0);
 
 export async function actAtRandom(stage: Stage): Promise<void> {
@@ -73,7 +76,8 @@ async function startRollout(stage: Stage, token?: string): Promise<void> {
   if (chosen.length === 0) return;
   const agents = Object.fromEntries(chosen.map((name) => [name, random.pick(PATHS).storePath]));
   const policy = random.chance(0.5) ? {} : { policy: { confirmWindowMs: random.durationMs(5_000, 60_000) } };
-  const json = { agents, mode: "switch", retry: random.chance(0.3), ...policy };
+  const expiry = random.chance(0.7) ? {} : { expiresInMs: random.durationMs(5_000, 10 * 60_000) };
+  const json = { agents, mode: "switch", retry: random.chance(0.3), ...policy, ...expiry };
   const answer = judge(
     stage,
     "rollout",
@@ -127,6 +131,25 @@ function isolate(stage: Stage): void {
   world.network.isolate(name);
   world.network.breakOff(name, random.pick(BREAKS));
   later(stage, 200_000, "the network is mended", () => world.network.mend());
+}
+
+/** It is told of a deployment that does not wait for long, and whether it took it nobody hears before that has ended. */
+async function offerAndCutOff(stage: Stage): Promise<void> {
+  const { world } = stage;
+  const { random } = world;
+  const { name } = random.pick(world.devices);
+  const json = {
+    agents: { [name]: random.pick(PATHS).storePath },
+    mode: random.chance(0.5) ? "switch" : "boot",
+    expiresInMs: random.durationMs(1_000, 60_000),
+  };
+  const answer = judge(stage, "rollout", await world.request("rollouts", { json }));
+  if (answer !== null) keepAcknowledged(stage, answer);
+  await world.clock.advance(random.below(60));
+  world.network.breakOff(name, random.pick(BREAKS));
+  world.network.isolate(name);
+  const atMs = world.clock.nowMs() + random.below(CUT_OFF_MAX_MS);
+  stage.later.push({ atMs, what: "the network is mended", run: () => world.network.mend() });
 }
 
 function slowDown(stage: Stage): void {

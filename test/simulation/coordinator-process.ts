@@ -98,7 +98,12 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
     kill: die,
     async stop() {
       if (isDead) return;
-      await coordinator[Symbol.asyncDispose]();
+      // It may die on the way, and then its end never comes, or fails.
+      const ending = dispose(coordinator).catch((error: unknown) => {
+        if (!isDead) throw error;
+      });
+      await Promise.race([ending, death]);
+      if (isDead) return;
       directory[Symbol.dispose]();
       isDead = true;
     },
@@ -106,14 +111,16 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
       if (!died.signal.aborted) return;
       buried.abort(new Error("the coordinator is buried"));
       // What waits for a signal keeps all of its coordinator in memory until it is told to stop.
-      try {
-        await coordinator[Symbol.asyncDispose]();
-      } catch {
+      await dispose(coordinator).catch(() => {
         // Its last statements are refused like all others.
-      }
+      });
       connection.close();
     },
   };
+}
+
+async function dispose(coordinator: Coordinator): Promise<void> {
+  await coordinator[Symbol.asyncDispose]();
 }
 
 /** Whoever sleeps in a dead process wakes when it is buried, and then has no clock any more. */

@@ -23,14 +23,19 @@ import type { Network } from "./network.ts";
 import { createSimulatedProcess, type SimulatedProcess } from "./processes.ts";
 import { type Hardware, supervise } from "./supervisor.ts";
 
+/** What a journal said, and what became of it. */
+export type KeptJournal = {
+  readonly entries: readonly ReportEntry[];
+  /** Until the coordinator has acknowledged all of it. */
+  readonly end: { readonly kind: "kept" } | { readonly kind: "told" | "lost"; readonly atMs: number };
+};
+
 export type Device = AsyncDisposable & {
   readonly name: string;
   readonly isRunning: boolean;
   readonly hardware: Hardware;
   /** Everything that its journals ever said, by deployment; one that lost its journal began another one. */
-  readonly journals: () => ReadonlyMap<DeploymentId, readonly (readonly ReportEntry[])[]>;
-  /** Those of which it lost a journal before it was told. */
-  readonly lost: ReadonlySet<DeploymentId>;
+  readonly journals: () => ReadonlyMap<DeploymentId, readonly KeptJournal[]>;
   /** Deployments that its disk still knows. */
   readonly unacknowledged: () => readonly DeploymentId[];
   start(): void;
@@ -68,22 +73,22 @@ export function createDevice(deps: DeviceDeps): Device {
   const stateDirectory = join(directory, "state");
   const deploymentsDirectory = join(stateDirectory, "deployments");
   const hardware: Hardware = { profile: null, activating: 0, activated: [] };
-  const forgotten = new Map<DeploymentId, ReportEntry[][]>();
-  const lost = new Set<DeploymentId>();
+  const forgotten = new Map<DeploymentId, KeptJournal[]>();
   let agent: { readonly process: SimulatedProcess; readonly done: Promise<void> } | null = null;
   let supervisors: { readonly process: SimulatedProcess; readonly done: Promise<void> }[] = [];
 
   const readJournal = (id: string) => parseEntries(files.text(join(deploymentsDirectory, id, "journal.ndjson")) ?? "");
-  const remember = (id: string) => {
+  const remember = (id: string, kind: "told" | "lost") => {
     const entries = readJournal(id);
     const deploymentId = parseDeploymentId(id);
-    if (entries.length > 0) forgotten.set(deploymentId, [...(forgotten.get(deploymentId) ?? []), entries]);
+    const journal: KeptJournal = { entries, end: { kind, atMs: clock.nowMs() } };
+    if (entries.length > 0) forgotten.set(deploymentId, [...(forgotten.get(deploymentId) ?? []), journal]);
   };
   const known = () => files.names(deploymentsDirectory).filter((id) => hasOffer(id));
   const hasOffer = (id: string) => files.text(join(deploymentsDirectory, id, "offer.json")) !== null;
   files.onRemove = (path) => {
     const [, id] = /\/deployments\/([0-9a-z]+)\/offer\.json$/.exec(path) ?? [];
-    if (id !== undefined && hasOffer(id)) remember(id);
+    if (id !== undefined && hasOffer(id)) remember(id, "told");
   };
 
   const launch = async () => {
@@ -112,15 +117,16 @@ export function createDevice(deps: DeviceDeps): Device {
     await kill();
   };
   return {
-    ...{ name, hardware, lost },
+    ...{ name, hardware },
     get isRunning() {
       return agent !== null;
     },
     journals: () => {
-      const all = new Map<DeploymentId, readonly (readonly ReportEntry[])[]>(forgotten);
+      const all = new Map<DeploymentId, readonly KeptJournal[]>(forgotten);
       for (const id of known()) {
         const deploymentId = parseDeploymentId(id);
-        all.set(deploymentId, [...(forgotten.get(deploymentId) ?? []), readJournal(id)]);
+        const journal: KeptJournal = { entries: readJournal(id), end: { kind: "kept" } };
+        all.set(deploymentId, [...(forgotten.get(deploymentId) ?? []), journal]);
       }
       return all;
     },
@@ -137,10 +143,7 @@ export function createDevice(deps: DeviceDeps): Device {
     kill,
     powerOff,
     loseJournals() {
-      for (const id of known()) {
-        remember(id);
-        lost.add(parseDeploymentId(id));
-      }
+      for (const id of known()) remember(id, "lost");
       files.remove(deploymentsDirectory);
       for (const file of ["activation.json", "activation.json.cancel", "proof.json"]) {
         files.remove(join(stateDirectory, file));

@@ -7,6 +7,8 @@ export type Simulated = { readonly faults: readonly string[]; readonly story: re
 
 const ACTS = { min: 15, more: 35 };
 const PAUSE_MS = { min: 50, max: 40_000 };
+/** In which silence comes to count as offline, and what waits too long ends. */
+const LONG_PAUSE_MS = { min: 90_000, max: 400_000 };
 /** In which everything must have come to rest: what the coordinator tries again by itself takes 21 minutes. */
 const REST_MAX_MS = 60 * 60_000;
 const REST_STEP_MS = 20_000;
@@ -19,14 +21,18 @@ export async function simulate(options: { readonly seed: number; readonly direct
     // Several things may happen at one moment.
     await actAtRandom(stage);
     if (world.random.chance(0.2)) continue;
-    await passTime(stage, world.random.durationMs(PAUSE_MS.min, PAUSE_MS.max));
+    const pauseMs = world.random.chance(0.07) ? LONG_PAUSE_MS : PAUSE_MS;
+    await passTime(stage, world.random.durationMs(pauseMs.min, pauseMs.max));
     world.bugs.push(...findDisorder(readKnown(world)));
   }
   await heal(world);
   const unrest = world.bugs.length > 0 ? [] : await settle(world);
   const lies = world.bugs.length > 0 ? [] : await findLies(world, readKnown(world));
   const known = readKnown(world);
-  for (const row of known.rows) world.tell(`in the end: ${row.id} of ${row.agent} ${row.state}: ${row.reason}`);
+  for (const row of known.rows) {
+    const late = row.late_outcome === null ? "" : `; said later: ${row.late_outcome}: ${row.late_reason}`;
+    world.tell(`in the end: ${row.id} of ${row.agent} ${row.state}: ${row.reason}${late}`);
+  }
   for (const event of known.events) world.tell(`event: ${event.deploymentId} ${event.state}`);
   return { faults: [...world.bugs, ...unrest, ...lies], story: world.story };
 }

@@ -3,23 +3,28 @@
  * that has ended does not change. At the end, when nothing fails any more and time went on: all that was acknowledged is
  * there, everything has ended, once, and says what the device's own journal says.
  *
- * What a coordinator knows that was restored from an older backup is what README and operating guide promise of it:
+ * A coordinator that was restored from an older backup has lost what README and operating guide say, and nothing else:
+ * rollouts that were started since the backup, and what devices have told since then and forgotten because it was
+ * acknowledged. What a device still had to say, it says; of a deployment that was ended without its word, beside the state.
  *
- * | in the backup                  | afterwards                                                                |
- * | ------------------------------ | ------------------------------------------------------------------------- |
- * | is not there                   | unknown; an agent that works on it goes on and forgets it when it has told |
- * | queued, offered, fetching      | cancelled, with a reason that says so                                     |
- * | activating and later           | what the agent says; degraded if it had told its end already, and forgot it |
- * | ended                          | the same                                                                  |
+ * | in the backup               | the device has             | afterwards                                          |
+ * | --------------------------- | -------------------------- | --------------------------------------------------- |
+ * | is not there                | anything                   | unknown; it goes on and forgets it when it has told |
+ * | queued, offered, fetching   | nothing, or told its end   | cancelled, with a reason that says so               |
+ * | queued, offered, fetching   | more to say                | the same, and what the device says as late outcome  |
+ * | activating and later        | told its end               | degraded, with a reason that says so                |
+ * | activating and later        | more to say                | what the device says                                |
+ * | ended                       | anything                   | the same                                            |
  */
 import { Database } from "bun:sqlite";
 import { join } from "node:path";
 import { z } from "zod";
-import { DEPLOYMENT_STATES, isTerminal } from "../../src/deployment.ts";
+import { DEPLOYMENT_STATES, isTerminal, OUTCOMES } from "../../src/deployment.ts";
 import { parseDeploymentId } from "../../src/names.ts";
 import type { ReportEntry } from "../../src/protocol.ts";
 import { loadLogLines } from "../../src/server/database/logs.ts";
 import { databaseFileOf } from "./coordinator-process.ts";
+import type { KeptJournal } from "./device.ts";
 import type { World } from "./world.ts";
 
 const rowSchema = z.object({
@@ -33,6 +38,8 @@ const rowSchema = z.object({
   stop_requested: z.string().nullable(),
   store_path: z.string(),
   finished_ms: z.number().nullable(),
+  late_outcome: z.enum(OUTCOMES).nullable(),
+  late_reason: z.string().nullable(),
 });
 type Row = z.output<typeof rowSchema>;
 const eventSchema = z.object({ deployment_id: z.string(), data: z.string() }).transform(({ deployment_id, data }) => ({
@@ -44,7 +51,11 @@ type Event = z.output<typeof eventSchema>;
 export type Known = { readonly rows: readonly Row[]; readonly events: readonly Event[] };
 
 const LINES_MAX = 100_000;
+/** A frame that a restored coordinator's predecessor had sent may arrive so much later. */
+const LATE_MS = 3 * 60_000;
 const RESTORED = /^The coordinator was restored/;
+/** Ended by the coordinator although the device may have had a word to say. */
+const ENDED_UNHEARD = /^The coordinator was restored|it may have carried it out/;
 const FORGOTTEN = /^The agent came back without any memory/;
 
 /** What stands in the database, looked at from outside. */
@@ -104,7 +115,7 @@ export async function findLies(world: World, known: Known): Promise<string[]> {
   return faults;
 }
 
-type Journals = readonly (readonly ReportEntry[])[];
+type Journals = readonly KeptJournal[];
 
 function journalsOf(world: World, id: string): Journals {
   return world.devices.flatMap((device) =>
@@ -112,58 +123,70 @@ function journalsOf(world: World, id: string): Journals {
   );
 }
 
+const outcomesOf = ({ entries }: KeptJournal) => entries.filter((entry) => entry.type === "outcome");
+
+/** It was told to a coordinator that has forgotten it by a restore; an acknowledgement may have been under way. */
+function isUndone({ end }: KeptJournal, { restored }: World): boolean {
+  return end.kind === "told" && restored.some(({ takenMs, atMs }) => takenMs <= end.atMs && end.atMs <= atMs + LATE_MS);
+}
+
 function judgeEnd(row: Row, journals: Journals, world: World): string[] {
-  const wasRestored = world.restored.length > 0;
-  const wasLost = isLost(row, world);
-  const outcomes = journals.flatMap((entries) => entries.filter((entry) => entry.type === "outcome"));
-  if (row.reason !== null && RESTORED.test(row.reason)) {
-    return wasRestored ? [] : ["cancelled by a restore that never was"];
-  }
+  const wasLost = journals.some(({ end }) => end.kind === "lost");
+  const heard = journals.filter((journal) => !isUndone(journal, world));
+  const outcome = heard.flatMap(outcomesOf).at(-1);
+  const outcomes = journals.flatMap(outcomesOf);
+  if (row.late_outcome !== null && !outcomes.some((each) => isWord(row, each))) return ["a word that nobody said"];
   if (row.reason !== null && FORGOTTEN.test(row.reason)) {
-    return wasLost || wasRestored ? [] : ["declared forgotten, and the device knew it"];
+    return wasLost || heard.length < journals.length ? [] : ["declared forgotten, and the device knew it"];
   }
   // What was lost before anybody heard of it may have been begun again, or given up.
   if (outcomes.length > (wasLost ? 2 : 1)) return [`the device ended it ${outcomes.length} times`];
-  const neverBegan = row.state === "cancelled" || row.state === "superseded";
-  const outcome = outcomes.at(-1);
-  if (outcome === undefined) return neverBegan ? [] : [`${row.state}, and the device knows of no end`];
-  const isSame = row.state === outcome.outcome || (outcome.outcome === "cancelled" && row.state === "superseded");
-  if (!isSame) return wasLost && neverBegan ? [] : [`${row.state}, and the device says ${outcome.outcome}`];
+  if (row.reason !== null && ENDED_UNHEARD.test(row.reason)) {
+    if (RESTORED.test(row.reason) && world.restored.length === 0) return ["cancelled by a restore that never was"];
+    return outcome === undefined || wasLost || isWord(row, outcome) ? [] : [`the device's word is kept nowhere`];
+  }
+  if (row.late_outcome !== null) return ["it had ended by the device's own word"];
+  const neverBegan = row.state === "cancelled" || row.state === "superseded" || row.state === "expired";
+  const told = outcome ?? outcomes.at(-1);
+  if (told === undefined) return neverBegan ? [] : [`${row.state}, and the device knows of no end`];
+  const isSame = row.state === told.outcome || (told.outcome === "cancelled" && row.state === "superseded");
+  if (!isSame) return wasLost && neverBegan ? [] : [`${row.state}, and the device says ${told.outcome}`];
   if (row.state === "superseded") return [];
-  const said = { reason: outcome.reason, fault: outcome.fault ?? null, exit_code: outcome.exitCode };
+  const said = { reason: told.reason, fault: told.fault ?? null, exit_code: told.exitCode };
   const stored = { reason: row.reason, fault: row.fault, exit_code: row.exit_code };
   if (Bun.deepEquals(said, stored) || (wasLost && neverBegan)) return [];
   return [`stored ${JSON.stringify(stored)}, said ${JSON.stringify(said)}`];
 }
 
-function isLost({ id }: Row, { devices }: World): boolean {
-  return devices.some(({ lost }) => [...lost].some((each) => each === id));
+function isWord(row: Row, { outcome, reason, exitCode }: Extract<ReportEntry, { type: "outcome" }>): boolean {
+  return row.late_outcome === outcome && row.late_reason === reason && row.exit_code === exitCode;
 }
 
-/** The log is that of the last journal, whole; of one that was lost, as far as it had come. */
+/** The log is that of the last journal, whole; of one that was lost, or that a restore forgot, as far as it had come. */
 async function judgeLog(row: Row, journals: Journals, world: World): Promise<string[]> {
   const database = world.coordinator?.coordinator.services.database;
   if (database === undefined) return ["nobody is there to be asked for the log"];
   const deploymentId = parseDeploymentId(row.id);
   const lines = await loadLogLines(database, { deploymentId, afterN: 0, limit: LINES_MAX });
   const stored = lines.map(({ n, stream, text }) => ({ n, stream, text }));
-  const printed = journals.map((entries) =>
+  const printed = journals.map(({ entries }) =>
     entries.flatMap((entry) => (entry.type === "log" ? [{ n: entry.n, stream: entry.stream, text: entry.text }] : [])),
   );
   if (Bun.deepEquals(printed.at(-1) ?? [], stored)) return [];
-  const mayBePart = world.restored.length > 0 || isLost(row, world);
+  const mayBePart = journals.some((journal) => journal.end.kind === "lost" || isUndone(journal, world));
   const isPart = printed.some((whole) => Bun.deepEquals(whole.slice(0, stored.length), stored));
   if (mayBePart && (isPart || stored.length === 0)) return [];
   return [`its log has ${stored.length} lines, the device printed ${printed.map((whole) => whole.length).join(", ")}`];
 }
 
-/** A device ends nothing that nobody asked for. */
-function judgeUnknown(world: World, ids: ReadonlySet<string>): string[] {
-  if (world.restored.length > 0) return [];
-  return world.devices.flatMap((device) =>
-    [...device.journals().keys()]
-      .filter((id) => !ids.has(id))
-      .map((id) => `${device.name} worked on ${id}, which nobody knows`),
+/** A device works on nothing that nobody asked for; a restore may have forgotten who did. */
+function judgeUnknown({ devices, restored }: World, ids: ReadonlySet<string>): string[] {
+  const mayBeForgotten = (beganMs: number) =>
+    restored.some(({ takenMs, atMs }) => takenMs <= beganMs && beganMs <= atMs + LATE_MS);
+  return devices.flatMap((device) =>
+    [...device.journals()]
+      .filter(([id, journals]) => !ids.has(id) && !mayBeForgotten(journals[0]?.entries[0]?.atMs ?? 0))
+      .map(([id]) => `${device.name} worked on ${id}, which nobody knows`),
   );
 }
 

@@ -305,10 +305,12 @@ class Session implements AgentSession, LiveAgent, Deadline {
     if (this.#state.kind === "live" && deps.registry.leave(this)) {
       const { agentId, name } = this.#state;
       const seen = { last_seen_ms: deps.clock.nowMs() };
-      await Promise.all([
-        deps.writes.write((transaction) => saveAgentState(transaction, agentId, seen)),
-        deps.dispatcher.contactLost(agentId),
-      ]);
+      try {
+        await deps.writes.write((transaction) => saveAgentState(transaction, agentId, seen));
+      } finally {
+        // Only now: whoever is told looks up since when it is silent.
+        await deps.dispatcher.contactLost(agentId);
+      }
       deps.bus.publish(AGENTS_TOPIC);
       deps.log.info("agent disconnected", { name });
     }

@@ -1,6 +1,6 @@
 /** Rollouts and deployments. What may change into what is decided in `lifecycle.ts`. */
-import type { Insertable, Selectable, Updateable } from "kysely";
-import { DEPLOYMENT_STATES, isTerminal } from "../../deployment.ts";
+import { type Insertable, type Selectable, sql, type Updateable } from "kysely";
+import { DEPLOYMENT_STATES, type DeploymentState, isTerminal } from "../../deployment.ts";
 import type { AgentId, DeploymentId, RolloutId } from "../../names.ts";
 import { insertRows, updateRow, updateRows } from "./bulk.ts";
 import { compileOnce } from "./compiled.ts";
@@ -13,6 +13,9 @@ export type DeploymentRow = Selectable<Schema["deployments"]>;
 /** Everything but queued and terminal: the agent has been told. */
 export const RUNNING_STATES = DEPLOYMENT_STATES.filter((state) => state !== "queued" && !isTerminal(state));
 const ROLLOUT_DEPLOYMENTS_MAX = 10_000;
+/** Word for word as in the indexes: they are not used for values that are bound. */
+const QUEUED = sql.lit<DeploymentState>("queued");
+const OFFERED = sql.lit<DeploymentState>("offered");
 
 export async function insertRollout(database: CoordinatorDatabase, row: RolloutRow): Promise<void> {
   await database.insertInto("rollouts").values(row).execute();
@@ -174,7 +177,7 @@ export async function listDue(
   database: CoordinatorDatabase,
   query: { readonly untilMs: number; readonly limit: number },
 ): Promise<readonly DeploymentRow[]> {
-  const queued = database.selectFrom("deployments").selectAll().where("state", "=", "queued");
+  const queued = database.selectFrom("deployments").selectAll().where("state", "=", QUEUED);
   return await queued
     .where("expires_ms", "<=", query.untilMs)
     .orderBy("expires_ms")
@@ -183,17 +186,30 @@ export async function listDue(
     .execute();
 }
 
-/** When the next of those that are queued expires, epoch milliseconds; null when none does. */
-export async function findNextExpiry(database: CoordinatorDatabase): Promise<number | null> {
-  const row = await database
+/** Offers that have waited for their agent's word for as long as they may. */
+export async function listOverdueOffers(
+  database: CoordinatorDatabase,
+  { untilMs }: { readonly untilMs: number },
+): Promise<readonly Pick<DeploymentRow, "id" | "agent_id">[]> {
+  return await database
     .selectFrom("deployments")
-    .select("expires_ms")
-    .where("state", "=", "queued")
-    .where("expires_ms", "is not", null)
+    .select(["id", "agent_id"])
+    .where("state", "=", OFFERED)
+    .where("expires_ms", "<=", untilMs)
     .orderBy("expires_ms")
-    .limit(1)
-    .executeTakeFirst();
-  return row?.expires_ms ?? null;
+    .orderBy("number")
+    .limit(ROLLOUT_DEPLOYMENTS_MAX)
+    .execute();
+}
+
+/** When the next of those that are queued, or of the offers that are not overdue, expires; null when none does. */
+export async function findNextExpiry(database: CoordinatorDatabase, nowMs: number): Promise<number | null> {
+  const all = database.selectFrom("deployments").select("expires_ms").orderBy("expires_ms").limit(1);
+  const queued = all.where("state", "=", QUEUED).where("expires_ms", "is not", null);
+  const offered = all.where("state", "=", OFFERED).where("expires_ms", ">", nowMs);
+  const next = [await queued.executeTakeFirst(), await offered.executeTakeFirst()];
+  const times = next.map((row) => row?.expires_ms ?? null).filter((time) => time !== null);
+  return times.length === 0 ? null : Math.min(...times);
 }
 
 export type RetryRow = Pick<DeploymentRow, "id" | "rollout_id" | "state" | "not_before_ms">;
@@ -277,6 +293,9 @@ export async function loadLatestDeployments(
 /** Deployments that ended live, newest first, and whether one runs, wherever it was started. */
 export type RecentDeployments = { readonly live: readonly DeploymentRow[]; readonly isRunning: boolean };
 
+/** See `becameOf` in `deployments/late-outcome.ts`. */
+const BECAME = sql<DeploymentState>`coalesce(late_outcome, state)`;
+const ENDED_MS = sql<number>`coalesce(late_ms, finished_ms)`;
 /** More than anybody tries between two that are permanent. */
 const LIVE_MAX = 20;
 
@@ -287,7 +306,7 @@ export async function loadRecentDeployments(
 ): Promise<(agentId: AgentId) => RecentDeployments> {
   const ofAgents = database.selectFrom("deployments").where("agent_id", "in", agentIds);
   const running = await ofAgents.select("agent_id").where("state", "in", RUNNING_STATES).execute();
-  const ended = ofAgents.where("state", "in", ["succeeded", "degraded"]).where("mode", "!=", "dry-activate");
+  const ended = ofAgents.where(BECAME, "in", ["succeeded", "degraded"]).where("mode", "!=", "dry-activate");
   const live = await database
     .selectFrom(
       ended
@@ -295,7 +314,7 @@ export async function loadRecentDeployments(
         .select(({ fn }) =>
           fn
             .agg<number>("row_number")
-            .over((over) => over.partitionBy("agent_id").orderBy("finished_ms", "desc").orderBy("number", "desc"))
+            .over((over) => over.partitionBy("agent_id").orderBy(ENDED_MS, "desc").orderBy("number", "desc"))
             .as("place"),
         )
         .as("ranked"),

@@ -11,7 +11,7 @@
  * only one version after the one that can read it.
  */
 import { sql } from "kysely";
-import { DEPLOYMENT_STATES, FAULTS, MODES } from "../../deployment.ts";
+import { DEPLOYMENT_STATES, FAULTS, MODES, OUTCOMES } from "../../deployment.ts";
 import { TOKEN_KINDS } from "../../token.ts";
 import { lockForMigration, strictTable } from "./dialect.ts";
 import type { CoordinatorDatabase } from "./schema.ts";
@@ -200,6 +200,10 @@ export const migrations: readonly Migration[] = [
         "attempt integer not null default 1",
         "not_before_ms integer",
         "expires_ms integer",
+        "offered_ms integer",
+        `late_outcome text ${oneOf("late_outcome", OUTCOMES)}`,
+        "late_reason text",
+        "late_ms integer",
         "stalled_ms integer",
         "lifts_quarantine integer not null default 0 check (lifts_quarantine in (0, 1))",
       ]),
@@ -209,6 +213,7 @@ export const migrations: readonly Migration[] = [
       `create unique index deployments_one_running on deployments (agent_id) where state in ${RUNNING} and started_on_device = 0`,
       `create index deployments_running on deployments (number) where state in ${RUNNING}`,
       "create index deployments_by_expiry on deployments (expires_ms) where state = 'queued'",
+      "create index deployments_offered_by_expiry on deployments (expires_ms) where state = 'offered'",
       "create index deployments_by_rollout on deployments (rollout_id)",
       "create index deployments_by_agent on deployments (agent_id, number)",
       // Of the thousands that an agent has had, the few that are not over.

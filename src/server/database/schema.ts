@@ -3,7 +3,7 @@
  * Times are integer milliseconds since the epoch (`*_ms`), booleans are 0 or 1, JSON is text.
  */
 import type { Generated, Kysely } from "kysely";
-import type { DeploymentState, Fault, Mode } from "../../deployment.ts";
+import type { DeploymentState, Fault, Mode, Outcome } from "../../deployment.ts";
 import type { AgentId, AgentName, CacheName, DeploymentId, RolloutId, TokenId, WorkspaceName } from "../../names.ts";
 import type { FileHash, NarHash } from "../../nix/hash.ts";
 import type { StorePath, StorePathHash } from "../../nix/store-path.ts";
@@ -217,8 +217,14 @@ export type Schema = {
     attempt: number;
     /** Not offered earlier; null: at once. */
     not_before_ms: number | null;
-    /** Queued no longer than until then; null: for ever. */
+    /** Waits no longer than until then; null: for ever. */
     expires_ms: number | null;
+    /** When its agent was told of it; null: it was not, or says that it was not. */
+    offered_ms: number | null;
+    /** What the agent said when it had ended here already. See `deployments/late-outcome.ts`. */
+    late_outcome: Outcome | null;
+    late_reason: string | null;
+    late_ms: number | null;
     /** Since when nothing has come of it, although it runs; null: something does. See `deployments/stalls.ts`. */
     stalled_ms: number | null;
     /** A person wants it, whatever it did on this device before. */

@@ -4,6 +4,7 @@
  * often is harmless. What may not be offered yet has a timer while its agent is connected; who logs in gets a new one.
  */
 import { z } from "zod";
+import type { DeploymentState } from "../../deployment.ts";
 import { describeError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { AgentId, DeploymentId } from "../../names.ts";
@@ -57,6 +58,8 @@ export type DispatcherDeps = {
   readonly log: Logger;
 };
 
+/** What people were told will not be done. */
+const OVER: ReadonlySet<DeploymentState> = new Set(["superseded", "cancelled", "expired"]);
 /** Agents of one transaction: between two, others get their turn. */
 const DISPATCH_MAX = 500;
 /** After a write that the database did not take. */
@@ -116,6 +119,8 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       if (row === null) return;
       deps.registry.progress.delete(row.id);
       deps.bus.publish(rolloutTopic(row.rollout_id));
+      // An offer that waits for its agent's word may expire now.
+      if (row.state === "offered") deps.bus.publish(QUEUE_TOPIC);
     },
     [Symbol.asyncDispose]: () => timers[Symbol.asyncDispose](),
   };
@@ -168,10 +173,10 @@ function restate(agent: LiveAgent, row: DeploymentRow): void {
   }
 }
 
-/** It works on what has given way to a newer one, or was cancelled, while it was away: it must not go on with it. */
+/** It works on what ended here while it was away (given way to a newer one, cancelled, expired): it must not go on with it. */
 async function stopWhatIsOver(deps: DispatcherDeps, agentId: AgentId, inFlight: DeploymentId | null): Promise<void> {
   const row = inFlight === null ? null : await findDeployment(deps.database, inFlight);
-  if (row === null || (row.state !== "superseded" && row.state !== "cancelled")) return;
+  if (row === null || !OVER.has(row.state)) return;
   deps.registry.find(agentId)?.send({ kind: "cancel", deploymentId: row.id });
 }
 

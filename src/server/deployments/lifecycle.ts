@@ -4,17 +4,17 @@
  *     queued ─► offered ─► fetching ─► activating ─► [rebooting] ─► confirming ─► succeeded
  *        │         │           │            └────────────┴──────────────┴──► rolling-back ─► rolled-back | degraded
  *        │         └───────────┴──────────────────────────────────────────► failed
- *        └─────────┴───────────┴──► superseded | cancelled        queued ─► expired
+ *        └─────────┴───────────┴──► superseded | cancelled        queued, offered ─► expired
  *
  * | event        | queued     | offered          | fetching         | activating … rolling-back | terminal |
  * | ------------ | ---------- | ---------------- | ---------------- | ------------------------- | -------- |
  * | offer        | offered    | –                | –                | –                         | –        |
  * | forgotten    | –          | queued ¹         | queued ¹         | degraded ²                | –        |
  * | phase        | that phase | that phase       | that phase       | that phase                | –        |
- * | outcome      | outcome    | outcome ³        | outcome ³        | outcome ³                 | –        |
+ * | outcome      | outcome    | outcome ³        | outcome ³        | outcome ³                 | – ⁶      |
  * | supersede    | superseded | ask to stop      | ask to stop ⁴    | –                         | –        |
  * | cancel       | cancelled  | ask to stop      | ask to stop      | ask to stop               | –        |
- * | expire       | expired    | –                | –                | –                         | –        |
+ * | expire       | expired    | expired ⁷        | –                | –                         | –        |
  * | restore      | cancelled  | cancelled        | cancelled        | –                         | –        |
  * | removed      | cancelled  | cancelled        | cancelled        | degraded ⁵                | –        |
  *
@@ -24,6 +24,9 @@
  * ³ `cancelled` becomes `superseded` when that was why it was asked to stop.
  * ⁴ Asked only when the agent returns from a lost contact; one that works on it connected is left to finish.
  * ⁵ Its agent is nobody any more, so its word will never come; without its login it goes back by itself.
+ * ⁶ What was ended here without the agent's word may have been carried out. What the agent says of it later is kept beside
+ *   the state (`late-outcome.ts`).
+ * ⁷ Comes only while the agent is out of contact. One that was asked to stop ends as that.
  *
  * The agent's word decides: a phase may follow any live state, since an agent that was killed starts a step again. A
  * lost connection is never an outcome, and takes no offer back: the agent may have accepted it, and be at work on it out
@@ -43,6 +46,7 @@ export type LifecycleEvent =
   | { readonly type: "outcome"; readonly outcome: Outcome; readonly reason: string }
   | { readonly type: "supersede" }
   | { readonly type: "cancel" }
+  /** It has waited for as long as it may, and its agent is out of contact. */
   | { readonly type: "expire" }
   /** The database is a backup: what it was about to start may have been done, or overtaken, since. */
   | { readonly type: "restore" }
@@ -53,6 +57,8 @@ export type LifecycleEvent =
 export type LifecycleChange = Lifecycle & { readonly reason: string | null };
 
 const SUPERSEDED = "A newer deployment took its place.";
+const EXPIRED = "The agent did not come back in time.";
+const UNHEARD = "The agent was offered it and did not come back in time: it may have carried it out.";
 const FORGOTTEN = "The agent came back without any memory of it; look at what the machine runs.";
 const REMOVED = "Its agent was removed.";
 const REMOVED_RUNNING = "Its agent was removed before it told how this ended; look at what the machine runs.";
@@ -84,7 +90,8 @@ export function step(current: Lifecycle, event: LifecycleEvent): LifecycleChange
         ? enter("cancelled", "Cancelled before it started.")
         : askToStop(current, "cancelled");
     case "expire":
-      return current.state === "queued" ? enter("expired", "The agent did not come back in time.") : null;
+      if (current.state === "queued") return enter("expired", EXPIRED);
+      return current.state === "offered" ? enter(current.stopRequested ?? "expired", UNHEARD) : null;
     case "restore":
       return ["queued", "offered", "fetching"].includes(current.state) ? enter("cancelled", RESTORED) : null;
     case "removed":

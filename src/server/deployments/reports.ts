@@ -15,6 +15,7 @@ import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
 import { fitLines } from "../logs/log-limit.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
+import { planLateOutcome } from "./late-outcome.ts";
 import { requeueIfWanted } from "./requeue.ts";
 import { type Happened, planTransition, QUEUE_TOPIC, rolloutTopic } from "./transition.ts";
 
@@ -128,7 +129,7 @@ function linesOf(entries: readonly ReportEntry[]): readonly LogLine[] {
 type EntriesPlan = {
   readonly changes: Partial<DeploymentRow>;
   readonly events: readonly NewEvent[];
-  /** The deployment as it was when its outcome came; null when none did. */
+  /** The deployment as it was when its outcome came and ended it; null when none did. */
   readonly ended: DeploymentRow | null;
 };
 
@@ -141,10 +142,12 @@ function planEntries(row: DeploymentRow, entries: readonly ReportEntry[], nowMs:
   for (const entry of entries) {
     if (entry.type === "log") continue;
     const transition = planTransition(current, happenedOf(current, entry, nowMs));
-    if (transition === null) continue;
-    if (entry.type === "outcome") ended = current;
-    events.push(transition.event);
-    changes = { ...changes, ...transition.update, ...factsOf(current, entry) };
+    const late = entry.type === "outcome" ? planLateOutcome(current, { ...entry, atMs: nowMs }) : null;
+    const happened = transition ?? late;
+    if (happened === null) continue;
+    if (entry.type === "outcome" && transition !== null) ended = current;
+    events.push(happened.event);
+    changes = { ...changes, ...happened.update, ...factsOf(current, entry) };
     current = { ...current, ...changes };
   }
   return { changes, events, ended };

@@ -19,6 +19,7 @@ import {
 } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { type AgainRequest, type Considered, choose, findAgentOf, REMOVED, startChosen } from "./again.ts";
+import { becameOf } from "./late-outcome.ts";
 import { waitMsOf } from "./requeue.ts";
 import type { RolloutDeps } from "./rollouts.ts";
 import { askedOf, expiryAgain } from "./start-rollout.ts";
@@ -30,7 +31,7 @@ export type Candidate = { readonly row: DeploymentRow; readonly newest: Deployme
 /** @returns why it is not tried again, the end of a sentence; null when it is */
 export function whyNotRetry({ row, newest, isNamed }: Candidate, nowMs: number): string | null {
   const what = `deployment ${row.id}`;
-  if (row.state === "succeeded") return `${what} succeeded`;
+  if (becameOf(row) === "succeeded") return `${what} succeeded`;
   const isPutOff = row.state === "queued" && waitMsOf(row, nowMs) > 0;
   if (!isTerminal(row.state) && !isPutOff) return `${what} is ${row.state}`;
   if (isNamed || newest.number <= row.number) return null;

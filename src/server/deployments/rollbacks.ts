@@ -29,6 +29,7 @@ import {
   requireStartable,
   startChosen,
 } from "./again.ts";
+import { becameOf } from "./late-outcome.ts";
 import type { RolloutDeps } from "./rollouts.ts";
 import { type Asked, expiryAgain } from "./start-rollout.ts";
 import { findLatestTry, findTargets, type Target } from "./targets.ts";
@@ -142,19 +143,23 @@ async function consider(
 /** @returns why an agent does not go back from a deployment, the end of a sentence; null when it does */
 export function whyNotBack(what: {
   readonly agent: string;
-  readonly row: Pick<DeploymentRow, "id" | "state" | "mode">;
-  readonly history: { readonly live: readonly Pick<DeploymentRow, "id" | "state">[]; readonly isRunning: boolean };
+  readonly row: Pick<DeploymentRow, "id" | "state" | "late_outcome" | "mode">;
+  readonly history: {
+    readonly live: readonly Pick<DeploymentRow, "id" | "state" | "late_outcome">[];
+    readonly isRunning: boolean;
+  };
   readonly isNamed: boolean;
 }): string | null {
   const { agent, row, history, isNamed } = what;
   const name = `deployment ${row.id}`;
   if (!isTerminal(row.state)) return `${name} is ${row.state}: cancel it (\`nixdeploy cancel ${row.id}\`)`;
   if (history.isRunning) return `something is being deployed there: cancel it first (\`nixdeploy cancel ${agent}\`)`;
-  if (row.state !== "succeeded" && row.state !== "degraded") return `${name} is ${row.state}: it left nothing there`;
+  const became = becameOf(row);
+  if (became !== "succeeded" && became !== "degraded") return `${name} is ${became}: it left nothing there`;
   if (row.mode === "dry-activate") return `${name} only asked what would change`;
   const [newest] = history.live;
   if (isNamed || newest === undefined || newest.id === row.id) return null;
-  return `${name} has a newer one behind it (${newest.id}, ${newest.state}); name it by its id, or the agent`;
+  return `${name} has a newer one behind it (${newest.id}, ${becameOf(newest)}); name it by its id, or the agent`;
 }
 
 /** @returns what ran before a deployment, another path than its own; null where neither the device nor the history tells */

@@ -41,6 +41,8 @@ export function planTransition(row: DeploymentRow, { event, atMs }: Happened): T
       started_ms: row.started_ms ?? (event.type === "phase" ? atMs : null),
       finished_ms: isTerminal(change.state) ? atMs : null,
       stalled_ms: null,
+      // One that is queued again says that it knows nothing of the offer.
+      offered_ms: event.type === "offer" ? atMs : change.state === "queued" ? null : row.offered_ms,
     }),
     event: deploymentEvent({ ...row, state: change.state, reason: change.reason }, atMs),
   };

@@ -154,6 +154,10 @@ const COLUMNS: Columns = {
     expires_ms: "integer?",
     stalled_ms: "integer?",
     lifts_quarantine: "integer",
+    offered_ms: "integer?",
+    late_outcome: "text?",
+    late_reason: "text?",
+    late_ms: "integer?",
   },
   idempotency_keys: { owner: "text", key: "text", fingerprint: "text", rollout_id: "text", created_ms: "integer" },
   events: {

@@ -1,7 +1,9 @@
 /** What waits too long for its agent ends as expired: at its time, once, whether or not the coordinator was there. */
 import { describe, expect, test } from "bun:test";
+import { agentListSchema } from "../../../src/api/agents.ts";
 import { type DeploymentDto, deploymentSchema } from "../../../src/api/deployments.ts";
 import { type RolloutDto, rolloutSchema } from "../../../src/api/rollouts.ts";
+import { OFFLINE_AFTER_MS } from "../../../src/server/agents/registry.ts";
 import { createTestCoordinator, expectOk, type TestCoordinator } from "../../support/coordinator.ts";
 import { machineState, numberEntries, outcomeEntry, phaseEntry } from "../../support/scripted-agent.ts";
 import { createTinyPath } from "../../support/tiny-path.ts";
@@ -110,6 +112,114 @@ describe("an agent that was offered it in time", () => {
     const back = await server.connectAgent(agent.identity, { state: machineState(null) });
     await expired(server, rollout);
     expect(back.framesOf("offer")).toEqual([]);
+  });
+});
+
+describe("an agent that was offered it and stays away", () => {
+  /** It was told, and its connection ended before it said a word. */
+  async function offer(server: TestCoordinator, more: object = { expiresInMs: HOUR_MS }) {
+    const agent = await server.connectAgent("nuc");
+    const rollout = await activate(server, ["nuc"], more);
+    const id = rollout.deployments[0]?.id as never;
+    await waitFor("the offer", () => agent.framesOf("offer").length > 0);
+    await agent.disconnect();
+    return { agent, rollout, id };
+  }
+
+  test("lets it expire, at its time, and nobody claims that it was not done", async () => {
+    await using server = await createServer();
+    const offeredAt = new Date(server.clock.nowMs()).toISOString();
+    const { rollout } = await offer(server);
+    await server.clock.advance(HOUR_MS - 1);
+    expect(await now(server, rollout)).toMatchObject({ state: "offered", contact: "offline", offeredAt });
+    await server.clock.advance(1);
+    await expired(server, rollout);
+    expect(await now(server, rollout)).toMatchObject({
+      reason: "The agent was offered it and did not come back in time: it may have carried it out.",
+      offeredAt,
+      lastSeenAt: offeredAt,
+      lateOutcome: null,
+    });
+    const text = await (await server.fetch(`rollouts/${rollout.id}/follow`)).text();
+    expect(text).toContain("event: end");
+  });
+
+  test("is waited for while it is connected, and until it counts as offline", async () => {
+    await using server = await createServer();
+    const agent = await server.connectAgent("nuc");
+    const rollout = await activate(server, ["nuc"], { expiresInMs: MINUTE_MS });
+    await server.clock.advance(HOUR_MS);
+    expect((await now(server, rollout)).state).toBe("offered");
+    await agent.disconnect();
+    await server.clock.advance(OFFLINE_AFTER_MS - 1);
+    expect((await now(server, rollout)).state).toBe("offered");
+    await server.clock.advance(1);
+    await expired(server, rollout);
+  });
+
+  test("lets it expire 90 s after the start of a coordinator that was away, too", async () => {
+    await using server = await createServer("file");
+    const { rollout } = await offer(server);
+    await server.coordinator[Symbol.asyncDispose]();
+    await server.clock.advance(2 * HOUR_MS);
+    await server.restart();
+    await server.clock.advance(OFFLINE_AFTER_MS - 1);
+    expect((await now(server, rollout)).state).toBe("offered");
+    await server.clock.advance(1);
+    await expired(server, rollout);
+  });
+
+  test("is asked to stop by a cancel, which ends it as cancelled at its time", async () => {
+    await using server = await createServer();
+    const { rollout } = await offer(server);
+    await expectOk(await server.fetch("cancellations", { json: { of: ["nuc"] } }));
+    expect(await now(server, rollout)).toMatchObject({ state: "offered", stopRequested: "cancelled" });
+    await server.clock.advance(HOUR_MS);
+    await waitFor("its end", async () => (await now(server, rollout)).state === "cancelled");
+    expect(await now(server, rollout)).toMatchObject({
+      reason: expect.stringContaining("it may have carried it out"),
+      stopRequested: null,
+    });
+  });
+
+  test("is heard when it returns after all: what it says is kept beside what was said", async () => {
+    await using server = await createServer();
+    const { agent, rollout, id } = await offer(server);
+    await server.clock.advance(2 * HOUR_MS);
+    await expired(server, rollout);
+    const { finishedAt } = await now(server, rollout);
+    const runs = { profilePath: ONE.storePath, currentPath: ONE.storePath };
+    const state = { ...machineState(null), ...runs, unreported: [id] };
+    const back = await server.connectAgent(agent.identity, { state });
+    const entries = [phaseEntry("fetching"), phaseEntry("activating"), outcomeEntry("succeeded")];
+    await back.report(id, numberEntries(entries));
+    expect(await now(server, rollout)).toMatchObject({
+      ...{ state: "expired", finishedAt, exitCode: 0 },
+      lateOutcome: { outcome: "succeeded", at: new Date(server.clock.nowMs()).toISOString() },
+    });
+    // Told once more, because the acknowledgement was lost: the same.
+    await server.clock.advance(MINUTE_MS);
+    const before = await now(server, rollout);
+    await back.report(id, numberEntries(entries));
+    expect((await now(server, rollout)).lateOutcome).toEqual(before.lateOutcome);
+    const [drifted] = agentListSchema.parse(await (await server.fetch("agents")).json()).agents;
+    expect(drifted).toMatchObject({
+      drift: null,
+      deployment: { state: "expired", lateOutcome: { outcome: "succeeded" } },
+    });
+    const again = await server.fetch("retries", { json: { of: [id] } });
+    expect([again.status, await again.text()]).toEqual([422, expect.stringContaining("succeeded")]);
+  });
+
+  test("is told to stop, should it be at work on it still", async () => {
+    await using server = await createServer();
+    const { agent, rollout, id } = await offer(server);
+    await server.clock.advance(2 * HOUR_MS);
+    await expired(server, rollout);
+    const back = await server.connectAgent(agent.identity, { state: { ...machineState(null), inFlight: id } });
+    await waitFor("the cancel", () => back.framesOf("cancel").some(({ deploymentId }) => deploymentId === id));
+    await back.report(id, numberEntries([phaseEntry("fetching"), outcomeEntry("cancelled")]));
+    expect(await now(server, rollout)).toMatchObject({ state: "expired", lateOutcome: { outcome: "cancelled" } });
   });
 });
 

@@ -45,9 +45,9 @@ const TABLE = `
 
 | state                 | activating            | succeeded | cancelled  | supersede           | cancel                 | expire  |
 | queued                | activating            | succeeded | cancelled  | superseded          | cancelled              | expired |
-| offered               | activating            | succeeded | cancelled  | offered!superseded  | offered!cancelled      | –       |
-| offered!cancelled     | activating!cancelled  | succeeded | cancelled  | –                   | –                      | –       |
-| offered!superseded    | activating!superseded | succeeded | superseded | –                   | –                      | –       |
+| offered               | activating            | succeeded | cancelled  | offered!superseded  | offered!cancelled      | expired |
+| offered!cancelled     | activating!cancelled  | succeeded | cancelled  | –                   | –                      | cancelled |
+| offered!superseded    | activating!superseded | succeeded | superseded | –                   | –                      | superseded |
 | fetching              | activating            | succeeded | cancelled  | fetching!superseded | fetching!cancelled     | –       |
 | fetching!cancelled    | activating!cancelled  | succeeded | cancelled  | –                   | –                      | –       |
 | fetching!superseded   | activating!superseded | succeeded | superseded | –                   | –                      | –       |
@@ -118,7 +118,7 @@ describe("the table in the doc comment", () => {
   const rows = source
     .split("\n")
     .filter((line) => line.startsWith(" * | "))
-    .map((line) => line.split("|").map((cell) => cell.replace(/[¹²³⁴⁵*]/g, "").trim()));
+    .map((line) => line.split("|").map((cell) => cell.replace(/[¹²³⁴⁵⁶⁷*]/g, "").trim()));
   const [, [, , ...columns] = [], , ...body] = [null, ...rows];
   const statesOf = (column: string): readonly DeploymentState[] => {
     if (column === "terminal") return DEPLOYMENT_STATES.filter(isTerminal);
@@ -183,6 +183,8 @@ describe("reasons", () => {
     ["queued", { type: "supersede" }, "A newer deployment took its place."],
     ["queued", { type: "cancel" }, "Cancelled before it started."],
     ["queued", { type: "expire" }, "The agent did not come back in time."],
+    ["offered", { type: "expire" }, "it may have carried it out"],
+    ["offered!cancelled", { type: "expire" }, "it may have carried it out"],
     ["activating", { type: "forgotten", newerWaits: false }, "without any memory of it"],
     ["fetching!cancelled", { type: "forgotten", newerWaits: false }, "asked to stop"],
     ["queued", { type: "offer" }, null],
@@ -276,6 +278,19 @@ describe("whatever happens", () => {
         const fair: LifecycleEvent[] = [{ type: "offer" }, { type: "phase", phase: "fetching" }];
         const after = run([...events, ...fair, { type: "outcome", outcome, reason: "so" }]);
         expect(isTerminal(after.at(-1)?.state ?? "queued")).toBe(true);
+      }),
+    );
+  });
+
+  test("it ends when its agent never comes back, unless that has taken it", () => {
+    fc.assert(
+      fc.property(anyLifecycle, fc.boolean(), (from, isCancelled) => {
+        const asked = isCancelled ? (step(from, { type: "cancel" }) ?? from) : from;
+        const expired = step(asked, { type: "expire" });
+        const isTaken = PHASES.some((phase) => phase === from.state);
+        expect(isTerminal((expired ?? asked).state)).toBe(!isTaken);
+        // Nothing is claimed that only the agent knows.
+        if (from.state === "offered") expect(expired?.reason).toContain("may have");
       }),
     );
   });
