@@ -45,7 +45,10 @@ export function createHttpTransport(options: HttpTransportOptions): HttpTranspor
   const { url, token } = options;
   return {
     async call({ path, query, schema, idempotencyKey, ...request }) {
-      const once = idempotencyKey === undefined ? {} : { isIdempotent: true, headers: keyHeader(idempotencyKey) };
+      const once =
+        idempotencyKey === undefined
+          ? {}
+          : { isIdempotent: true, patienceMs: RESTART_MAX_MS, headers: keyHeader(idempotencyKey) };
       const target = `${url}${formatApiPath({ path, ...(query === undefined ? {} : { query }) })}`;
       const { answer } = await http.requestJson({ ...request, ...once, url: target, token, schema });
       return answer;
@@ -70,6 +73,8 @@ export function createHttpTransport(options: HttpTransportOptions): HttpTranspor
   };
 }
 
+/** Whoever has asked for a rollout does not know whether it exists: in this time a coordinator that restarts is back. */
+const RESTART_MAX_MS = 60_000;
 const keyHeader = (key: string) => ({ "idempotency-key": key });
 const CONFLICT = 409;
 const FILE_SILENCE_MAX_MS = 60_000;

@@ -76,6 +76,8 @@ export type JsonRequest<T> = Call<T> & {
   readonly headers?: Readonly<Record<string, string>>;
   /** May be sent again when the answer got lost. Default: for GET only. */
   readonly isIdempotent?: boolean;
+  /** For how long it is sent again once it may have been carried out, in milliseconds. Else, and by default: four tries. */
+  readonly patienceMs?: number;
 };
 export type PutRequest<T> = Call<T> & { readonly body: Uint8Array };
 export type JsonAnswer<T> = { readonly status: number; readonly answer: T };
@@ -120,22 +122,25 @@ type Parts = {
 };
 
 async function requestJson<T>(parts: Parts, request: JsonRequest<T>): Promise<JsonAnswer<T>> {
-  const { method, body, isIdempotent = method === "GET", signal } = request;
+  const { method, body, isIdempotent = method === "GET", patienceMs = 0, signal } = request;
   const { clock, random, log = silentLogger } = parts.options;
   const outgoing = {
     ...request,
     headers: { ...request.headers, ...(body === undefined ? {} : { "content-type": "application/json" }) },
     body: body === undefined ? null : JSON.stringify(body),
   };
+  const begunMs = clock.monotonicMs();
+  let mayHaveArrived = false;
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await exchange(parts, outgoing);
     } catch (error) {
       const mayRepeat = isIdempotent && error instanceof HttpFailure && error.isTransient;
-      if (!mayRepeat || attempt === ATTEMPTS_MAX) {
-        throw error;
-      }
+      if (mayRepeat) mayHaveArrived ||= error.mayHaveArrived;
+      const leftMs = mayHaveArrived ? begunMs + patienceMs - clock.monotonicMs() : 0;
+      if (!mayRepeat || (attempt >= ATTEMPTS_MAX && leftMs <= 0)) throw error;
       log.debug("request failed, trying again", { reason: error.message, attempt });
+      if (attempt === ATTEMPTS_MAX) log.warn(`${error.message}; trying again for ${Math.ceil(leftMs / 1_000)} s`);
     }
     await clock.sleep(fullJitterMs(attempt - 1, random.fraction(), BACKOFF), signal);
   }

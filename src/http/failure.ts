@@ -7,18 +7,25 @@
 import { type Problem, problemSchema } from "../api/problem.ts";
 import { type ErrorKind, NixdeployError, type NixdeployErrorOptions } from "../errors.ts";
 
-type HttpFailureOptions = NixdeployErrorOptions & { readonly isTransient: boolean; readonly isForeign?: boolean };
+type HttpFailureOptions = NixdeployErrorOptions & {
+  readonly isTransient: boolean;
+  readonly isForeign?: boolean;
+  readonly mayHaveArrived?: boolean;
+};
 
 export class HttpFailure extends NixdeployError {
   /** Whether the same request may succeed a little later. */
   readonly isTransient: boolean;
   /** It was no coordinator that answered, but something that stands before it and may step aside again. */
   readonly isForeign: boolean;
+  /** The request may have been carried out, and only its answer was lost. */
+  readonly mayHaveArrived: boolean;
 
   constructor(kind: ErrorKind, message: string, options: HttpFailureOptions) {
     super(kind, message, options);
     this.isTransient = options.isTransient;
     this.isForeign = options.isForeign ?? false;
+    this.mayHaveArrived = options.mayHaveArrived ?? false;
   }
 }
 
@@ -45,6 +52,9 @@ const STATUS_KINDS: Readonly<Record<number, ErrorKind>> = {
   503: "unreachable",
   504: "unreachable",
 };
+
+/** A proxy passed the request on, perhaps. */
+const GATEWAY_STATUSES: readonly number[] = [502, 504];
 
 export function kindOfStatus(status: number): ErrorKind {
   return STATUS_KINDS[status] ?? "remote";
@@ -89,6 +99,7 @@ export function failureOfAnswer(answer: Answer, source: string): HttpFailure {
   if (kind === "unreachable" || kind === "denied") {
     return new HttpFailure(kind, `cannot use ${source}: it answered ${describeAnswer(answer)}`, {
       isTransient,
+      mayHaveArrived: GATEWAY_STATUSES.includes(status),
       hint: "That answer came from something in front of the coordinator, a reverse proxy perhaps.",
     });
   }
@@ -137,6 +148,8 @@ function describeAnswer({ status, contentType }: Answer): string {
 
 const HINT_ADDRESS = "Is it a nixdeploy coordinator? Check NIXDEPLOY_URL or --url.";
 
+/** The connection was there. */
+const BROKEN_CODES = /^(ECONNRESET|EPIPE|UND_ERR_SOCKET)$/;
 const REASONS: readonly { readonly codes: RegExp; readonly reason: string; readonly hint?: string }[] = [
   { codes: /^ECONNREFUSED$/, reason: "the connection was refused", hint: "Is `nixdeploy serve` running there?" },
   { codes: /^ENOENT$/, reason: "there is no such socket", hint: "Is `nixdeploy serve` running?" },
@@ -149,7 +162,7 @@ const REASONS: readonly { readonly codes: RegExp; readonly reason: string; reado
   { codes: /^EAI_AGAIN$/, reason: "the name service does not answer" },
   { codes: /^(ETIMEDOUT|UND_ERR_CONNECT_TIMEOUT)$/, reason: "it does not answer" },
   { codes: /^(EHOSTUNREACH|ENETUNREACH|ENETDOWN)$/, reason: "there is no route to it" },
-  { codes: /^(ECONNRESET|EPIPE|UND_ERR_SOCKET)$/, reason: "the connection broke" },
+  { codes: BROKEN_CODES, reason: "the connection broke" },
   { codes: /^(HPE_.*|Malformed_HTTP_Response)$/, reason: "it does not speak HTTP there", hint: HINT_ADDRESS },
   { codes: /^(EPROTO|ERR_SSL_.*)$/, reason: "it does not speak TLS there", hint: "Is the address http:// instead?" },
 ];
@@ -181,6 +194,7 @@ export function failureOfConnection(error: unknown, { source, isThroughProxy }: 
   const hint = isThroughProxy ? HINT_PROXY : isPlain ? HINT_TLS : known?.hint;
   return new HttpFailure("unreachable", `cannot reach ${source}: ${reason}`, {
     isTransient: true,
+    mayHaveArrived: BROKEN_CODES.test(code),
     cause: error,
     ...(hint === undefined ? {} : { hint }),
   });
@@ -213,7 +227,9 @@ export function statusOfProxy(error: unknown): number | null {
 
 export function silentFailure(source: string, durationMs: number): HttpFailure {
   const seconds = Math.ceil(durationMs / 1000);
-  return new HttpFailure("unreachable", `cannot reach ${source}: nothing came for ${seconds} s`, { isTransient: true });
+  return new HttpFailure("unreachable", `cannot reach ${source}: nothing came for ${seconds} s`, {
+    ...{ isTransient: true, mayHaveArrived: true },
+  });
 }
 
 function codeOf(error: unknown): string {

@@ -10,7 +10,7 @@ import { deploymentSchema, logPageSchema } from "../../src/api/deployments.ts";
 import { rolloutSchema } from "../../src/api/rollouts.ts";
 import { createdTokenSchema, tokenListSchema } from "../../src/api/tokens.ts";
 import { isTerminal } from "../../src/deployment.ts";
-import { formatHashNix32 } from "../../src/nix/hash.ts";
+import { type CoordinatorApi, openCoordinatorApi } from "../support/coordinator-api.ts";
 import { startCoordinator } from "../support/fleet.ts";
 import { createJournalingAgent, type JournalingAgent } from "../support/journaling-agent.ts";
 import { createSeededRandom } from "../support/seeded-random.ts";
@@ -27,10 +27,7 @@ const LINES_MAX = 10_000;
 /** Of each of those who ask, between two requests. */
 const PAUSE_MS = 50;
 
-type Api = (
-  path: string,
-  options?: { readonly method?: string; readonly json?: unknown; readonly token?: string },
-) => Promise<Response>;
+type Api = CoordinatorApi["request"];
 
 /** What somebody was told has been done. */
 type Told = {
@@ -44,14 +41,8 @@ test(
     await using directory = await createTemporaryDirectory("kills");
     const coordinator = await startCoordinator(directory.join("coordinator"), {});
     const random = createSeededRandom(KILLS);
-    const adminToken = (await Bun.file(directory.join("coordinator", "admin-token")).text()).trim();
-    const api: Api = (path, { method, json, token = adminToken } = {}) =>
-      fetch(`${coordinator.url}/api/v1/${path}`, {
-        method: method ?? (json === undefined ? "GET" : "POST"),
-        headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
-        body: json === undefined ? null : JSON.stringify(json),
-      });
-    await push(api, coordinator.url, adminToken);
+    const { request: api, publish } = await openCoordinatorApi(coordinator);
+    await publish(PATH);
     const enrolment = createdTokenSchema.parse(await (await api("tokens", { json: { kind: "agent" } })).json());
     const agents = Array.from({ length: AGENTS }, (_, index) =>
       createJournalingAgent({ name: `agent-${index}`, url: coordinator.url, token: enrolment.token }),
@@ -93,18 +84,6 @@ test(
   },
   60_000 + KILLS * 20_000,
 );
-
-async function push(api: Api, url: string, token: string): Promise<void> {
-  const query = new URLSearchParams({ upload: "0123456789abcdfg", offset: "0", narSize: String(PATH.nar.length) });
-  query.set("fileHash", formatHashNix32(PATH.fileHash));
-  const put = await fetch(`${url}/api/v1/caches/default/nars/${formatHashNix32(PATH.narHash)}?${query}`, {
-    method: "PUT",
-    headers: { authorization: `Bearer ${token}` },
-    body: new Uint8Array(PATH.file),
-  });
-  expect(put.status).toBe(200);
-  expect((await api("caches/default/paths", { json: { paths: [PATH.published] } })).status).toBe(201);
-}
 
 /** One after the other, as long as it may. Who gets no answer knows nothing. */
 async function keepAsking(asking: {

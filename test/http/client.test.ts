@@ -221,6 +221,27 @@ describe("trying again", () => {
     expect(await run("GET", [503, 503, 503, 503, 503])).toMatchObject({ kind: "unreachable", requests: 4 });
   });
 
+  test("a patient one that may have been carried out goes on as long as it is told to", async () => {
+    let [requests, status] = [0, 503];
+    await using server = serve(() => {
+      requests += 1;
+      return Response.json({ ok: true }, { status: requests <= 20 ? status : 200 });
+    });
+    const impatient = createImpatientClock();
+    const waitedMs = () => impatient.waits.reduce((sum, wait) => sum + wait, 0);
+    await using http = createClient({ clock: { ...impatient, monotonicMs: waitedMs } });
+    const call = { method: "GET", url: server.url, schema: ANSWER, signal: never } as const;
+    await expect(http.requestJson({ ...call, patienceMs: 100 })).rejects.toMatchObject({ kind: "unreachable" });
+    expect(requests).toBeLessThan(20);
+    requests = 0;
+    const patient = { ...call, patienceMs: 10 * 60_000 };
+    await expect(http.requestJson(patient)).rejects.toMatchObject({ kind: "unreachable" });
+    expect(requests).toBe(4);
+    [requests, status] = [0, 502];
+    await http.requestJson(patient);
+    expect(requests).toBe(21);
+  });
+
   test("a POST is sent once", async () => {
     expect(await run("POST", [503])).toMatchObject({ kind: "unreachable", requests: 1 });
   });
