@@ -78,7 +78,8 @@ function describeDetail(watched: Watched, nowMs: number): string {
   const { deployment, progress, sinceMs, lastLine } = watched;
   const { state, contact, reason, stalledSince } = deployment;
   const standing = standingOf(state, contact);
-  if (standing === "parked") return "takes it when it returns";
+  if (standing === "parked")
+    return state === "queued" ? "takes it when it returns" : "may have begun; its word is waited for";
   if (isTerminal(state)) return oneLine(reason ?? "");
   if (stalledSince !== null) return describeStall(stalledSince);
   if (state === "queued") return describePutOff(deployment).replace(/^, /, "");

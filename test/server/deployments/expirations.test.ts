@@ -87,7 +87,7 @@ describe("a deployment for an agent that stays away", () => {
       const { deployments } = rolloutSchema.parse(await (await server.fetch(`rollouts/${rollout.id}`)).json());
       return deployments.every(({ state }) => state === "expired");
     });
-  }, 20_000);
+  }, 60_000);
 });
 
 describe("an agent that was offered it in time", () => {
