@@ -86,7 +86,7 @@ test(
     expect(known.keyFingerprint).not.toBe(firstFingerprint);
     await agent.stop();
     const old = startAgent({ ...scene, stateDirectory: retired });
-    await old.waitForLine(/this agent has had a newer key since/, { timeoutMs: 20_000 });
+    await old.waitForLine(/this agent has had a newer key since/, { timeoutMs: 90_000 });
     await old.stop();
     console.info(`${rotations} rotations in ${KILLS} kills (seed ${SEED})`);
     expect(await coordinator.stop()).toBe(0);

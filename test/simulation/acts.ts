@@ -38,6 +38,7 @@ const ACTS: readonly (readonly [weight: number, name: string, act: Act])[] = [
   [9, "kill agent", killAgent],
   [4, "power off", async (stage) => void (await powerOff(stage))],
   [1, "lose journals", loseJournals],
+  [4, "stuck disk", stickDisk],
   [5, "kill coordinator", killCoordinator],
   [8, "kill coordinator between statements", killCoordinatorSoon],
   [2, "restart coordinator", restartCoordinator],
@@ -178,6 +179,13 @@ async function powerOff(stage: Stage): Promise<Device | null> {
 
 async function loseJournals(stage: Stage): Promise<void> {
   (await powerOff(stage))?.loseJournals();
+}
+
+function stickDisk(stage: Stage): void {
+  const device = pickRunning(stage);
+  if (device === null) return;
+  device.stickDisk();
+  later(stage, 400_000, `${device.name}'s disk answers again`, () => device.freeDisk());
 }
 
 function start(device: Device): void {

@@ -43,6 +43,9 @@ export type Device = AsyncDisposable & {
   kill(): Promise<void>;
   /** With its supervisor. */
   powerOff(): Promise<void>;
+  /** Its disk does not answer any more: no call returns before it is freed, or its process is killed. */
+  stickDisk(): void;
+  freeDisk(): void;
   /** Only while it does not run: everything but its key and its enrolment is gone. */
   loseJournals(): void;
 };
@@ -142,6 +145,8 @@ export function createDevice(deps: DeviceDeps): Device {
     },
     kill,
     powerOff,
+    stickDisk: () => files.stick(),
+    freeDisk: () => files.free(),
     loseJournals() {
       for (const id of known()) remember(id, "lost");
       files.remove(deploymentsDirectory);
@@ -151,6 +156,7 @@ export function createDevice(deps: DeviceDeps): Device {
     },
     async [Symbol.asyncDispose]() {
       await powerOff();
+      files.free();
       files[Symbol.dispose]();
     },
   };

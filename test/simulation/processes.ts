@@ -14,8 +14,8 @@ export type SimulatedProcess = {
 export class Killed extends Error {}
 
 export function createSimulatedProcess(clock: Clock): SimulatedProcess {
-  const actor: Actor = { isDead: false };
   const death = new AbortController();
+  const actor: Actor = { isDead: false, death: death.signal };
   return {
     get isDead() {
       return actor.isDead;

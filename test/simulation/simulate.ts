@@ -56,7 +56,10 @@ async function heal(world: World): Promise<void> {
   world.network.mend();
   world.coordinator?.killAfter(Number.POSITIVE_INFINITY);
   await world.startCoordinator();
-  for (const device of world.devices) if (!device.isRunning) device.start();
+  for (const device of world.devices) {
+    device.freeDisk();
+    if (!device.isRunning) device.start();
+  }
 }
 
 /** @returns what is still going on after a long time */

@@ -11,10 +11,16 @@ import * as fsPromises from "node:fs/promises";
 import { dirname } from "node:path";
 
 /** What runs as one process. */
-export type Actor = { isDead: boolean };
+export type Actor = { isDead: boolean; readonly death: AbortSignal };
 
 type Entry = { bytes: Buffer; mode: number; writtenMs: number };
-type Tree = { readonly root: string; readonly files: Map<string, Entry>; readonly folders: Set<string> };
+type Tree = {
+  readonly root: string;
+  readonly files: Map<string, Entry>;
+  readonly folders: Set<string>;
+  /** Resolves when the disk answers again; null while it does. */
+  stuck: PromiseWithResolvers<void> | null;
+};
 
 export type MemoryFiles = Disposable & {
   /** Null when there is no such file. */
@@ -23,6 +29,9 @@ export type MemoryFiles = Disposable & {
   names(folder: string): readonly string[];
   /** Whole folders too. */
   remove(path: string): void;
+  /** From now on no call returns, as on a disk that does not answer, until it is freed. */
+  stick(): void;
+  free(): void;
   /** Told before a file or folder is removed. */
   onRemove: (path: string) => void;
 };
@@ -38,11 +47,18 @@ export async function actAs<T>(actor: Actor, work: () => Promise<T>): Promise<T>
 }
 
 export function keepInMemory(root: string): MemoryFiles {
-  const tree: Tree = { root, files: new Map(), folders: new Set([root]) };
+  const tree: Tree = { root, files: new Map(), folders: new Set([root]), stuck: null };
   const files: MemoryFiles = {
     text: (path) => tree.files.get(path)?.bytes.toString("utf8") ?? null,
     names: (folder) => namesIn(tree, folder),
     remove: (path) => removeFrom(tree, path),
+    stick() {
+      tree.stuck ??= Promise.withResolvers();
+    },
+    free() {
+      tree.stuck?.resolve();
+      tree.stuck = null;
+    },
     onRemove: () => {},
     [Symbol.dispose]: () => void trees.delete(tree),
   };
@@ -62,6 +78,19 @@ class FileError extends Error {
 function treeOf(path: string): Tree | null {
   for (const tree of trees.keys()) if (path === tree.root || path.startsWith(`${tree.root}/`)) return tree;
   return null;
+}
+
+/** Whoever is killed while he waits is told so. */
+async function answer(tree: Tree): Promise<void> {
+  if (tree.stuck === null) return;
+  const actor = actors.getStore();
+  const death = actor?.death;
+  const killed = Promise.withResolvers<void>();
+  const onAbort = () => killed.resolve();
+  if (death?.aborted === true) return;
+  death?.addEventListener("abort", onAbort, { once: true });
+  await Promise.race([tree.stuck.promise, killed.promise]);
+  death?.removeEventListener("abort", onAbort);
 }
 
 function mustLive(path: string): void {
@@ -95,7 +124,8 @@ function openIn(tree: Tree, path: string, flags: string, mode = 0o644) {
     }
   }
   const entry = isFolder ? { bytes: Buffer.alloc(0), mode: 0o700, writtenMs: 0 } : fileIn(tree, path);
-  const change = (bytes: Buffer) => {
+  const change = async (bytes: Buffer) => {
+    await answer(tree);
     mustLive(path);
     entry.bytes = bytes;
     entry.writtenMs = ++writes;
@@ -114,13 +144,19 @@ function openIn(tree: Tree, path: string, flags: string, mode = 0o644) {
       const end = Math.max(entry.bytes.length, position + length);
       const next = Buffer.concat([entry.bytes, Buffer.alloc(end - entry.bytes.length)]);
       next.set(bytes.subarray(offset, offset + length), position);
-      change(next);
+      await change(next);
       return { bytesWritten: length, buffer: bytes };
     },
     writeFile: async (text: string) => change(Buffer.from(text)),
     truncate: async (length: number) => change(Buffer.from(entry.bytes.subarray(0, length))),
-    sync: async () => mustLive(path),
-    datasync: async () => mustLive(path),
+    sync: async () => {
+      await answer(tree);
+      mustLive(path);
+    },
+    datasync: async () => {
+      await answer(tree);
+      mustLive(path);
+    },
     close: async () => {},
   };
 }
@@ -142,15 +178,20 @@ const memory = {
   ...real,
   open: async (path: string, flags = "r", mode?: number) => {
     const tree = treeOf(path);
-    return tree === null ? await real.open(path, flags, mode) : openIn(tree, path, flags, mode);
+    if (tree === null) return await real.open(path, flags, mode);
+    await answer(tree);
+    return openIn(tree, path, flags, mode);
   },
   rename: async (from: string, to: string) => {
     const tree = treeOf(from);
-    return tree === null ? await real.rename(from, to) : renameIn(tree, from, to);
+    if (tree === null) return await real.rename(from, to);
+    await answer(tree);
+    renameIn(tree, from, to);
   },
   rm: async (path: string, options: { readonly force?: boolean } = {}) => {
     const tree = treeOf(path);
     if (tree === null) return await real.rm(path, options);
+    await answer(tree);
     mustLive(path);
     if (!tree.files.has(path) && !tree.folders.has(path)) {
       if (options.force === true) return;
@@ -161,26 +202,33 @@ const memory = {
   },
   mkdir: async (path: string, options: object = {}) => {
     const tree = treeOf(path);
-    return tree === null ? await real.mkdir(path, options) : makeIn(tree, path);
+    if (tree === null) return await real.mkdir(path, options);
+    await answer(tree);
+    return makeIn(tree, path);
   },
   readdir: async (path: string, options?: { readonly encoding: "utf8" }) => {
     const tree = treeOf(path);
     if (tree === null) return options === undefined ? await real.readdir(path) : await real.readdir(path, options);
+    await answer(tree);
     if (!tree.folders.has(path)) throw new FileError("ENOENT", path);
     return [...namesIn(tree, path)];
   },
   stat: async (path: string, options?: object) => {
     const tree = treeOf(path);
     if (tree === null) return await real.stat(path, options);
+    await answer(tree);
     return await openIn(tree, path, "r").stat();
   },
   readFile: async (path: string, encoding: "utf8") => {
     const tree = treeOf(path);
-    return tree === null ? await real.readFile(path, encoding) : fileIn(tree, path).bytes.toString("utf8");
+    if (tree === null) return await real.readFile(path, encoding);
+    await answer(tree);
+    return fileIn(tree, path).bytes.toString("utf8");
   },
   writeFile: async (path: string, text: string, options?: object) => {
     const tree = treeOf(path);
     if (tree === null) return await real.writeFile(path, text, options);
+    await answer(tree);
     await openIn(tree, path, "w").writeFile(text);
   },
 };
