@@ -46,8 +46,10 @@ export type ActionOptions = {
   readonly inputs: Readonly<Record<string, string>>;
   /** Of the job. */
   readonly env?: Readonly<Record<string, string>>;
-  /** An empty folder of this job. */
+  /** Where a folder for this job is made. */
   readonly directory: string;
+  /** What was checked out, where the steps run; default: that folder. */
+  readonly checkout?: string;
 };
 
 export async function runAction({ file, machine, directory, ...options }: ActionOptions): Promise<ActionRun> {
@@ -85,7 +87,7 @@ export async function runAction({ file, machine, directory, ...options }: Action
     await writeFile(script, step.run);
     const own = Object.fromEntries(Object.entries(step.env).map(([name, value]) => [name, fill(value, known)]));
     const result = await machine.exec(["bash", "--noprofile", "--norc", "-eo", "pipefail", script], {
-      ...{ env: { ...env, ...files, ...own }, cwd: folder, timeoutMs: 110_000 },
+      ...{ env: { ...env, ...files, ...own }, cwd: options.checkout ?? folder, timeoutMs: 110_000 },
     });
     text += result.stdout + result.stderr;
     exitCode = result.exitCode ?? -1;

@@ -22,7 +22,7 @@
       # nix build .#spec && nixdeploy push ./result && nixdeploy activate ./result
       packages.${system}.spec = deploy.spec {
         inherit (self) nixosConfigurations;
-        nixdeploy.healthChecks = [ (deploy.healthChecks.units { name = "ssh"; units = [ "sshd.service" ]; }) ];
+        nixdeploy.healthChecks = [ (deploy.healthChecks.tcp { name = "ssh"; port = 22; }) ];
       };
     };
 }

@@ -1,4 +1,4 @@
-# A flake in the place of nixpkgs: `lib`, packages, and a `nixosSystem` that evaluates modules and builds a small file.
+# A flake in the place of nixpkgs: `lib`, packages, and a `nixosSystem` that evaluates modules and makes a look-alike of a system.
 {
   outputs = { self }:
     let
@@ -20,16 +20,28 @@
             modules = [ { inherit (stubs.nixos) options; } more ] ++ modules;
             specialArgs = { inherit (stubs) pkgs; };
           };
-          units = builtins.attrNames evaluated.config.systemd.services;
+          inherit (evaluated) config;
+          # Units of ours need systemd; the look-alike runs the others itself, scripts by their text.
+          unitOf = name: let start = config.systemd.services.${name}.serviceConfig.ExecStart; in {
+            name = "${name}.service";
+            exec = start.text or "exec ${start}\n";
+          };
+          isOurs = name: builtins.match "nixdeploy.*" name != null;
+          units = map unitOf (builtins.filter (name: !isOurs name) (builtins.attrNames config.systemd.services));
+          # A path that depends on the configuration, and what it names can be switched to: test/fixtures/nix/system.nix.
+          toplevel = import ./test/fixtures/nix/system.nix {
+            options = builtins.toJSON {
+              inherit units;
+              name = config.networking.hostName;
+              version = builtins.substring 0 8 (builtins.hashString "sha256" (builtins.toJSON config.systemd.services));
+            };
+          };
         in
         {
           _type = "configuration";
           class = "nixos";
           inherit (evaluated) options;
-          config = evaluated.config // {
-            # A path that depends on the configuration, as a real one does; what is evaluated is not built.
-            system.build.toplevel = builtins.toFile "nixos-system-${evaluated.config.networking.hostName}" (builtins.toJSON units);
-          };
+          config = config // { system.build = { inherit toplevel; }; };
         };
     in
     {
