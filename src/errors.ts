@@ -47,6 +47,17 @@ export class NixdeployError extends Error {
   }
 }
 
+/** A program that was run in our place has ended with this code, and so do we; it has said what there was to say. */
+export class ProgramEnded extends Error {
+  override readonly name = "ProgramEnded";
+  readonly exitCode: number;
+
+  constructor(exitCode: number) {
+    super(`the program ended with ${exitCode}`);
+    this.exitCode = exitCode;
+  }
+}
+
 /** The one exit-code table of all commands (README, "Exit codes"). */
 export function toExitCode(kind: ErrorKind): number {
   switch (kind) {

@@ -7,12 +7,12 @@
  */
 import { isatty } from "node:tty";
 import { COMMON_DEFAULTS, type CommonValues, guessCommonValues } from "./commands/common-args.ts";
-import type { CommandContext, OutputStream, WorkflowLog } from "./commands/context.ts";
+import type { CommandContext, OutputStream, SignalListener, WorkflowLog } from "./commands/context.ts";
 import { describeFailure, formatFailure, listCauses } from "./commands/format-failure.ts";
 import { COMMANDS, type CommandEntry, resolveRequest } from "./commands/root.ts";
 import { createSecretPrompt } from "./commands/secret-prompt.ts";
 import { neutralizeWorkflowCommands } from "./commands/workflow-commands.ts";
-import { describeError, NixdeployError, toExitCode } from "./errors.ts";
+import { describeError, NixdeployError, ProgramEnded, toExitCode } from "./errors.ts";
 import { createLogger, type Logger } from "./log.ts";
 import { systemClock, systemRandom } from "./runtime.ts";
 import { NIXDEPLOY_VERSION } from "./version.ts";
@@ -25,7 +25,8 @@ const ROWS_DEFAULT = 24;
 /** Runs the command line of this process and ends the process. */
 export async function main(commands: readonly CommandEntry[] = COMMANDS): Promise<never> {
   const stop = new AbortController();
-  stopOnSignals(stop);
+  const signalListeners = new Set<SignalListener>();
+  stopOnSignals(stop, signalListeners);
   const isWorkflow = process.env["GITHUB_ACTIONS"] === "true";
   const prepare = isWorkflow ? neutralizeWorkflowCommands : (text: string) => text;
   const onGone = () => stop.abort(new OutputClosedError());
@@ -52,10 +53,10 @@ export async function main(commands: readonly CommandEntry[] = COMMANDS): Promis
       throw new NixdeployError("usage", `cannot run \`${request.what}\`: no command is given`);
     }
     common = request.common;
-    await request.run(createContext({ common, stop, stdout, stderr, workflow }));
+    await request.run(createContext({ common, stop, signalListeners, stdout, stderr, workflow }));
     return leave(0);
   } catch (error) {
-    return leave(await report(error, common));
+    return leave(error instanceof ProgramEnded ? error.exitCode : await report(error, common));
   }
 }
 
@@ -68,9 +69,10 @@ class OutputClosedError extends Error {
   override readonly name = "OutputClosedError";
 }
 
-function stopOnSignals(stop: AbortController): void {
+function stopOnSignals(stop: AbortController, listeners: ReadonlySet<SignalListener>): void {
   let count = 0;
-  const onSignal = () => {
+  const onSignal = (signal: NodeJS.Signals) => {
+    for (const listener of listeners) listener(signal);
     count += 1;
     if (count > 1) {
       leave(EXIT_INTERRUPTED);
@@ -114,14 +116,19 @@ function isGone(error: Error): boolean {
 type ContextParts = {
   readonly common: CommonValues;
   readonly stop: AbortController;
+  readonly signalListeners: Set<SignalListener>;
   readonly stdout: OutputStream;
   readonly stderr: OutputStream;
   readonly workflow: WorkflowLog | null;
 };
 
-function createContext({ common, stop, stdout, stderr, workflow }: ContextParts): CommandContext {
+function createContext({ common, stop, signalListeners, stdout, stderr, workflow }: ContextParts): CommandContext {
   return {
     signal: stop.signal,
+    onSignal: (listener) => {
+      signalListeners.add(listener);
+      return { [Symbol.dispose]: () => signalListeners.delete(listener) };
+    },
     stdout,
     stderr,
     workflow,

@@ -23,11 +23,15 @@ export type WorkflowLog = {
   write(commands: string): Promise<void>;
 };
 
+export type SignalListener = (signal: NodeJS.Signals) => void;
+
 export type CommandContext = {
   /** Aborted by the first SIGINT or SIGTERM. A command that then returns has succeeded; one that throws was interrupted. */
   readonly signal: AbortSignal;
   /** Null outside of such a CI. */
   readonly workflow: WorkflowLog | null;
+  /** Told of each SIGINT and SIGTERM, the one that ends this process included: to pass them on to a program that is run. */
+  readonly onSignal: (listener: SignalListener) => Disposable;
   /** For results only; logs and progress go to `log` and `stderr`. */
   readonly stdout: OutputStream;
   readonly stderr: OutputStream;

@@ -6,6 +6,8 @@ import type { UploadResult } from "../nix/cache/upload/upload.ts";
 import type { UploadEvent } from "../nix/cache/upload/upload-nar.ts";
 import { storePathBaseName } from "../nix/store-path.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
+import { createRate, formatRemaining } from "../rate.ts";
+import type { Clock } from "../runtime.ts";
 import type { ProgressLine } from "./progress-line.ts";
 
 /** NARs from this size on have a line of their own. */
@@ -21,7 +23,7 @@ export type PushProgress = {
 
 export function createPushProgress(
   line: ProgressLine,
-  push: { readonly plan: UploadPlan; readonly cache: string },
+  push: { readonly plan: UploadPlan; readonly cache: string; readonly clock: Clock },
 ): PushProgress {
   const { closure, missing } = push.plan;
   const nars = planNars(missing);
@@ -35,9 +37,20 @@ export function createPushProgress(
   const print = (write: () => Promise<void>) => {
     printing = printing.then(write);
   };
-  const describe = () =>
-    `${doneNars} of ${nars.length} NARs, ${formatBytes(readBytes)} of ${formatBytes(totalBytes)}, ` +
-    `${formatBytes(sentBytes)} sent`;
+  // What is read is known from the start; what is sent, compressed, is what a person's network carries.
+  const reading = createRate(push.clock);
+  const sending = createRate(push.clock);
+  const describe = () => {
+    const speed = sending.perSecond();
+    const remainingMs = reading.remainingMs(totalBytes - readBytes);
+    return [
+      `${doneNars} of ${nars.length} NARs`,
+      `${formatBytes(readBytes)} of ${formatBytes(totalBytes)}`,
+      `${formatBytes(sentBytes)} sent`,
+      ...(speed === null ? [] : [`${formatBytes(Math.round(speed))}/s`]),
+      ...(remainingMs === null ? [] : [`${formatRemaining(remainingMs)} left`]),
+    ].join(", ");
+  };
 
   return {
     async start() {
@@ -49,9 +62,11 @@ export function createPushProgress(
       switch (event.kind) {
         case "read":
           readBytes += event.bytes;
+          reading.add(event.bytes);
           break;
         case "sent":
           sentBytes += event.bytes;
+          sending.add(event.bytes);
           break;
         case "uploaded":
           doneNars += 1;

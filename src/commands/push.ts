@@ -17,6 +17,7 @@ import { openCoordinator } from "./open-coordinator.ts";
 import { printResult } from "./output.ts";
 import { createProgressLine } from "./progress-line.ts";
 import { createPushProgress } from "./push-progress.ts";
+import { pushWatching } from "./push-watching.ts";
 import { readSigningKey } from "./signing-key.ts";
 
 export const command = defineNixdeployCommand({
@@ -24,11 +25,17 @@ export const command = defineNixdeployCommand({
   summary: "Upload closures into a cache",
   details:
     "Everything the paths refer to goes along; what the cache has already is left out. Without PATH, paths are read " +
-    "from standard input. Prints the pushed paths.",
+    "from standard input. Prints the pushed paths.\n" +
+    "With --watch-exec, what follows -- is a command. It is run, and everything that is built in this machine's store " +
+    "meanwhile is in the cache when it has ended. The exit code is the command's, or 1 when it succeeded and a push did not.",
   examples: [
     { comment: "What `nix build` made", command: "nixdeploy push ./result" },
     { comment: "From a pipe", command: "nix build --print-out-paths | nixdeploy push" },
     { comment: "What would go?", command: "nixdeploy push --dry-run ./result" },
+    {
+      comment: "Whatever a command builds, while it builds; ends with its exit code",
+      command: "nixdeploy push --watch-exec -- nix build .#everything",
+    },
   ],
   args: {
     cache: {
@@ -49,12 +56,14 @@ export const command = defineNixdeployCommand({
       description: "Sign here with this key as well (default: NIXDEPLOY_SIGNING_KEY)",
     },
     jobs: { type: "integer", min: 1, max: 32, default: "4", description: "NARs at once" },
+    watchExec: { type: "boolean", description: "Run a command, and push what is built meanwhile" },
     dryRun: { type: "boolean", description: "List what would be uploaded, upload nothing" },
   },
   positionals: {
     paths: {
       label: "PATH",
-      description: "A store path, or a symlink to one such as ./result",
+      description:
+        "A store path, or a symlink to one such as ./result; with --watch-exec the command and its arguments",
       repeatable: true,
     },
   },
@@ -63,8 +72,15 @@ export const command = defineNixdeployCommand({
     if (args.cache !== undefined && args.workspace !== undefined) {
       throw new NixdeployError("usage", "cannot push: --cache names a cache, so --workspace has nothing to choose");
     }
+    if (args.watchExec) checkWatching(args);
     await using coordinator = await openCoordinator(context, "push");
     const sign = await loadSigner(context, args.signingKeyFile);
+    if (args.watchExec) {
+      const watched = args.cache ?? (await loadDefaultCache(coordinator, args.workspace, signal));
+      const { jobs, paths: words } = args;
+      const target = coordinator.uploadTarget(watched);
+      return await pushWatching(context, { words, cache: watched, target, sign, jobs });
+    }
     const roots = await readPushPaths({ words: args.paths, readStdin: context.readStdin, cwd: process.cwd() });
     const openStore = (jobSignal: AbortSignal) => connectDaemon({ signal: jobSignal, environment: context.env });
     await using store = await openStore(signal);
@@ -72,7 +88,7 @@ export const command = defineNixdeployCommand({
     const target = coordinator.uploadTarget(cache);
     const plan = await loadUploadPlan({ roots, store, target, signal });
     if (args.dryRun) return await printDryRun(context, { roots, plan });
-    const progress = createPushProgress(createProgressLine(context), { plan, cache });
+    const progress = createPushProgress(createProgressLine(context), { plan, cache, clock: context.clock });
     await progress.start();
     try {
       const { clock, random } = context;
@@ -95,6 +111,18 @@ export const command = defineNixdeployCommand({
     }
   },
 });
+
+/** @throws NixdeployError "usage" */
+function checkWatching(args: { readonly paths: readonly string[]; readonly dryRun: boolean }): void {
+  if (args.paths.length === 0) {
+    throw new NixdeployError("usage", "cannot push what a command builds: no command is given", {
+      hint: "For example: nixdeploy push --watch-exec -- nix build",
+    });
+  }
+  if (args.dryRun) {
+    throw new NixdeployError("usage", "cannot push: --dry-run does not go with --watch-exec, which runs the command");
+  }
+}
 
 async function loadSigner(
   context: CommandContext,

@@ -45,8 +45,13 @@ function createConnection(daemon: MemoryDaemon): DaemonConnection {
     nixVersion: "2.8.0",
     trust: "trusted",
     queryValidPaths: async (paths) => new Set(paths.filter((path) => daemon.valid.has(path))),
+    listValidPaths: async () => [...daemon.valid.keys()],
     queryPathInfo: async (path) => daemon.valid.get(path) ?? null,
     queryPathInfos: async (paths) => paths.map((path) => daemon.valid.get(path) ?? null),
+    async queryValidPath(path) {
+      const info = daemon.valid.get(path);
+      return info === undefined ? null : { info, isBuiltHere: false };
+    },
     addTempRoots: async (paths) => {
       for (const path of paths) daemon.tempRoots.add(path);
     },

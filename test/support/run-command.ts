@@ -7,6 +7,7 @@ import type { CommandContext, OutputStream } from "../../src/commands/context.ts
 import { describeFailure, formatFailure } from "../../src/commands/format-failure.ts";
 import { resolveRequest } from "../../src/commands/root.ts";
 import { neutralizeWorkflowCommands } from "../../src/commands/workflow-commands.ts";
+import { ProgramEnded } from "../../src/errors.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Random, systemClock, systemRandom } from "../../src/runtime.ts";
 
@@ -63,6 +64,7 @@ export function startCommand(words: readonly string[], options: RunCommandOption
           : null,
         readStdin: () => new Blob([options.stdin ?? ""]).stream(),
         askSecret: null,
+        onSignal: () => ({ [Symbol.dispose]: () => {} }),
         log: createLogger({
           verbose,
           format: logFormat,
@@ -79,6 +81,7 @@ export function startCommand(words: readonly string[], options: RunCommandOption
       };
       await request.run(context);
     } catch (error) {
+      if (error instanceof ProgramEnded) return { exitCode: error.exitCode, stdout, stderr };
       const failure = describeFailure(error, signal);
       const text = formatFailure(failure, "0.0.0");
       stderr += isWorkflow ? neutralizeWorkflowCommands(text) : text;

@@ -23,11 +23,14 @@ import {
   encodeAddTempRoots,
   encodeAddToStoreNar,
   encodeNarFromPath,
+  encodeQueryAllValidPaths,
   encodeQueryPathInfo,
   encodeQueryValidPaths,
+  readAllValidPaths,
   readDone,
-  readPathInfo,
+  readValidPath,
   readValidPaths,
+  type ValidPath,
 } from "./store-operations.ts";
 
 /** Requests that are sent before their answers are read; few enough that neither side's buffers matter. */
@@ -46,11 +49,17 @@ export interface DaemonConnection extends AsyncDisposable {
   /** Those of `paths` that are in the store. Asks no substituter. */
   queryValidPaths(paths: readonly StorePath[]): Promise<ReadonlySet<StorePath>>;
 
+  /** All that are in the store, derivations too; of a large one that are some 100,000. */
+  listValidPaths(): Promise<readonly StorePath[]>;
+
   /** Null when the path is not in the store. */
   queryPathInfo(path: StorePath): Promise<PathInfo | null>;
 
   /** The same for each of `paths`, asked all at once: one round trip where the daemon is far away. */
   queryPathInfos(paths: readonly StorePath[]): Promise<readonly (PathInfo | null)[]>;
+
+  /** The same, and whether it was built here. */
+  queryValidPath(path: StorePath): Promise<ValidPath | null>;
 
   /**
    * Keeps the paths, valid or not yet, from garbage collection while this connection is open. A valid path keeps its
@@ -121,10 +130,18 @@ export class OpenDaemonConnection implements DaemonConnection {
     return valid;
   }
 
+  async listValidPaths(): Promise<readonly StorePath[]> {
+    return await this.#ask("ask the Nix daemon for all paths", encodeQueryAllValidPaths(), readAllValidPaths);
+  }
+
   async queryPathInfo(path: StorePath): Promise<PathInfo | null> {
+    return (await this.queryValidPath(path))?.info ?? null;
+  }
+
+  async queryValidPath(path: StorePath): Promise<ValidPath | null> {
     const what = `ask the Nix daemon about ${path}`;
     try {
-      return await this.#ask(what, encodeQueryPathInfo(path), (reader) => readPathInfo(reader, path));
+      return await this.#ask(what, encodeQueryPathInfo(path), (reader) => readValidPath(reader, path));
     } catch (error) {
       if (error instanceof DaemonError && saysNotValid(error.daemonMessage)) return null;
       throw error;
@@ -282,7 +299,8 @@ async function readPathInfos(reader: ByteReader, paths: readonly StorePath[]): P
   const answers: PathInfoAnswer[] = [];
   for (const path of paths) {
     const reply = await readReply(reader);
-    if (reply.kind === "ready") answers.push({ kind: "answered", info: await readPathInfo(reader, path) });
+    if (reply.kind === "ready")
+      answers.push({ kind: "answered", info: (await readValidPath(reader, path))?.info ?? null });
     else if (saysNotValid(reply.report.message)) answers.push({ kind: "answered", info: null });
     else answers.push({ kind: "refused", report: reply.report });
   }

@@ -23,22 +23,37 @@ export async function readValidPaths(reader: ByteReader, asked: readonly StorePa
   return known;
 }
 
+export function encodeQueryAllValidPaths(): Uint8Array {
+  return new WireEncoder().int(operations.queryAllValidPaths).finish();
+}
+
+export async function readAllValidPaths(reader: ByteReader): Promise<StorePath[]> {
+  return (await reader.readTexts(TEXTS_LIMITS)).map(parseStorePath);
+}
+
 export function encodeQueryPathInfo(path: StorePath): Uint8Array {
   return new WireEncoder().int(operations.queryPathInfo).text(path).finish();
 }
 
+/** A valid path, and where it came from. */
+export type ValidPath = {
+  readonly info: PathInfo;
+  /** Built in this store: what Nix calls "ultimate". */
+  readonly isBuiltHere: boolean;
+};
+
 /** @returns null when the path is not valid */
-export async function readPathInfo(reader: ByteReader, storePath: StorePath): Promise<PathInfo | null> {
+export async function readValidPath(reader: ByteReader, storePath: StorePath): Promise<ValidPath | null> {
   if (!(await reader.readBool())) return null;
   const deriver = await reader.readText(TEXT_MAX_BYTES);
   const narHash = narHashFromHex(await reader.readText(TEXT_MAX_BYTES));
   const references = (await reader.readTexts(TEXTS_LIMITS)).map(parseStorePath);
   await reader.readInt(); // registration time
   const narSizeBytes = await reader.readInt();
-  await reader.readBool(); // ultimate: built here
+  const isBuiltHere = await reader.readBool();
   const signatures = await reader.readTexts(TEXTS_LIMITS);
   const contentAddress = await reader.readText(TEXT_MAX_BYTES);
-  return {
+  const info = {
     storePath,
     narHash,
     narSizeBytes,
@@ -47,6 +62,7 @@ export async function readPathInfo(reader: ByteReader, storePath: StorePath): Pr
     signatures,
     contentAddress: contentAddress === "" ? null : contentAddress,
   };
+  return { info, isBuiltHere };
 }
 
 /** One request per path, back to back. */

@@ -25,6 +25,7 @@ export const operations = {
   addTempRoot: 11,
   addIndirectRoot: 12,
   setOptions: 19,
+  queryAllValidPaths: 23,
   queryPathInfo: 26,
   queryValidPaths: 31,
   narFromPath: 38,

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { ByteReader } from "../../../src/nix/daemon/byte-reader.ts";
 import { ConnectionLostError, ProtocolError } from "../../../src/nix/daemon/daemon-error.ts";
 import { readReply } from "../../../src/nix/daemon/reply.ts";
-import { readPathInfo } from "../../../src/nix/daemon/store-operations.ts";
+import { readValidPath } from "../../../src/nix/daemon/store-operations.ts";
 import { WireEncoder } from "../../../src/nix/daemon/wire.ts";
 import { NixParseError } from "../../../src/nix/parse-error.ts";
 import { parseStorePath } from "../../../src/nix/store-path.ts";
@@ -57,7 +57,7 @@ const REPLY = Buffer.concat([
 
 async function readAll(reader: ByteReader): Promise<unknown> {
   const reply = await readReply(reader);
-  return reply.kind === "refused" ? reply.report : await readPathInfo(reader, lib);
+  return reply.kind === "refused" ? reply.report : await readValidPath(reader, lib);
 }
 
 describe("words", () => {

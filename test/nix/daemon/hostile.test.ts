@@ -82,6 +82,12 @@ const OPERATIONS: readonly Operation[] = [
     speech: [log("one"), LAST, int(1), str(path)],
   },
   {
+    name: "listValidPaths",
+    what: "ask the Nix daemon for all paths",
+    run: (connection) => connection.listValidPaths(),
+    speech: [LAST, int(1), str(path)],
+  },
+  {
     name: "queryPathInfo",
     what: `ask the Nix daemon about ${path}`,
     run: (connection) => connection.queryPathInfo(path),
