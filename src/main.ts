@@ -6,10 +6,11 @@
  * the command too, without a word.
  */
 import { isatty } from "node:tty";
+import type { CommandEntry } from "./commands/args.ts";
 import { COMMON_DEFAULTS, type CommonValues, guessCommonValues } from "./commands/common-args.ts";
 import type { CommandContext, OutputStream, SignalListener, WorkflowLog } from "./commands/context.ts";
 import { describeFailure, formatFailure, listCauses } from "./commands/format-failure.ts";
-import { COMMANDS, type CommandEntry, resolveRequest } from "./commands/root.ts";
+import { COMMANDS, resolveRequest } from "./commands/root.ts";
 import { createSecretPrompt } from "./commands/secret-prompt.ts";
 import { neutralizeWorkflowCommands } from "./commands/workflow-commands.ts";
 import { describeError, NixdeployError, ProgramEnded, toExitCode } from "./errors.ts";

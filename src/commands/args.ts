@@ -112,6 +112,16 @@ export type NixdeployGroup = {
   readonly alone: NixdeployCommand | null;
 };
 
+/** One line of the registry (root.ts): a command's name, known before its file is loaded. */
+export type CommandEntry = {
+  readonly name: string;
+  /** Shown in the list of commands; the file's own summary again. */
+  readonly summary: string;
+  /** For programs: in no list. */
+  readonly isHidden?: true;
+  readonly load: () => Promise<{ readonly command: NixdeployCommand | NixdeployGroup }>;
+};
+
 /** What citty hands through to a command: the values that the strict parser made, and the world. */
 export type CommandInput = { readonly values: Readonly<Record<string, unknown>>; readonly context: CommandContext };
 

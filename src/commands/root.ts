@@ -4,20 +4,19 @@
  */
 import { runCommand } from "citty";
 import { NixdeployError } from "../errors.ts";
-import { type ArgDeclaration, flagNameOf, type NixdeployCommand, type NixdeployGroup } from "./args.ts";
+import {
+  type ArgDeclaration,
+  type CommandEntry,
+  flagNameOf,
+  type NixdeployCommand,
+  type NixdeployGroup,
+} from "./args.ts";
 import { COMMON_ARGS, type CommonValues, parseCommonValues } from "./common-args.ts";
 import type { CommandContext } from "./context.ts";
 import { formatCommandHelp, formatGroupHelp, formatRootHelp } from "./help.ts";
 import { findNearestName } from "./nearest-name.ts";
 import { parseArgs } from "./parse-args.ts";
 import { quoteWord } from "./quote-word.ts";
-
-export type CommandEntry = {
-  readonly name: string;
-  /** Shown in the list of commands; the file's own summary again. */
-  readonly summary: string;
-  readonly load: () => Promise<{ readonly command: NixdeployCommand | NixdeployGroup }>;
-};
 
 /** In the order of the help text. One line for each file `src/commands/<name>.ts` that exports `command`. */
 export const COMMANDS: readonly CommandEntry[] = [
@@ -81,6 +80,17 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: "workspace", summary: "Make, show, set and delete workspaces", load: () => import("./workspace.ts") },
   { name: "cache", summary: "Make, show and set binary caches, and their keys", load: () => import("./cache.ts") },
   { name: "backup", summary: "Copy the coordinator's database while it serves", load: () => import("./backup.ts") },
+  {
+    name: "completion",
+    summary: "Print what makes a shell complete nixdeploy's command lines",
+    load: () => import("./completion.ts"),
+  },
+  {
+    name: "complete",
+    summary: "Say what may come next on a command line (for shells)",
+    isHidden: true,
+    load: async () => ({ command: (await import("./complete.ts")).createComplete(() => COMMANDS) }),
+  },
   { name: "restore", summary: "Make a backup the coordinator's database", load: () => import("./restore.ts") },
 ];
 
@@ -107,7 +117,7 @@ export async function resolveRequest({ words, version, commands = COMMANDS }: Ro
   const { name, rest } = splitCommand(words);
   const wantsHelp = beforeDashes.includes("--help") || beforeDashes.includes("-h");
   if (name === null) {
-    const help = formatRootHelp(commands);
+    const help = formatRootHelp(commands.filter(({ isHidden }) => isHidden !== true));
     return wantsHelp ? { kind: "print", text: help } : { kind: "no-command", what: "nixdeploy", help };
   }
   const loaded = await loadCommand(name, commands);

@@ -26,6 +26,7 @@ export const FALSE_TOKEN = `nd_admin_0123456789abcdfg_${"s3cretS3cret".repeat(4)
 /** One of them is a value that any flag and any positional takes. */
 const SAMPLES = [
   ...["0123456789abcdfg", "https://deploy.example.org", "127.0.0.1:0", "127.0.0.1", "role=web"],
+  "bash",
   "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
   "1",
   "1h",

@@ -1,0 +1,221 @@
+/**
+ * What may come next on a command line, from the declarations of all commands. Pure but for loading the one command that
+ * is named. Values that only the coordinator knows are named by their kind; complete.ts asks for them.
+ */
+import { parseAgentSelector } from "../agent-selector.ts";
+import { parseAgentName, parseCacheName, parseTokenId, parseWorkspaceName } from "../names.ts";
+import {
+  type ArgDeclaration,
+  type ArgDeclarations,
+  type CommandEntry,
+  flagNameOf,
+  type NixdeployCommand,
+  type NixdeployGroup,
+} from "./args.ts";
+import type { CommandLine } from "./command-line.ts";
+import { COMMON_ARGS } from "./common-args.ts";
+
+export type Candidate = { readonly value: string; readonly description: string };
+
+export const VALUE_KINDS = ["agents", "workspaces", "caches", "rollouts", "tokens", "logins"] as const;
+export type ValueKind = (typeof VALUE_KINDS)[number];
+
+export type CompletionPlan = {
+  readonly candidates: readonly Candidate[];
+  /** To be asked for; each value with these around it. */
+  readonly values: readonly { readonly kind: ValueKind; readonly before: string; readonly after: string }[];
+  /** Files belong here too. */
+  readonly files: "files" | "directories" | null;
+  /** What is given on the line, by flag: `workspace`, `url`, `data-dir`. */
+  readonly given: ReadonlyMap<string, string>;
+};
+
+const NOTHING: CompletionPlan = { candidates: [], values: [], files: null, given: new Map() };
+
+/** Of {@link COMMON_ARGS}, and what every command has besides. */
+const HELP: Candidate = { value: "--help", description: "What this command does" };
+
+export async function planCompletion(line: CommandLine, commands: readonly CommandEntry[]): Promise<CompletionPlan> {
+  const shown = commands.filter(({ isHidden }) => isHidden !== true);
+  const { name, rest } = splitName(line.words);
+  if (name === null) {
+    const names = shown.map(({ name: value, summary }): Candidate => ({ value, description: summary }));
+    const flags = line.current.startsWith("-") ? [...flagCandidates(COMMON_ARGS, []), HELP, VERSION] : names;
+    return planValues({ line, rest, declarations: COMMON_ARGS }) ?? choose(line.current, flags);
+  }
+  const entry = shown.find((each) => each.name === name);
+  if (entry === undefined) return NOTHING;
+  const { command } = await entry.load();
+  return command.kind === "command" ? planCommand(command, { rest, line }) : planGroup(command, { rest, line });
+}
+
+const VERSION: Candidate = { value: "--version", description: "The version" };
+
+/** Common flags may stand before the command. */
+function splitName(words: readonly string[]): { readonly name: string | null; readonly rest: readonly string[] } {
+  let index = 0;
+  while (index < words.length && words[index]?.startsWith("-")) {
+    index += takesValue(words[index] ?? "", COMMON_ARGS) ? 2 : 1;
+  }
+  return { name: words[index] ?? null, rest: [...words.slice(0, index), ...words.slice(index + 1)] };
+}
+
+type Where = { readonly rest: readonly string[]; readonly line: CommandLine };
+
+function planGroup(group: NixdeployGroup, { rest, line }: Where): CompletionPlan {
+  const { name, rest: further } = splitName(rest);
+  const chosen = group.commands.find((command) => command.name === `${group.name} ${name}`);
+  if (chosen !== undefined) return planCommand(chosen, { rest: further, line });
+  const alone = group.alone === null ? null : planCommand(group.alone, { rest, line });
+  if (name !== null) return alone ?? NOTHING;
+  const names = group.commands.map(({ name: full, summary }): Candidate => {
+    return { value: full.slice(group.name.length + 1), description: summary };
+  });
+  const isFlag = line.current.startsWith("-");
+  const own = isFlag && alone === null ? [...flagCandidates(COMMON_ARGS, []), HELP] : isFlag ? [] : names;
+  const plan = choose(line.current, own);
+  return alone === null ? plan : { ...alone, candidates: [...plan.candidates, ...alone.candidates] };
+}
+
+function planCommand(command: NixdeployCommand, { rest, line }: Where): CompletionPlan {
+  const declarations: ArgDeclarations = { ...command.args, ...COMMON_ARGS };
+  const given = readGiven(rest, declarations);
+  const dashes = rest.indexOf("--");
+  const flagsEnded = dashes !== -1;
+  if (!flagsEnded) {
+    const value = planValues({ line, rest, declarations });
+    if (value !== null) return { ...value, given: given.flags };
+    if (line.current.startsWith("-")) {
+      const flags = [...flagCandidates(declarations, rest), HELP];
+      return { ...choose(line.current, flags), given: given.flags };
+    }
+  }
+  const positionals = Object.values(command.positionals);
+  const index = given.positionals.length;
+  const last = positionals.at(-1);
+  const positional = positionals[index] ?? (last?.repeatable === true ? last : undefined);
+  if (positional === undefined) return { ...NOTHING, given: given.flags };
+  const kinds = kindsOf(positional.label, positional.parse, command.name);
+  return { ...planKinds(kinds, ""), given: given.flags };
+}
+
+type Values = { readonly line: CommandLine; readonly rest: readonly string[]; readonly declarations: ArgDeclarations };
+
+/** Where the value of a flag is being written, as `--flag VALUE` or `--flag=VALUE`; null elsewhere. */
+function planValues({ line, rest, declarations }: Values): CompletionPlan | null {
+  const { current } = line;
+  const equals = current.indexOf("=");
+  if (current.startsWith("--") && equals !== -1) {
+    const flag = findFlag(current.slice(0, equals), declarations);
+    return flag === null ? NOTHING : planValue(flag, { typed: current, before: current.slice(0, equals + 1) });
+  }
+  const previous = rest.at(-1) ?? "";
+  const flag = takesValue(previous, declarations) ? findFlag(previous, declarations) : null;
+  return flag === null ? null : planValue(flag, { typed: current, before: "" });
+}
+
+function planValue(
+  declaration: ArgDeclaration,
+  how: { readonly typed: string; readonly before: string },
+): CompletionPlan {
+  const { typed, before } = how;
+  switch (declaration.type) {
+    case "boolean":
+      return NOTHING;
+    case "enum":
+      return choose(
+        typed,
+        declaration.options.map((value) => ({ value: `${before}${value}`, description: "" })),
+      );
+    case "string":
+      return planKinds(kindsOf(declaration.valueHint ?? "", declaration.parse, ""), before);
+    case "integer":
+    case "duration":
+      return NOTHING;
+    default:
+      return declaration satisfies never;
+  }
+}
+
+type Kinds = Pick<CompletionPlan, "files"> & { readonly values: readonly (ValueKind | "agents=")[] };
+
+function planKinds({ values, files }: Kinds, before: string): CompletionPlan {
+  const asked = values.map((kind) =>
+    kind === "agents=" ? { kind: "agents" as const, before, after: "=" } : { kind, before, after: "" },
+  );
+  return { ...NOTHING, files, values: asked };
+}
+
+const BY_PARSER: ReadonlyMap<unknown, ValueKind> = new Map<unknown, ValueKind>([
+  [parseAgentName, "agents"],
+  [parseAgentSelector, "agents"],
+  [parseWorkspaceName, "workspaces"],
+  [parseCacheName, "caches"],
+  [parseTokenId, "tokens"],
+]);
+/** By a word of what the help calls the value. */
+const BY_WORD: Readonly<Record<string, ValueKind | "agents=">> = {
+  AGENT: "agents",
+  ID: "rollouts",
+  "NAME=PATH": "agents=",
+};
+const FILE_WORDS = ["FILE", "PATH", "SPEC"];
+/** What these name does not exist yet. */
+const MAKES_NAMES = /(^| )(create|add-foreign)$/;
+
+function kindsOf(label: string, parse: unknown, commandName: string): Kinds {
+  const words = label.split("|");
+  const files = words.includes("DIR")
+    ? "directories"
+    : words.some((word) => FILE_WORDS.includes(word))
+      ? "files"
+      : null;
+  if (label === "NEW" || MAKES_NAMES.test(commandName)) return { values: [], files };
+  if (label === "URL" && /^log(in|out)\b/.test(commandName)) return { values: ["logins"], files };
+  const byParser = BY_PARSER.get(parse);
+  if (byParser !== undefined) return { values: [byParser], files };
+  const values = words.map((word) => BY_WORD[word]).filter((kind) => kind !== undefined);
+  return { values, files };
+}
+
+function flagCandidates(declarations: ArgDeclarations, used: readonly string[]): Candidate[] {
+  return Object.entries(declarations).flatMap(([key, declaration]) => {
+    const value = `--${flagNameOf(key, declaration)}`;
+    const isRepeatable = declaration.type !== "boolean" && declaration.repeatable === true;
+    const isUsed = used.some((word) => word === value || word.startsWith(`${value}=`));
+    return isUsed && !isRepeatable ? [] : [{ value, description: declaration.description }];
+  });
+}
+
+function findFlag(word: string, declarations: ArgDeclarations): ArgDeclaration | null {
+  const found = Object.entries(declarations).find(([key, declaration]) => word === `--${flagNameOf(key, declaration)}`);
+  return found?.[1] ?? null;
+}
+
+function takesValue(word: string, declarations: ArgDeclarations): boolean {
+  const flag = findFlag(word, declarations);
+  return flag !== null && flag.type !== "boolean";
+}
+
+function readGiven(words: readonly string[], declarations: ArgDeclarations) {
+  const flags = new Map<string, string>();
+  const positionals: string[] = [];
+  for (let index = 0; index < words.length; index += 1) {
+    const word = words[index] ?? "";
+    if (word === "--") return { flags, positionals: [...positionals, ...words.slice(index + 1)] };
+    const equals = word.indexOf("=");
+    if (!word.startsWith("-")) {
+      positionals.push(word);
+    } else if (word.startsWith("--") && equals !== -1) {
+      flags.set(word.slice(2, equals), word.slice(equals + 1));
+    } else if (takesValue(word, declarations)) {
+      flags.set(word.slice(2), words[index + 1] ?? "");
+      index += 1;
+    }
+  }
+  return { flags, positionals };
+}
+
+function choose(typed: string, candidates: readonly Candidate[]): CompletionPlan {
+  return { ...NOTHING, candidates: candidates.filter(({ value }) => value.startsWith(typed)) };
+}
