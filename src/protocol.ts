@@ -6,6 +6,7 @@
  *                                            ◄─  hello (name, public key, signature over the challenge, machine)
  *     welcome (cache, keys, read credential) ─►      or: refused (code, message) and close
  *     offer, cancel                          ─►
+ *     caches (as in the welcome, changed)    ─►
  *                                            ◄─  report (numbered entries of one deployment), progress, state, ping
  *                                            ◄─  announce (a deployment that was started on the device)
  *     acknowledge (deployment, through n)    ─►
@@ -27,6 +28,7 @@ import { z } from "zod";
 import { FAULTS, INHIBITOR_POLICIES, MODES, OUTCOMES, PHASES } from "./deployment.ts";
 import { HEALTH_CHECKS_MAX } from "./health-check.ts";
 import { KEY_STATEMENTS_MAX, keyStatementSchema } from "./key-statement.ts";
+import { KEY_VOUCHERS_MAX, keyVoucherSchema } from "./key-voucher.ts";
 import { labelsSchema } from "./labels.ts";
 import { parseAgentId, parseAgentName, parseCacheName, parseDeploymentId, parseWorkspaceName } from "./names.ts";
 import { parseStorePath } from "./nix/store-path.ts";
@@ -276,6 +278,19 @@ export const substituterSchema = z.discriminatedUnion("own", [
 ]);
 export type Substituter = z.output<typeof substituterSchema>;
 
+const toldCaches = {
+  /** `path` is below the coordinator's URL, such as `/cache/default`. */
+  cache: z.object({ ...cacheFields, path: cachePath }),
+  /** In the order in which they are asked. */
+  substituters: z.array(substituterSchema).max(SUBSTITUTERS_MAX).optional(),
+  /** For their keys, by keys that this device may trust already. */
+  keyVouchers: z.array(keyVoucherSchema).max(KEY_VOUCHERS_MAX).optional(),
+};
+
+/** What the welcome said of caches is no more; in its place. */
+export const cachesSchema = z.object({ kind: z.literal("caches"), ...toldCaches });
+export type ToldCaches = Omit<z.output<typeof cachesSchema>, "kind">;
+
 export const welcomeSchema = z.object({
   kind: z.literal("welcome"),
   agentId: parsedWith(parseAgentId),
@@ -284,10 +299,7 @@ export const welcomeSchema = z.object({
   /** The agent's name here, when the operator gave it another one than the hello said. */
   name: parsedWith(parseAgentName).optional(),
   workspace: parsedWith(parseWorkspaceName),
-  /** `path` is below the coordinator's URL, such as `/cache/default`. */
-  cache: z.object({ ...cacheFields, path: cachePath }),
-  /** In the order in which they are asked. */
-  substituters: z.array(substituterSchema).max(SUBSTITUTERS_MAX).optional(),
+  ...toldCaches,
   /** Bearer credential to read the cache and to ask for plans, renewed with every welcome. */
   readCredential: z.string().max(512),
   /** The coordinator takes this login for the proof of that deployment: what it reports is what was asked for. */
@@ -348,6 +360,7 @@ export const coordinatorFrameSchema = z.discriminatedUnion("kind", [
   welcomeSchema,
   refusedSchema,
   offerSchema,
+  cachesSchema,
   z.object({ kind: z.literal("cancel"), deploymentId }),
   /** Everything up to and including `through` is stored. */
   z.object({ kind: z.literal("acknowledge"), deploymentId, through: count }),

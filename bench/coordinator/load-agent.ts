@@ -112,6 +112,7 @@ export class LoadAgent {
         this.#acknowledged(frame.through);
         return;
       case "cancel":
+      case "caches":
       case "pong":
         return;
       case "refused":

@@ -76,7 +76,7 @@ async function tryOnce(options: DeliveryOptions, leftMs: number): Promise<boolea
 }
 
 /** What is offered goes back to the queue when we leave. */
-const DEAF = { onOffer: () => {}, onCancel: () => {} };
+const DEAF = { onOffer: () => {}, onCancel: () => {}, onCaches: async () => {} };
 
 async function waitUntilDelivered(store: DeploymentStore, id: DeploymentId, signal: AbortSignal): Promise<void> {
   for (;;) {

@@ -1,6 +1,7 @@
 /** Caches in the REST API: their settings, and what push and agents need beyond what vanilla Nix asks. */
 import { z } from "zod";
 import { keyStatementSchema } from "../key-statement.ts";
+import { keyVoucherSchema } from "../key-voucher.ts";
 import { parseFileHash, parseNarHash } from "../nix/hash.ts";
 import { parseStorePath, parseStorePathHash } from "../nix/store-path.ts";
 import { parsedListWith, parsedWith, storePathSchema } from "../protocol.ts";
@@ -64,6 +65,15 @@ export type ForeignCacheDto = z.output<typeof foreignCacheSchema>;
 
 /** GET /api/v1/foreign-caches[?workspace=NAME], by workspace, in the order in which they are asked */
 export const foreignCacheListSchema = z.object({ foreignCaches: z.array(foreignCacheSchema) });
+
+/** PUT /api/v1/workspaces/NAME/key-vouchers/CACHE: signed by a key that the coordinator does not have */
+export const saveKeyVoucherSchema = keyVoucherSchema.omit({ cache: true }).meta({ id: "SaveKeyVoucher" });
+
+/** GET /api/v1/key-vouchers[?workspace=NAME] */
+export const keyVoucherListSchema = z.object({
+  keyVouchers: z.array(keyVoucherSchema.extend({ workspace: workspaceName }).meta({ id: "KeptKeyVoucher" })),
+});
+export type KeyVoucherDto = z.output<typeof keyVoucherListSchema>["keyVouchers"][number];
 
 /** Hash parts in one `missing` call, and paths in one `paths` call. */
 export const PATHS_PER_CALL_MAX = 5_000;

@@ -10,6 +10,8 @@ import {
   type ForeignCacheDto,
   foreignCacheListSchema,
   foreignCacheSchema,
+  type KeyVoucherDto,
+  keyVoucherListSchema,
   type updateCacheSchema,
 } from "../api/caches.ts";
 import {
@@ -20,10 +22,11 @@ import {
   workspaceListSchema,
   workspaceSchema,
 } from "../api/workspaces.ts";
+import { type KeyVoucher, keyVoucherSchema } from "../key-voucher.ts";
 import type { CacheName, WorkspaceName } from "../names.ts";
 import type { CallApi } from "./api-call.ts";
 
-export type ForeignCacheInWorkspace = { readonly workspace: WorkspaceName; readonly name: CacheName };
+export type CacheInWorkspace = { readonly workspace: WorkspaceName; readonly name: CacheName };
 
 /** Every call @throws NixdeployError as {@link CallApi} does. */
 export type WorkspaceClient = {
@@ -41,14 +44,23 @@ export type WorkspaceClient = {
   deleteCache(what: { name: CacheName; force: boolean }, signal: AbortSignal): Promise<DeletedCache>;
   listForeignCaches(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<readonly ForeignCacheDto[]>;
   saveForeignCache(
-    cache: ForeignCacheInWorkspace & { readonly url: string; readonly publicKeys: readonly string[] },
+    cache: CacheInWorkspace & { readonly url: string; readonly publicKeys: readonly string[] },
     signal: AbortSignal,
   ): Promise<ForeignCacheDto>;
-  removeForeignCache(cache: ForeignCacheInWorkspace, signal: AbortSignal): Promise<void>;
+  removeForeignCache(cache: CacheInWorkspace, signal: AbortSignal): Promise<void>;
+  /** Those that were signed outside the coordinator. */
+  listKeyVouchers(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<readonly KeyVoucherDto[]>;
+  saveKeyVoucher(cache: CacheInWorkspace, voucher: KeyVoucher, signal: AbortSignal): Promise<KeyVoucher>;
+  withdrawKeyVouchers(cache: CacheInWorkspace, signal: AbortSignal): Promise<void>;
 };
 
 export function createWorkspaceClient(call: CallApi): WorkspaceClient {
-  return { ...createWorkspaceCalls(call), ...createCacheCalls(call), ...createForeignCacheCalls(call) };
+  return {
+    ...createWorkspaceCalls(call),
+    ...createCacheCalls(call),
+    ...createForeignCacheCalls(call),
+    ...createVoucherCalls(call),
+  };
 }
 
 function createWorkspaceCalls(call: CallApi) {
@@ -97,7 +109,7 @@ function createCacheCalls(call: CallApi) {
 }
 
 function createForeignCacheCalls(call: CallApi) {
-  const pathOf = ({ workspace, name }: ForeignCacheInWorkspace) => `/workspaces/${workspace}/foreign-caches/${name}`;
+  const pathOf = ({ workspace, name }: CacheInWorkspace) => `/workspaces/${workspace}/foreign-caches/${name}`;
   return {
     async listForeignCaches(workspace, signal) {
       const query = { workspace };
@@ -114,6 +126,22 @@ function createForeignCacheCalls(call: CallApi) {
         signal,
       }),
     async removeForeignCache(cache, signal) {
+      await call({ method: "DELETE", path: pathOf(cache), schema: z.null(), signal });
+    },
+  } satisfies Partial<WorkspaceClient>;
+}
+
+function createVoucherCalls(call: CallApi) {
+  const pathOf = ({ workspace, name }: CacheInWorkspace) => `/workspaces/${workspace}/key-vouchers/${name}`;
+  return {
+    async listKeyVouchers(workspace, signal) {
+      const query = { workspace };
+      return (await call({ method: "GET", path: "/key-vouchers", query, schema: keyVoucherListSchema, signal }))
+        .keyVouchers;
+    },
+    saveKeyVoucher: (cache, { cache: _name, ...body }, signal) =>
+      call({ method: "PUT", path: pathOf(cache), body, schema: keyVoucherSchema, isIdempotent: true, signal }),
+    async withdrawKeyVouchers(cache, signal) {
       await call({ method: "DELETE", path: pathOf(cache), schema: z.null(), signal });
     },
   } satisfies Partial<WorkspaceClient>;

@@ -1,41 +1,19 @@
 /** `nixdeploy cache`: binary caches of a workspace, ours and foreign ones. */
 import type { CacheDto, ForeignCacheDto } from "../api/caches.ts";
 import { NixdeployError } from "../errors.ts";
-import { parseCacheName, parseWorkspaceName } from "../names.ts";
-import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
 import { formatCount } from "../quantity.ts";
-import {
-  type ArgDeclaration,
-  defineNixdeployCommand,
-  defineNixdeployGroup,
-  type PositionalDeclaration,
-} from "./args.ts";
-import { withoutFormat } from "./local-args.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
+import { DEFAULT_WORKSPACE, CACHE_NAME as NAME, parseKeyArgument, WORKSPACE } from "./cache-args.ts";
+import { vouch } from "./cache-vouch.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./output.ts";
-
-const NAME = {
-  label: "NAME",
-  description: "The cache",
-  required: true,
-  parse: parseCacheName,
-} as const satisfies PositionalDeclaration;
-
-const WORKSPACE = {
-  type: "string",
-  valueHint: "NAME",
-  parse: parseWorkspaceName,
-  description: "Whose it is (default: the token's, else default)",
-} as const satisfies ArgDeclaration;
-
-const DEFAULT_WORKSPACE = parseWorkspaceName("default");
 
 const create = defineNixdeployCommand({
   name: "cache create",
   summary: "Make a further cache for a workspace, with a key of its own",
   details:
-    "Agents ask it for what the workspace's default cache lacks. An agent that is enrolled already uses it only once it " +
-    "trusts its key (nixdeploy agent --trusted-public-key).",
+    "Agents ask it for what the workspace's default cache lacks. Those that pinned the workspace's keys take its key at their " +
+    "next contact; those with --trusted-public-key once a key of theirs vouches for it (nixdeploy cache vouch).",
   args: {
     workspace: WORKSPACE,
     public: { type: "boolean", description: "Readable without a token" },
@@ -59,9 +37,10 @@ const list = defineNixdeployCommand({
     await using coordinator = await openAdministration(context, args.dataDir);
     const caches = await coordinator.listCaches(args.workspace, context.signal);
     const foreignCaches = await coordinator.listForeignCaches(args.workspace, context.signal);
+    const keyVouchers = await coordinator.listKeyVouchers(args.workspace, context.signal);
     const rows = [...caches.map(formatRow), ...foreignCaches.map(formatForeignRow)];
     const text = formatTable(["cache", "workspace", "kind", "url"], rows);
-    await printResult(context, { json: { caches, foreignCaches }, text });
+    await printResult(context, { json: { caches, foreignCaches, keyVouchers }, text });
   },
 });
 
@@ -136,8 +115,8 @@ const addForeign = defineNixdeployCommand({
   name: "cache add-foreign",
   summary: "Let agents fetch from a cache of others what ours lack, or change its address and keys",
   details:
-    "An agent that enrolls afterwards pins its keys. One that is enrolled already uses it only once it trusts the key " +
-    "(nixdeploy agent --trusted-public-key). It is never given a credential.",
+    "Agents that pinned the workspace's keys take its keys at their next contact: the oldest cache's key vouches for them. " +
+    "Those with --trusted-public-key take them once a key of theirs does: nixdeploy cache vouch. It is never given a credential.",
   examples: [
     {
       comment: "What NixOS builds",
@@ -154,7 +133,7 @@ const addForeign = defineNixdeployCommand({
       required: true,
       valueHint: "NAME:BASE64",
       description: "What it signs with",
-      parse: (text) => withoutFormat(() => formatPublicKey(parsePublicKey(text))),
+      parse: parseKeyArgument,
     },
     workspace: { ...WORKSPACE, description: "Whose agents (default: default)" },
     dataDir: DATA_DIR_ARG,
@@ -185,7 +164,7 @@ const removeForeign = defineNixdeployCommand({
 export const command = defineNixdeployGroup({
   name: "cache",
   summary: "Make, show and set binary caches, and their keys",
-  commands: [create, list, show, set, rotateKey, remove, addForeign, removeForeign],
+  commands: [create, list, show, set, rotateKey, remove, addForeign, removeForeign, vouch],
 });
 
 function formatRow({ name, workspace, url, ...cache }: CacheDto): string[] {

@@ -15,6 +15,7 @@ import { atRoute, createRouter, type RouteEnv } from "./routes/context.ts";
 import { createDeploymentRoutes } from "./routes/deployments.ts";
 import { createEventRoutes } from "./routes/events.ts";
 import { createForeignCacheRoutes } from "./routes/foreign-caches.ts";
+import { createKeyVoucherRoutes } from "./routes/key-vouchers.ts";
 import { answerHealth, answerMetrics, answerReadiness } from "./routes/operations.ts";
 import { createRolloutPlanRoutes } from "./routes/rollout-plans.ts";
 import { mountRoutes, type Route } from "./routes/route.ts";
@@ -31,6 +32,7 @@ export function createApiRoutes(services: Services): readonly Route[] {
     ...createWorkspaceRoutes(services),
     ...createCacheSettingsRoutes(services),
     ...createForeignCacheRoutes(services),
+    ...createKeyVoucherRoutes(services),
     ...createCacheRoutes(services),
     ...createAgentRoutes(services),
     ...createAgentAdministrationRoutes(services),

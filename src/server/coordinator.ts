@@ -40,6 +40,7 @@ import { type Arrival, beginVisit, NO_VISIT, type Visit } from "./requests/visit
 import { type CacheFileRoutes, createCacheFileRoutes } from "./routes/cache-files.ts";
 import type { Services } from "./services.ts";
 import { createRemovals } from "./workspaces/removals.ts";
+import { createToldCaches } from "./workspaces/told-caches.ts";
 
 export type CoordinatorDeps = {
   readonly database: CoordinatorDatabase;
@@ -87,13 +88,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const writes = createWriteQueue(database, clock);
   const dispatcher = createDispatcher({ database, writes, registry, bus, clock, log });
   const background = new AsyncDisposableStack();
-  if (deps.isServing) {
-    background.use(startExpirations({ database, registry, clock, bus, log }));
-    background.use(startStallWatch({ database, registry, clock, bus, log }));
-    background.use(startLogRetention({ database, writes, clock, bus, log }));
-    background.use(startPresence({ database, registry, clock, bus, log }));
-    background.use(startEventRetention({ database, clock, bus, log }));
-  }
+  if (deps.isServing) background.use(startBackground({ database, writes, registry, bus, clock, log }));
   const narLock = createKeyedLock();
   const removals = createRemovals({ database, blobs: deps.blobs, narLock, clock, log });
   removals.begin();
@@ -115,7 +110,8 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     dispatcher,
     bus,
     narInfos: createNarInfos(database),
-    ...{ foreignNarInfos: createForeignNarInfos(deps), foreignLock: createKeyedLock() },
+    foreignNarInfos: createForeignNarInfos(deps),
+    foreignLock: createKeyedLock(),
     uploads: createUploads({ blobs: deps.blobs, clock, narLock }),
     peaks,
     auditor: createAuditor({ database, clock, log }),
@@ -123,6 +119,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     metrics: await createMetrics({ database, registry, peaks, clock, meters, readiness, storage, ...about }),
     readiness,
     removals,
+    toldCaches: createToldCaches({ database, registry }),
     clock,
     random,
     log,
@@ -154,4 +151,17 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
       await database.destroy();
     },
   };
+}
+
+/** What is due by the clock. */
+function startBackground(
+  parts: Pick<Services, "database" | "writes" | "registry" | "bus" | "clock" | "log">,
+): AsyncDisposable {
+  const background = new AsyncDisposableStack();
+  background.use(startExpirations(parts));
+  background.use(startStallWatch(parts));
+  background.use(startLogRetention(parts));
+  background.use(startPresence(parts));
+  background.use(startEventRetention(parts));
+  return background;
 }

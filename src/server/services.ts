@@ -17,6 +17,7 @@ import type { Meters } from "./operations/metrics/meters.ts";
 import type { Metrics } from "./operations/metrics/snapshot.ts";
 import type { Readiness } from "./operations/readiness.ts";
 import type { Removals } from "./workspaces/removals.ts";
+import type { ToldCaches } from "./workspaces/told-caches.ts";
 
 export type Services = CompletenessDeps & {
   readonly database: CoordinatorDatabase;
@@ -35,6 +36,7 @@ export type Services = CompletenessDeps & {
   readonly metrics: Metrics;
   readonly readiness: Readiness;
   readonly removals: Removals;
+  readonly toldCaches: ToldCaches;
   /** Aborted when the coordinator begins to stop: what would go on for ever ends then. */
   readonly stopping: AbortSignal;
   readonly clock: Clock;

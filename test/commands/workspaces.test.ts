@@ -1,10 +1,13 @@
 /** `workspace` and the caches of one, on the coordinator's own host: the whole way through the API to a real database. */
 import { describe, expect, test } from "bun:test";
+import { writeFile } from "node:fs/promises";
 import type { z } from "zod";
-import { cacheListSchema, foreignCacheListSchema } from "../../src/api/caches.ts";
+import { cacheListSchema, foreignCacheListSchema, keyVoucherListSchema } from "../../src/api/caches.ts";
 import { createdTokenSchema } from "../../src/api/tokens.ts";
 import { workspaceListSchema, workspaceSchema } from "../../src/api/workspaces.ts";
 import { formatDuration, parseDuration } from "../../src/commands/duration.ts";
+import { whyNotVouched } from "../../src/key-voucher.ts";
+import { formatPublicKey, formatSecretKey, publicKeyOf, secretKeyFromSeed } from "../../src/nix/signing-key.ts";
 import { runCommand } from "../support/run-command.ts";
 import { createTemporaryDirectory } from "../support/temporary-directory.ts";
 
@@ -54,6 +57,9 @@ describe("workspace", () => {
     [["workspace", "set", "prod", "--expires", "soon"], "a duration is written like"],
     [["cache", "set", "prod"], "give one of --public and --private, or --default"],
     [["cache", "add-foreign", "x", "--substituter", "https://x"], "--public-key is missing"],
+    [["cache", "vouch", "x"], "give the cache's --public-key, or --withdraw alone"],
+    [["cache", "vouch", "x", "--withdraw", "--public-key", KEY], "give the cache's --public-key, or --withdraw alone"],
+    [["cache", "vouch", "x", "--public-key", KEY], "there is no key to sign with"],
     [["token", "create", "--kind", "read", "--global"], "--global is for --kind admin"],
     [["push", "--cache", "a", "--workspace", "b", "/nix/store/x"], "--workspace has nothing to choose"],
   ])("%p is a usage error", async (words, text) => {
@@ -89,6 +95,27 @@ describe("cache", () => {
     expect((await host.run("cache", "remove-foreign", "nixos", "--workspace", "prod")).exitCode).toBe(0);
     expect((await host.run("cache", "remove-foreign", "nixos", "--workspace", "prod")).exitCode).toBe(1);
   });
+});
+
+test("vouching for a cache's keys, and withdrawing it", async () => {
+  await using host = await openHost();
+  await using directory = await createTemporaryDirectory("vouch");
+  const secret = secretKeyFromSeed("fleet-1", new Uint8Array(32).fill(7));
+  const file = directory.join("fleet.secret");
+  await writeFile(file, `${formatSecretKey(secret)}\n`);
+  await host.run("cache", "add-foreign", "nixos", "--substituter", "https://cache.nixos.org/", "--public-key", KEY);
+  const vouch = ["cache", "vouch", "nixos", "--signing-key-file", file];
+  const said = await host.run(...vouch, "--public-key", KEY);
+  expect([said.exitCode, said.stdout]).toEqual([
+    0,
+    `${formatPublicKey(publicKeyOf(secret))} vouches for ${KEY} of the cache nixos\n`,
+  ]);
+  const { keyVouchers } = await host.json(keyVoucherListSchema, "cache", "list");
+  expect(keyVouchers.map(whyNotVouched)).toEqual([null]);
+  const other = await host.run(...vouch, "--public-key", formatPublicKey(publicKeyOf(secret)));
+  expect([other.exitCode, other.stderr]).toEqual([1, expect.stringContaining("the cache does not sign with fleet-1:")]);
+  const withdraw = async () => (await host.run("cache", "vouch", "nixos", "--withdraw")).exitCode;
+  expect([await withdraw(), await withdraw()]).toEqual([0, 1]);
 });
 
 test("an admin token for all workspaces, and the tokens of one", async () => {

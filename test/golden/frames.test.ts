@@ -15,7 +15,7 @@ import { silentLogger } from "../../src/log.ts";
 import { loginMessage } from "../../src/login-message.ts";
 import { type DeploymentId, parseAgentName, parseDeploymentId } from "../../src/names.ts";
 import { publicKeyFromSeed, signMessage } from "../../src/nix/signature.ts";
-import { agentFrameSchema, coordinatorFrameSchema, helloSchema } from "../../src/protocol.ts";
+import { agentFrameSchema, cachesSchema, coordinatorFrameSchema, helloSchema } from "../../src/protocol.ts";
 import { systemClock, systemRandom } from "../../src/runtime.ts";
 import { NIXDEPLOY_VERSION } from "../../src/version.ts";
 import { createTestCoordinator, type TestCoordinator } from "../support/coordinator.ts";
@@ -182,10 +182,15 @@ async function meetCoordinator(release: string, welcome: Frame): Promise<void> {
     handlers: {
       onOffer: ({ deploymentId, mode }) => void told.push(`offer ${deploymentId} ${mode}`),
       onCancel: (deploymentId) => void told.push(`cancel ${deploymentId}`),
+      onCaches: async ({ cache, substituters = [] }) => void told.push(`caches ${cache.name} ${substituters.length}`),
     },
   });
   const expected = frames.flatMap((frame) => {
     const id = parseDeploymentId(String(frame["deploymentId"] ?? "0000000000000000"));
+    if (frame.kind === "caches") {
+      const { cache, substituters = [] } = cachesSchema.parse(frame);
+      return [`caches ${cache.name} ${substituters.length}`];
+    }
     if (frame.kind === "offer") return [`offer ${id} ${String(frame["mode"])}`];
     return frame.kind === "cancel" ? [`cancel ${id}`] : [];
   });

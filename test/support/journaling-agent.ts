@@ -123,6 +123,7 @@ export function createJournalingAgent(options: {
       case "error":
         faults.push(`${options.name}: ${frame.message}`);
         break;
+      case "caches":
       case "pong":
         break;
       default:

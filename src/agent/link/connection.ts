@@ -8,7 +8,7 @@ import { describeError, NixdeployError } from "../../errors.ts";
 import { parseGoodbye } from "../../goodbye.ts";
 import type { Logger } from "../../log.ts";
 import type { AgentName, DeploymentId } from "../../names.ts";
-import type { Welcome } from "../../protocol.ts";
+import type { ToldCaches, Welcome } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import type { DeploymentStore } from "../journal/deployment-store.ts";
 import type { Contact } from "./contact.ts";
@@ -19,7 +19,7 @@ import { type KeyLogin, loginWithKeys } from "./login-with-keys.ts";
 import type { DialMessageSocket } from "./message-socket.ts";
 import { planRefusal } from "./refusal.ts";
 import { LOSSY_BUFFER_MAX_BYTES, runSession, type SessionHandlers } from "./session.ts";
-import { planSubstituterPins } from "./substituter-pins.ts";
+import { firstCacheOf, planSubstituterPins } from "./substituter-pins.ts";
 
 const RECONNECT = { baseMs: 1_000, maxMs: 60_000 } as const;
 /** While somebody waits for this login: as the proof of an activation, or for its outcome. */
@@ -48,7 +48,7 @@ export type ConnectionOptions = {
   readonly onProved: (deploymentId: DeploymentId) => Promise<void>;
   readonly store: DeploymentStore;
   readonly contact: Contact;
-  readonly handlers: SessionHandlers & {
+  readonly handlers: Omit<SessionHandlers, "onCaches"> & {
     /** Pins as they are now; told before the contact is established. */
     onPins(pins: Enrolment): void;
     onContactLost(): void;
@@ -176,7 +176,14 @@ async function connectOnce(options: ConnectionOptions, memory: Memory): Promise<
   });
   memory.untaken = result.hasNewKey ? null : (keys.next?.publicKey ?? null);
   const renewal = watchForNextKey(options, memory.untaken);
-  const why = await runSession({ ...options, socket, frames, signal: renewal.signal });
+  const onCaches = async (told: ToldCaches) => {
+    const { cache, substituters, keyVouchers } = told;
+    const renewed = { ...(options.contact.welcome ?? welcome), cache, substituters, keyVouchers };
+    await remember(renewed, options, memory);
+    options.contact.renewed(renewed);
+  };
+  const handlers = { ...options.handlers, onCaches };
+  const why = await runSession({ ...options, socket, frames, handlers, signal: renewal.signal });
   await renewal.stop();
   options.contact.lost();
   options.handlers.onContactLost();
@@ -225,12 +232,13 @@ function watchForNextKey({ keys, clock, signal, logger }: ConnectionOptions, unt
 
 async function remember(welcome: Welcome, options: ConnectionOptions, memory: Memory): Promise<void> {
   const given = options.givenPublicKeys;
-  const others = planSubstituterPins({ given, enrolment: memory.enrolment, welcome });
-  const pinned = memory.enrolment?.pinnedPublicKeys ?? [];
-  const { pinnedCache } = others.record;
+  const { enrolment: before } = memory;
+  const pinned = before?.pinnedPublicKeys ?? [];
+  const pinnedCache = firstCacheOf(before, welcome);
   // It may be the first no more, or gone.
   const told = [welcome.cache, ...(welcome.substituters ?? [])].find(({ name }) => name === pinnedCache);
   const decision = planPins({ given, pinned, cache: told ?? { name: pinnedCache, publicKeys: [...pinned] } });
+  const others = planSubstituterPins({ given, enrolment: before, welcome, pinnedPublicKeys: decision.pinned });
   for (const warning of [...decision.warnings, ...others.warnings]) options.logger.warn(warning);
   const enrolment: Enrolment = {
     coordinatorUrl: options.coordinatorUrl,
@@ -239,7 +247,7 @@ async function remember(welcome: Welcome, options: ConnectionOptions, memory: Me
     pinnedPublicKeys: [...decision.pinned],
     ...others.record,
   };
-  if (JSON.stringify(enrolment) !== JSON.stringify(memory.enrolment)) {
+  if (JSON.stringify(enrolment) !== JSON.stringify(before)) {
     await writeEnrolment(options.stateDirectory, enrolment);
   }
   // Said once it is on the disk.

@@ -18,6 +18,8 @@ export type Contact = {
   send(frame: LossyFrame): boolean;
   /** For the connection: a login succeeded, and this is how to send on it. */
   established(welcome: Welcome, send: (frame: LossyFrame) => boolean): void;
+  /** For the connection: what the welcome said has changed. */
+  renewed(welcome: Welcome): void;
   /** For the connection: it ended. */
   lost(): void;
 };
@@ -47,6 +49,9 @@ export function createContact(): Contact {
       welcome = newWelcome;
       sendNow = send;
       changes.changed();
+    },
+    renewed(newWelcome) {
+      welcome = newWelcome;
     },
     lost() {
       sendNow = null;

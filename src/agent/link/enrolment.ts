@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { NixdeployError } from "../../errors.ts";
 import { followKeyStatements, type KeyStatement } from "../../key-statement.ts";
+import { takenVoucherSchema } from "../../key-voucher.ts";
 import { parseAgentId, parseCacheName, parseWorkspaceName } from "../../names.ts";
 import { parsedWith, type Welcome } from "../../protocol.ts";
 import { writeDurableFile } from "../machine/durable-file.ts";
@@ -26,6 +27,10 @@ const enrolmentSchema = z.object({
   pinnedCache: parsedWith(parseCacheName).optional(),
   /** The keys of its other caches, by name (`substituter-pins.ts`). */
   substituterPins: z.record(z.string(), z.array(z.string())).optional(),
+  /** Those that were the coordinator's own at that contact: their keys may vouch for others. */
+  ownCaches: z.array(parsedWith(parseCacheName)).optional(),
+  /** By name, what was taken last of what was vouched for. */
+  vouched: z.record(z.string(), takenVoucherSchema).optional(),
 });
 export type Enrolment = z.output<typeof enrolmentSchema>;
 

@@ -11,6 +11,7 @@ import {
   type Offer,
   PEER_SILENCE_MAX_MS,
   PING_INTERVAL_MS,
+  type ToldCaches,
 } from "../../protocol.ts";
 import type { Clock } from "../../runtime.ts";
 import type { DeploymentStore } from "../journal/deployment-store.ts";
@@ -24,6 +25,8 @@ export const LOSSY_BUFFER_MAX_BYTES = 256 * 1024;
 export type SessionHandlers = {
   onOffer(offer: Offer): void;
   onCancel(deploymentId: DeploymentId): void;
+  /** Before anything that came after it is looked at. @throws what ends the session */
+  onCaches(told: ToldCaches): Promise<void>;
 };
 
 export type SessionOptions = {
@@ -78,6 +81,9 @@ async function handleFrame(frame: CoordinatorFrame, options: FrameOptions): Prom
       break;
     case "cancel":
       options.handlers.onCancel(frame.deploymentId);
+      break;
+    case "caches":
+      await options.handlers.onCaches(frame);
       break;
     case "acknowledge":
       await options.store.acknowledge(frame.deploymentId, frame.through);

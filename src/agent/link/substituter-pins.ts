@@ -1,17 +1,20 @@
 /**
  * Which keys count for which cache on this device, when the workspace has several. Pure.
  *
- * Keys given by the operator (--trusted-public-key) count for every cache, and no others do. Otherwise each cache has the
- * keys that it was told with at the first contact, and what is told later moves them only by what they have signed
- * themselves (`key-statement.ts`): a coordinator that could add a cache with keys of its own choice could run anything as
- * root here. So a cache that was added later is not used until the device is given its key.
+ * Keys given by the operator (--trusted-public-key) count for every cache. Otherwise each cache has the keys that it was
+ * told with at the first contact; what is told later moves them only by what they have signed themselves
+ * (`key-statement.ts`). A cache that was added later, or a foreign one with other keys, counts by a voucher
+ * (`key-voucher.ts`) that is signed by a key of which this device knows that it may: one that the operator gave, else one
+ * of a cache that was the coordinator's own at the first contact. A coordinator that could add a cache with keys of its
+ * own choice, although no key of the device says so, could run anything as root here.
  */
 import { followKeyStatements } from "../../key-statement.ts";
+import { chooseVoucher, type KeyVoucher, type TakenVoucher } from "../../key-voucher.ts";
 import type { CacheName } from "../../names.ts";
 import type { Substituter, Welcome } from "../../protocol.ts";
 import type { Enrolment } from "./enrolment.ts";
 
-type Pins = Pick<Enrolment, "pinnedPublicKeys" | "pinnedCache" | "substituterPins">;
+type Pins = Pick<Enrolment, "pinnedPublicKeys" | "pinnedCache" | "substituterPins" | "vouched">;
 
 /** `name:base64`, none when nothing may be fetched from it. */
 export function keysForCache(
@@ -19,21 +22,28 @@ export function keysForCache(
   known: { readonly given: readonly string[]; readonly pins: Pins | null },
 ): readonly string[] {
   const { given, pins } = known;
-  if (given.length > 0) return given;
+  if (given.length > 0) return withVouched(given, findOwn(pins?.vouched ?? {}, name));
   if (pins === null) return [];
-  const others = pins.substituterPins ?? {};
-  // A cache may be called as something that every object has.
-  if (Object.hasOwn(others, name)) return others[name] ?? [];
+  const pinned = findOwn(pins.substituterPins ?? {}, name);
+  if (pinned !== undefined) return pinned;
   const isPinnedCache = pins.pinnedCache === undefined || pins.pinnedCache === name;
   return isPinnedCache ? pins.pinnedPublicKeys : [];
 }
 
+/** What a given key vouches for counts as long as that key is given. */
+function withVouched(given: readonly string[], vouched: TakenVoucher | undefined): readonly string[] {
+  const isGood = vouched !== undefined && given.includes(vouched.by);
+  return isGood ? [...new Set([...given, ...vouched.keys])] : given;
+}
+
+/** A cache may be called as something that every object has. */
+function findOwn<Value>(record: Readonly<Record<string, Value>>, name: string): Value | undefined {
+  return Object.hasOwn(record, name) ? record[name] : undefined;
+}
+
 export type SubstituterDecision = {
   /** What to record beside the keys of the cache that came first at the first contact. */
-  readonly record: {
-    readonly pinnedCache: CacheName;
-    readonly substituterPins: Record<string, string[]>;
-  };
+  readonly record: Required<Pick<Enrolment, "pinnedCache" | "substituterPins" | "ownCaches" | "vouched">>;
   /** A sentence each. Warnings are of caches that are not used, or not with all of their keys. */
   readonly news: readonly string[];
   readonly warnings: readonly string[];
@@ -41,25 +51,55 @@ export type SubstituterDecision = {
 
 type Told = Pick<Substituter, "name" | "publicKeys" | "keyStatements">;
 
+/** The cache that came first at the first contact. Of an older version's file it is known that there was one. */
+export function firstCacheOf(enrolment: Enrolment | null, welcome: Pick<Welcome, "cache">): CacheName {
+  return enrolment?.pinnedCache ?? welcome.cache.name;
+}
+
 /** After a welcome, for all caches but the one that came first. @param enrolment null at the first contact */
 export function planSubstituterPins(options: {
   readonly given: readonly string[];
   readonly enrolment: Enrolment | null;
-  readonly welcome: Pick<Welcome, "cache" | "substituters">;
+  readonly welcome: Pick<Welcome, "cache" | "substituters" | "keyVouchers">;
+  /** Of the cache that came first, as they are from now on. */
+  readonly pinnedPublicKeys: readonly string[];
 }): SubstituterDecision {
   const { given, enrolment, welcome } = options;
-  // Of an older version's file it is known that there was one cache, and that it came first.
-  const pinnedCache = enrolment?.pinnedCache ?? welcome.cache.name;
-  const told: readonly Told[] = [welcome.cache, ...(welcome.substituters ?? [])].filter(
-    ({ name }) => name !== pinnedCache,
-  );
+  const isGiven = given.length > 0;
+  const pinnedCache = firstCacheOf(enrolment, welcome);
+  const { cache, substituters = [] } = welcome;
+  const told: readonly Told[] = [cache, ...substituters].filter(({ name }) => name !== pinnedCache);
   const before = enrolment === null ? pinAll(given, told) : (enrolment.substituterPins ?? {});
-  const moves = told.map((cache) => moveOne(cache, { given, pinned: before }));
-  const moved = moves.filter(({ keys }) => keys !== null).map(({ name, keys }) => [name, keys ?? []]);
+  const moves = isGiven ? [] : told.map((each) => moveOne(each, before));
+  const pins = {
+    ...{ pinnedCache, pinnedPublicKeys: [...options.pinnedPublicKeys] },
+    substituterPins: { ...before, ...toRecord(moves, ({ keys }) => keys) },
+  };
+  const atFirst = [cache, ...substituters.filter(({ own }) => own)].map(({ name }) => name);
+  const ownCaches = enrolment === null ? atFirst : (enrolment.ownCaches ?? [pinnedCache]);
+  const vouchers = {
+    vouchers: welcome.keyVouchers ?? [],
+    trusted: isGiven ? given : ownCaches.flatMap((name) => keysForCache(name, { given, pins })),
+    taken: enrolment?.vouched ?? {},
+    known: (name: CacheName) => keysForCache(name, { given, pins: { ...pins, vouched: enrolment?.vouched } }),
+  };
+  const choices = told.map((each) => vouchOne(each, vouchers));
+  const record = {
+    ...{ pinnedCache, ownCaches },
+    vouched: { ...vouchers.taken, ...toRecord(choices, ({ taken }) => taken) },
+    substituterPins: {
+      ...pins.substituterPins,
+      ...(isGiven ? {} : toRecord(choices, ({ taken }) => (taken === null ? null : [...taken.keys]))),
+    },
+  };
+  const keysNow = (name: CacheName) => keysForCache(name, { given, pins: { ...pins, ...record } });
   return {
-    record: { pinnedCache, substituterPins: { ...before, ...Object.fromEntries(moved) } },
-    news: moves.flatMap(({ news }) => news),
-    warnings: moves.flatMap(({ warnings }) => warnings),
+    record,
+    news: [...moves, ...choices].flatMap(({ news }) => news),
+    warnings: [
+      ...[...moves, ...choices].flatMap(({ warnings }) => warnings),
+      ...told.flatMap((each) => describeUnknown(each, keysNow(each.name))),
+    ],
   };
 }
 
@@ -67,40 +107,60 @@ function pinAll(given: readonly string[], told: readonly Told[]): Record<string,
   return Object.fromEntries(given.length > 0 ? [] : told.map(({ name, publicKeys }) => [name, [...publicKeys]]));
 }
 
-type Move = {
-  readonly name: CacheName;
-  /** Null: what is recorded stays. */
-  readonly keys: string[] | null;
-  readonly news: readonly string[];
-  readonly warnings: readonly string[];
-};
+/** By name, without those of which there is nothing. */
+function toRecord<Item extends { readonly name: CacheName }, Value>(
+  items: readonly Item[],
+  read: (item: Item) => Value | null,
+): Record<string, Value> {
+  const entries = items.map((item) => [item.name, read(item)] as const);
+  return Object.fromEntries(entries.flatMap(([name, value]) => (value === null ? [] : [[name, value] as const])));
+}
 
-function moveOne(
-  { name, publicKeys, keyStatements = [] }: Told,
-  known: { readonly given: readonly string[]; readonly pinned: Readonly<Record<string, string[]>> },
-): Move {
-  const { given, pinned } = known;
-  const own = Object.hasOwn(pinned, name) ? (pinned[name] ?? []) : [];
-  const isGiven = given.length > 0;
-  const { followed, refused, ...result } = followKeyStatements({ cache: name, pinned: own, statements: keyStatements });
-  const keys = isGiven ? given : result.pinned;
-  const unknown = publicKeys.filter((key) => !keys.includes(key));
+type Said = { readonly name: CacheName; readonly news: readonly string[]; readonly warnings: readonly string[] };
+/** Null: what is recorded stays. */
+type Move = Said & { readonly keys: string[] | null };
+type Vouched = Said & { readonly taken: TakenVoucher | null };
+
+function moveOne({ name, keyStatements = [] }: Told, pinned: Readonly<Record<string, string[]>>): Move {
+  const { followed, refused, ...moved } = followKeyStatements({
+    ...{ cache: name, pinned: findOwn(pinned, name) ?? [], statements: keyStatements },
+  });
   return {
     name,
-    keys: isGiven || followed.length === 0 ? null : [...result.pinned],
-    news: isGiven ? [] : followed.map(({ newKey }) => `the cache ${name} has the key ${newKey} now: it is pinned`),
-    warnings: [
-      ...(isGiven ? [] : refused),
-      ...(unknown.length === 0 ? [] : [describeUnknown({ name, unknown, isUsed: keys.length > 0 })]),
-    ],
+    keys: followed.length === 0 ? null : [...moved.pinned],
+    news: followed.map(({ newKey }) => `the cache ${name} has the key ${newKey} now: it is pinned`),
+    warnings: refused,
   };
 }
 
-function describeUnknown(of: { readonly name: string; readonly unknown: readonly string[]; readonly isUsed: boolean }) {
-  const names = of.unknown.map((key) => key.slice(0, key.indexOf(":"))).join(", ");
-  const effect = of.isUsed ? "what only that key has signed is not taken" : "nothing is fetched from it";
-  return (
-    `the cache ${of.name} signs with a key that this device has not pinned (${names}), so ${effect}: give the agent all ` +
-    "the keys that it shall trust with --trusted-public-key, if you know it to be right"
-  );
+function vouchOne(
+  { name }: Told,
+  known: {
+    readonly vouchers: readonly KeyVoucher[];
+    readonly trusted: readonly string[];
+    readonly taken: Readonly<Record<string, TakenVoucher>>;
+    /** The keys that count for the cache until now. */
+    readonly known: (name: CacheName) => readonly string[];
+  },
+): Vouched {
+  const choice = chooseVoucher({ ...known, cache: name, taken: findOwn(known.taken, name) ?? null });
+  const nothing = { name, taken: null, news: [], warnings: [] };
+  if (choice.kind === "none") return nothing;
+  if (choice.kind === "refused") return { ...nothing, warnings: [choice.why] };
+  const { voucher } = choice;
+  const isNew = voucher.keys.some((key) => !known.known(name).includes(key));
+  const news = `what the cache ${name} serves may be signed by ${voucher.keys.join(", ")} now: ${voucher.by} vouches for it`;
+  return { name, taken: voucher, news: isNew ? [news] : [], warnings: [] };
+}
+
+function describeUnknown({ name, publicKeys }: Told, keys: readonly string[]): readonly string[] {
+  const unknown = publicKeys.filter((key) => !keys.includes(key));
+  if (unknown.length === 0) return [];
+  const names = unknown.map((key) => key.slice(0, key.indexOf(":"))).join(", ");
+  const effect = keys.length > 0 ? "what only that key has signed is not taken" : "nothing is fetched from it";
+  return [
+    `the cache ${name} signs with a key that this device has not pinned (${names}), so ${effect}: if you know it to be ` +
+      "right, vouch for it with a key that this device trusts (nixdeploy cache vouch), or give the agent all the keys that " +
+      "it shall trust with --trusted-public-key",
+  ];
 }

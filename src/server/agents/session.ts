@@ -21,13 +21,14 @@ import { OpenReport, takeReport } from "../deployments/reports.ts";
 import { rolloutTopic } from "../deployments/transition.ts";
 import type { Meters } from "../operations/metrics/meters.ts";
 import { NO_VISIT, type Visit } from "../requests/visit.ts";
+import type { ToldCaches } from "../workspaces/told-caches.ts";
 import { createDeadlines, type Deadline, type Deadlines } from "./deadlines.ts";
 import { createIntake, type Intake, SMALL_CHARACTERS } from "./intake.ts";
 import { login } from "./login.ts";
 import type { AgentPeaks } from "./peaks.ts";
 import { sayRefused } from "./refusals.ts";
 import { AGENTS_TOPIC, type AgentRegistry, type LiveAgent } from "./registry.ts";
-import { createPublicKeys, makeWelcome } from "./welcome.ts";
+import { makeWelcome } from "./welcome.ts";
 
 export type AgentSessionDeps = {
   readonly database: CoordinatorDatabase;
@@ -37,6 +38,7 @@ export type AgentSessionDeps = {
   readonly dispatcher: Dispatcher;
   readonly bus: Bus;
   readonly peaks: AgentPeaks;
+  readonly toldCaches: ToldCaches;
   readonly meters: Meters;
   readonly clock: Clock;
   readonly random: Random;
@@ -92,8 +94,6 @@ type SessionState =
 
 type SharedDeps = AgentSessionDeps & {
   readonly intake: Intake;
-  /** Of a cache's secret key, both as text. */
-  readonly publicKeyOf: (secretKey: string) => string;
   readonly deadlines: Deadlines;
   readonly onClosed: (session: Session) => void;
 };
@@ -108,7 +108,6 @@ export function createAgentSessions(deps: AgentSessionDeps): AgentSessions {
     ...deps,
     deadlines,
     intake: createIntake(),
-    publicKeyOf: createPublicKeys(),
     onClosed: (session) => sessions.delete(session),
   };
   return {
@@ -279,6 +278,7 @@ class Session implements AgentSession, LiveAgent, Deadline {
       return;
     }
     const { agent } = result;
+    const { changes } = deps.toldCaches;
     const rotated = result.rotatedTo === undefined ? {} : { rotatedTo: result.rotatedTo };
     this.send({ ...(await makeWelcome(deps, { agent, hello: frame })), ...rotated });
     // It comes to be heard, and leaves; the agent's own connection stays what it is.
@@ -288,8 +288,10 @@ class Session implements AgentSession, LiveAgent, Deadline {
     deps.registry.enter(this);
     deps.bus.publish(AGENTS_TOPIC);
     deps.peaks.note(agent.workspace_id, deps.registry.onlineByWorkspace.get(agent.workspace_id) ?? 0);
-    // Whoever removed or replaced it in the meantime did not find it among those that are connected.
+    // Whoever changed its caches, removed or replaced it in the meantime did not find it among those that are connected.
     if (!(await isStillAgent(deps.database, agent))) return this.close("log in again");
+    if (deps.toldCaches.changes !== changes)
+      await deps.toldCaches.tell({ workspaceId: agent.workspace_id, send: (told) => this.send(told) });
     const { address, requestId } = visit;
     deps.log.info("agent connected", { name: agent.name, version: agent.agent_version, address, requestId });
     this.#visit = NO_VISIT;

@@ -1,16 +1,19 @@
 /** What an agent is told when it has logged in: who it is here, where it fetches from, and whether its login proves anything. */
 import { isTerminal } from "../../deployment.ts";
 import type { DeploymentId } from "../../names.ts";
-import { formatPublicKey, parseSecretKey, publicKeyOf } from "../../nix/signing-key.ts";
 import type { CoordinatorFrameInput, Hello } from "../../protocol.ts";
 import type { Authenticator } from "../access/authentication.ts";
 import type { AgentRow } from "../database/agents.ts";
 import { findDeployment } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { findWorkspaceById } from "../database/workspaces.ts";
-import { describeCaches, type ToldCachesDeps } from "../workspaces/told-caches.ts";
+import type { ToldCaches } from "../workspaces/told-caches.ts";
 
-export type WelcomeDeps = ToldCachesDeps & { readonly authenticator: Authenticator };
+export type WelcomeDeps = {
+  readonly database: CoordinatorDatabase;
+  readonly toldCaches: ToldCaches;
+  readonly authenticator: Authenticator;
+};
 
 export async function makeWelcome(
   deps: WelcomeDeps,
@@ -23,7 +26,7 @@ export async function makeWelcome(
     agentId: agent.id,
     ...(agent.name === hello.name ? {} : { name: agent.name }),
     workspace: workspace.name,
-    ...(await describeCaches(deps, workspace.id)),
+    ...(await deps.toldCaches.describe(workspace.id)),
     readCredential: deps.authenticator.issueReadCredential(agent.id),
     ...(await findProved(deps.database, agent, hello)),
   };
@@ -42,14 +45,4 @@ async function findProved(
   if (isTerminal(row.state) && row.state !== "succeeded" && row.state !== "degraded") return {};
   const runs = [state.currentPath, state.currentBasePath, state.profilePath].includes(row.store_path);
   return runs ? { proved: row.id } : {};
-}
-
-/** A key is looked into once, not at each login. Few: one for each cache. */
-export function createPublicKeys(): (secretKey: string) => string {
-  const known = new Map<string, string>();
-  return (secretKey) => {
-    const publicKey = known.get(secretKey) ?? formatPublicKey(publicKeyOf(parseSecretKey(secretKey)));
-    known.set(secretKey, publicKey);
-    return publicKey;
-  };
 }

@@ -41,7 +41,7 @@ export type ForeignNarInfosDeps = {
 
 /** How long one question may hang, and how long a cache that is away is asked again. */
 const SILENCE_MAX_MS = 8_000;
-const AWAY_MAX_MS = 5_000;
+const AWAY_MAX_MS = 2_500;
 const REMEMBERED_MS = 60 * 60_000;
 /** Paths and references in memory: some 10 MB, or the closures of a dozen systems. */
 export const REMEMBERED_MAX = 100_000;

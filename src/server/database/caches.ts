@@ -123,11 +123,11 @@ export async function listForeignCaches(
 
 /** One of the same name is changed, and keeps its place. */
 export async function saveForeignCache(database: CoordinatorDatabase, row: ForeignCacheRow): Promise<void> {
-  const { url, public_keys } = row;
+  const { url, public_keys, changed_ms } = row;
   await database
     .insertInto("foreign_caches")
     .values(row)
-    .onConflict((conflict) => conflict.columns(["workspace_id", "name"]).doUpdateSet({ url, public_keys }))
+    .onConflict((conflict) => conflict.columns(["workspace_id", "name"]).doUpdateSet({ url, public_keys, changed_ms }))
     .execute();
 }
 

@@ -55,7 +55,17 @@ export const migrations: readonly Migration[] = [
         "url text not null",
         "public_keys text not null",
         "created_ms integer not null",
+        "changed_ms integer not null",
         "primary key (workspace_id, name)",
+      ]),
+      strictTable("key_vouchers", [
+        "workspace_id text not null references workspaces (id)",
+        "cache_name text not null",
+        "voucher_key text not null",
+        "public_keys text not null",
+        "at_ms integer not null",
+        "signature text not null",
+        "primary key (workspace_id, cache_name, voucher_key)",
       ]),
       strictTable("cache_keys", [
         "cache_id text not null references caches (id)",

@@ -94,6 +94,7 @@ const WORKSPACE_STEPS: readonly Step[] = [
   { table: "agents", where: ofWorkspace },
   { table: "tokens", where: ofWorkspace },
   { table: "foreign_caches", where: ofWorkspace },
+  { table: "key_vouchers", where: ofWorkspace },
   { table: "agent_peaks", where: ofWorkspace },
   { table: "workspaces", where: (id) => sql`id = ${id}` },
 ];

@@ -45,6 +45,20 @@ export type Schema = {
     /** `name:base64`, one a line. */
     public_keys: string;
     created_ms: number;
+    /** When it got the keys that it has. */
+    changed_ms: number;
+  };
+  /** What somebody outside has signed for the keys of a cache. */
+  key_vouchers: {
+    workspace_id: string;
+    cache_name: CacheName;
+    /** `name:base64` of the key that signed it, public. */
+    voucher_key: string;
+    /** What it vouches for: `name:base64`, one a line. */
+    public_keys: string;
+    at_ms: number;
+    /** Base64. */
+    signature: string;
   };
   /** Each time that a cache got another key: what the old one signed about the new one. */
   cache_keys: {

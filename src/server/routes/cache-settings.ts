@@ -43,6 +43,7 @@ function createOne(services: Services): Route {
         workspaceId: workspace.id,
         isPublic: request.public ?? false,
       });
+      await services.toldCaches.tellAll(workspace.id);
       noteAct(context, { target: `cache ${cache.name}`, effect: "made" });
       services.log.info("cache made", { cache: cache.name, workspace: workspace.name });
       return context.json(await cacheToDto(cache, services), 201);
@@ -90,6 +91,7 @@ function change(services: Services): Route {
       const cache = await findTargetCache(services, context, "administrate");
       const wanted = await readBody();
       const changed = await changeCache(services, cache, wanted);
+      if (wanted.default === true) await services.toldCaches.tellAll(cache.workspace_id);
       const { is_public: isPublic, is_default: isDefault } = changed;
       const access = wanted.public === undefined ? [] : [wanted.public ? "public" : "private"];
       noteAct(context, { effect: `made ${[...access, ...(wanted.default ? ["the default"] : [])].join(" and ")}` });
@@ -108,6 +110,7 @@ function rotateKey(services: Services): Route {
       const cache = await findTargetCache(services, context, "administrate");
       const rotated = await rotateCacheKey(services, cache);
       services.narInfos.forgetSignatures(cache.id);
+      await services.toldCaches.tellAll(cache.workspace_id);
       const dto = await cacheToDto(rotated, services);
       noteAct(context, { effect: `new key ${dto.keyFingerprints.join(" ")}` });
       services.log.info("cache key rotated", { cache: cache.name, key: dto.publicKeys.join(" ") });
@@ -125,6 +128,7 @@ function deleteOne(services: Services): Route {
     async handle(context, { query }) {
       const cache = await findTargetCache(services, context, "administrate");
       const deleted = await deleteCache(services, { cache, force: query.force === "true" });
+      await services.toldCaches.tellAll(cache.workspace_id);
       noteAct(context, { effect: `deleted with ${deleted.paths} paths` });
       services.log.info("cache deleted", { cache: deleted.name, paths: deleted.paths });
       return context.json(deleted);

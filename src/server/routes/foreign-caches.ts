@@ -9,6 +9,7 @@ import {
 import { parseCacheName } from "../../names.ts";
 import { foreignCacheToDto } from "../convert.ts";
 import { listForeignCaches, removeForeignCache } from "../database/caches.ts";
+import { removeKeyVouchers } from "../database/key-vouchers.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
 import { putForeignCache } from "../workspaces/foreign-caches.ts";
@@ -32,6 +33,7 @@ function putOne(services: Services): Route {
       const workspace = await findNamed(services, context, "administrate");
       const name = readCacheName(context);
       const saved = await putForeignCache(services, { ...(await readBody()), workspaceId: workspace.id, name });
+      await services.toldCaches.tellAll(workspace.id);
       noteAct(context, { target: `foreign cache ${name}`, effect: `fetched from ${saved.url}` });
       services.log.info("foreign cache saved", { cache: name, workspace: workspace.name, url: saved.url });
       return context.json(foreignCacheToDto(saved, workspace.name));
@@ -67,6 +69,8 @@ function removeOne(services: Services): Route {
       if (!(await removeForeignCache(services.database, { workspace_id: workspace.id, name }))) {
         throw notFound(`the foreign cache ${name}`);
       }
+      await removeKeyVouchers(services.database, { workspaceId: workspace.id, cacheName: name });
+      await services.toldCaches.tellAll(workspace.id);
       noteAct(context, { target: `foreign cache ${name}`, effect: "removed" });
       services.log.info("foreign cache removed", { cache: name, workspace: workspace.name });
       return context.body(null, 204);
@@ -74,6 +78,6 @@ function removeOne(services: Services): Route {
   });
 }
 
-function readCacheName(context: RouteContext) {
+export function readCacheName(context: RouteContext) {
   return readId(() => parseCacheName(context.req.param("cache") ?? ""));
 }

@@ -1,6 +1,6 @@
 /**
- * Caches of others that a workspace's agents may fetch from. The coordinator only passes on where they are and which
- * keys they sign with; whether a device trusts those keys is the device's own business (its pins).
+ * Caches of others that a workspace's agents may fetch from. The coordinator passes on where they are and which keys they
+ * sign with, and vouches for those (`vouchers.ts`); whether a device trusts them is the device's own business (its pins).
  */
 import { FOREIGN_CACHES_MAX } from "../../api/caches.ts";
 import { describeError, NixdeployError } from "../../errors.ts";
@@ -21,24 +21,29 @@ export async function putForeignCache(
     readonly publicKeys: readonly string[];
   },
 ): Promise<ForeignCacheRow> {
+  const nowMs = deps.clock.nowMs();
   const row: ForeignCacheRow = {
     workspace_id: wanted.workspaceId,
     name: wanted.name,
     url: parseSubstituterUrl(wanted.url),
     public_keys: wanted.publicKeys.map(readPublicKey).join("\n"),
-    created_ms: deps.clock.nowMs(),
+    ...{ created_ms: nowMs, changed_ms: nowMs },
   };
-  await deps.database.transaction().execute(async (transaction) => {
+  return await deps.database.transaction().execute(async (transaction) => {
     const known = await listForeignCaches(transaction, row.workspace_id);
-    const isNew = !known.some(({ name }) => name === row.name);
-    if (isNew && known.length >= FOREIGN_CACHES_MAX) {
+    const before = known.find(({ name }) => name === row.name);
+    if (before === undefined && known.length >= FOREIGN_CACHES_MAX) {
       throw new NixdeployError("conflict", `cannot add the cache ${row.name}: there are ${known.length} already`, {
         hint: "Each one may be asked for each path: remove one that is not needed.",
       });
     }
-    await saveForeignCache(transaction, row);
+    // Devices take the newest word about its keys: the same keys are no news, and others must be newer than the last.
+    const isSame = before?.public_keys === row.public_keys;
+    const changedMs = isSame ? before.changed_ms : Math.max(nowMs, (before?.changed_ms ?? 0) + 1);
+    const saved = { ...row, changed_ms: changedMs };
+    await saveForeignCache(transaction, saved);
+    return saved;
   });
-  return row;
 }
 
 /**

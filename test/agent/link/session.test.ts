@@ -44,7 +44,7 @@ function startSession() {
     acknowledge: async () => {},
     [Symbol.asyncDispose]: async () => {},
   };
-  const handlers = { onOffer: () => {}, onCancel: () => {} };
+  const handlers = { onOffer: () => {}, onCancel: () => {}, onCaches: async () => {} };
   const ended = runSession({ socket, frames, store, handlers, clock, logger: silentLogger, signal: stop.signal });
   return { clock, sent, receive, stop, ended, isDestroyed: () => isDestroyed };
 }

@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import type { Enrolment } from "../../../src/agent/link/enrolment.ts";
 import { keysForCache, planSubstituterPins } from "../../../src/agent/link/substituter-pins.ts";
 import { signKeyStatement } from "../../../src/key-statement.ts";
+import { type KeyVoucher, signKeyVoucher } from "../../../src/key-voucher.ts";
 import { parseAgentId, parseCacheName, parseWorkspaceName } from "../../../src/names.ts";
 import { formatPublicKey, publicKeyOf, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
 import type { Substituter } from "../../../src/protocol.ts";
@@ -32,35 +33,41 @@ const enrolmentOf = (changes: Partial<Enrolment> = {}): Enrolment => ({
   ...changes,
 });
 
+type Planned = Parameters<typeof planSubstituterPins>[0];
+const plan = (options: Omit<Planned, "pinnedPublicKeys"> & Partial<Planned>) =>
+  planSubstituterPins({ pinnedPublicKeys: options.enrolment?.pinnedPublicKeys ?? [KEYS.main], ...options });
+
 describe("at the first contact", () => {
   test("every cache is pinned with the keys that it is told with", () => {
-    expect(planSubstituterPins({ given: [], enrolment: null, welcome: FIRST })).toEqual({
-      record: { pinnedCache: main, substituterPins: { tools: [KEYS.tools], nixos: [KEYS.nixos] } },
+    expect(plan({ given: [], enrolment: null, welcome: FIRST })).toEqual({
+      record: {
+        ...{ pinnedCache: main, ownCaches: [main, tools], vouched: {} },
+        substituterPins: { tools: [KEYS.tools], nixos: [KEYS.nixos] },
+      },
       news: [],
       warnings: [],
     });
   });
 
   test("nothing is pinned when the operator has given keys, and each cache that they leave out is named", () => {
-    const { record, warnings } = planSubstituterPins({
+    const { record, warnings } = plan({
       given: [KEYS.main, KEYS.tools],
       enrolment: null,
       welcome: FIRST,
     });
-    expect(record).toEqual({ pinnedCache: main, substituterPins: {} });
+    expect(record).toEqual({ pinnedCache: main, ownCaches: [main, tools], substituterPins: {}, vouched: {} });
     expect(warnings).toHaveLength(1);
     expect(warnings[0]).toContain("the cache nixos signs with a key");
   });
 });
 
 describe("later", () => {
-  const later = (enrolment: Enrolment, welcome: Parameters<typeof planSubstituterPins>[0]["welcome"]) =>
-    planSubstituterPins({ given: [], enrolment, welcome });
+  const later = (enrolment: Enrolment, welcome: Planned["welcome"]) => plan({ given: [], enrolment, welcome });
 
   test("what was pinned stays, without a word", () => {
     const { record, warnings } = later(enrolmentOf(), FIRST);
     expect(warnings).toEqual([]);
-    expect(record).toEqual({ pinnedCache: main, substituterPins: { tools: [KEYS.tools], nixos: [KEYS.nixos] } });
+    expect(record).toMatchObject({ pinnedCache: main, substituterPins: { tools: [KEYS.tools], nixos: [KEYS.nixos] } });
   });
 
   test.each([
@@ -124,4 +131,102 @@ test("keys of the operator count for every cache, and no others do", () => {
 test("the name of a cache that is a word of JavaScript's own has no keys by that", () => {
   const pins = enrolmentOf();
   expect(keysForCache(parseCacheName("constructor"), { given: [], pins })).toEqual([]);
+});
+
+describe("what a trusted key vouches for", () => {
+  const [ours, tooling, foreign, newer, stranger] = [1, 2, 3, 4, 5].map((n) =>
+    secretKeyFromSeed(`key${n}-1`, new Uint8Array(32).fill(n)),
+  );
+  if (!(ours && tooling && foreign && newer && stranger)) throw new Error("there are five");
+  const keyOf = (secret: typeof ours) => formatPublicKey(publicKeyOf(secret));
+  const [OURS, TOOLING, FOREIGN, NEWER] = [ours, tooling, foreign, newer].map(keyOf) as [
+    string,
+    string,
+    string,
+    string,
+  ];
+  const enrolled = (changes: Partial<Enrolment> = {}) =>
+    enrolmentOf({
+      ...{ pinnedPublicKeys: [OURS], ownCaches: [main, tools], substituterPins: { tools: [TOOLING] } },
+      ...changes,
+    });
+  const welcome = (key: string, ...keyVouchers: readonly KeyVoucher[]) => ({
+    cache: cacheOf(main, OURS),
+    substituters: [ownOf(tools, TOOLING), foreignOf(nixos, key)],
+    keyVouchers: [...keyVouchers],
+  });
+  const says = (by: typeof ours, keys: readonly string[], atMs = 1, cache = "nixos") =>
+    signKeyVoucher(by, { cache, keys, atMs });
+  const after = (options: Omit<Planned, "pinnedPublicKeys">) => {
+    const { record, ...said } = plan({ ...options, pinnedPublicKeys: [OURS] });
+    const pins = { ...enrolled(), ...record };
+    return { pins, ...said, keys: keysForCache(nixos, { given: options.given, pins }) };
+  };
+
+  test("counts for a cache that was added, is said once, and stays", () => {
+    const told = welcome(FOREIGN, says(ours, [FOREIGN]));
+    const first = after({ given: [], enrolment: enrolled(), welcome: told });
+    expect([first.keys, first.warnings]).toEqual([[FOREIGN], []]);
+    expect(first.news).toEqual([`what the cache nixos serves may be signed by ${FOREIGN} now: ${OURS} vouches for it`]);
+    const again = after({ given: [], enrolment: first.pins, welcome: told });
+    expect([again.keys, again.news, again.warnings]).toEqual([[FOREIGN], [], []]);
+    expect(JSON.stringify(again.pins)).toBe(JSON.stringify(first.pins));
+    const silent = after({ given: [], enrolment: first.pins, welcome: welcome(FOREIGN) });
+    expect([silent.keys, silent.warnings]).toEqual([[FOREIGN], []]);
+  });
+
+  test("of any cache that was our own at the first contact, and of no foreign one", () => {
+    const by = (secret: typeof ours, changes: Partial<Enrolment> = {}) =>
+      after({ given: [], enrolment: enrolled(changes), welcome: welcome(FOREIGN, says(secret, [FOREIGN])) }).keys;
+    expect(by(tooling)).toEqual([FOREIGN]);
+    expect(by(stranger)).toEqual([]);
+    expect(by(stranger, { substituterPins: { tools: [TOOLING], nixos: [keyOf(stranger)] } })).toEqual([
+      keyOf(stranger),
+    ]);
+    // The coordinator may call a foreign cache its own: what the first contact said counts.
+    const calledOwn = { ...welcome(FOREIGN, says(stranger, [FOREIGN])), substituters: [ownOf(tools, keyOf(stranger))] };
+    const tampered = after({ given: [], enrolment: enrolled({ ownCaches: [main] }), welcome: calledOwn });
+    expect(tampered.keys).toEqual([]);
+    const older = enrolled();
+    delete older.ownCaches;
+    const told = welcome(FOREIGN, says(tooling, [FOREIGN]));
+    expect(after({ given: [], enrolment: older, welcome: told }).keys).toEqual([]);
+  });
+
+  test("moves the keys of a foreign cache, forward and not back", () => {
+    const enrolment = enrolled({ substituterPins: { tools: [TOOLING], nixos: [FOREIGN] } });
+    const moved = after({ given: [], enrolment, welcome: welcome(NEWER, says(ours, [NEWER], 5)) });
+    expect(moved.keys).toEqual([NEWER]);
+    const back = after({ given: [], enrolment: moved.pins, welcome: welcome(FOREIGN, says(ours, [FOREIGN], 4)) });
+    expect(back.keys).toEqual([NEWER]);
+    expect(back.warnings[0]).toContain("a newer one was taken before");
+  });
+
+  test("does not touch the cache that came first", () => {
+    const told = welcome(FOREIGN, says(tooling, [NEWER], 1, "main"));
+    const { pins } = after({ given: [], enrolment: enrolled(), welcome: told });
+    expect(keysForCache(main, { given: [], pins })).toEqual([OURS]);
+  });
+
+  describe("where the operator gave keys", () => {
+    const given = [keyOf(stranger)];
+
+    test("only those may vouch, and not the coordinator's", () => {
+      const told = (by: typeof ours) => welcome(FOREIGN, says(by, [FOREIGN]));
+      const byOurs = after({ given, enrolment: enrolled(), welcome: told(ours) });
+      expect(byOurs.keys).toEqual(given);
+      expect(byOurs.warnings.some((text) => text.includes("the cache nixos signs with a key"))).toBeTrue();
+      const { keys, pins } = after({ given, enrolment: enrolled(), welcome: told(stranger) });
+      expect(keys).toEqual([...given, FOREIGN]);
+      // For that cache alone, and as long as the key is given.
+      expect(keysForCache(main, { given, pins })).toEqual(given);
+      expect(keysForCache(nixos, { given: [OURS], pins })).toEqual([OURS]);
+    });
+
+    test("a newer word replaces the keys that were vouched for", () => {
+      const first = after({ given, enrolment: enrolled(), welcome: welcome(FOREIGN, says(stranger, [FOREIGN], 1)) });
+      const next = welcome(NEWER, says(stranger, [NEWER], 2));
+      expect(after({ given, enrolment: first.pins, welcome: next }).keys).toEqual([...given, NEWER]);
+    });
+  });
 });

@@ -4,8 +4,10 @@ import { z } from "zod";
 import { cacheListSchema } from "../../../src/api/caches.ts";
 import { createdTokenSchema } from "../../../src/api/tokens.ts";
 import { formatKeyFingerprint } from "../../../src/key-fingerprint.ts";
+import { signKeyVoucher } from "../../../src/key-voucher.ts";
 import { formatHashNix32 } from "../../../src/nix/hash.ts";
 import { publicKeyFromSeed } from "../../../src/nix/signature.ts";
+import { secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
 import { mayDo, type Right } from "../../../src/server/access/authorization.ts";
 import { createApiRoutes, createApp } from "../../../src/server/app.ts";
 import { TOKEN_KINDS } from "../../../src/token.ts";
@@ -45,6 +47,8 @@ const FOREIGN = {
   url: "https://cache.nixos.example",
   publicKeys: ["cache.nixos.example-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="],
 };
+const OPERATOR = secretKeyFromSeed("operator-1", new Uint8Array(32).fill(1));
+const { cache: _cache, ...VOUCHER } = signKeyVoucher(OPERATOR, { cache: "nixos", keys: FOREIGN.publicKeys, atMs: 1 });
 
 /** Each key asks once: one that was approved is the agent's. */
 let asked = 0;
@@ -124,6 +128,26 @@ const RULES: Readonly<Record<string, Rule>> = {
     path: async ({ server }) => {
       const path = "workspaces/default/foreign-caches/brief";
       await server.fetch(path, { method: "PUT", json: FOREIGN });
+      return path;
+    },
+    options: { method: "DELETE" },
+  },
+  "PUT /workspaces/:workspace/key-vouchers/:cache": {
+    right: "administrate",
+    path: async ({ server }) => {
+      await server.fetch("workspaces/default/foreign-caches/nixos", { method: "PUT", json: FOREIGN });
+      return "workspaces/default/key-vouchers/nixos";
+    },
+    options: { method: "PUT", json: VOUCHER },
+  },
+  "GET /key-vouchers": { right: "read-cache", isList: true, path: () => "key-vouchers" },
+  "DELETE /workspaces/:workspace/key-vouchers/:cache": {
+    right: "administrate",
+    path: async ({ server }) => {
+      await server.fetch("workspaces/default/foreign-caches/vouched", { method: "PUT", json: FOREIGN });
+      const path = "workspaces/default/key-vouchers/vouched";
+      const json = signKeyVoucher(OPERATOR, { cache: "vouched", keys: FOREIGN.publicKeys, atMs: 1 });
+      await server.fetch(path, { method: "PUT", json });
       return path;
     },
     options: { method: "DELETE" },
@@ -360,6 +384,7 @@ describe("lists show another workspace nothing of this one", () => {
     "status",
     "workspaces",
     "foreign-caches",
+    "key-vouchers",
   ]) {
     test(path, async () => {
       const token = tokens.get("other admin") ?? "";
@@ -405,6 +430,7 @@ describe("what exists in another workspace is told from what does not exist by n
     ["tokens", { json: { kind: "read", workspace: "NAME" } }],
     ["rollouts", { json: { workspace: "NAME", agents: { nuc: PATH.storePath }, mode: "switch" } }],
     ["workspaces/NAME/foreign-caches/nixos", { method: "PUT", json: FOREIGN }],
+    ["workspaces/NAME/key-vouchers/nixos", { method: "PUT", json: VOUCHER }],
   ])("%s %o", async (path, options) => {
     const answers = await refusals(path, options, ["default", "nowhere"]);
     expect([...answers]).toHaveLength(1);

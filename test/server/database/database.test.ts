@@ -24,7 +24,22 @@ type Columns = { readonly [Table in keyof Schema]: ColumnsOf<Selectable<Schema[T
 const COLUMNS: Columns = {
   settings: { name: "text", value: "text" },
   workspaces: { id: "text", name: "text", created_ms: "integer", settings: "text", deleted_ms: "integer?" },
-  foreign_caches: { workspace_id: "text", name: "text", url: "text", public_keys: "text", created_ms: "integer" },
+  foreign_caches: {
+    workspace_id: "text",
+    name: "text",
+    url: "text",
+    public_keys: "text",
+    created_ms: "integer",
+    changed_ms: "integer",
+  },
+  key_vouchers: {
+    workspace_id: "text",
+    cache_name: "text",
+    voucher_key: "text",
+    public_keys: "text",
+    at_ms: "integer",
+    signature: "text",
+  },
   caches: {
     id: "text",
     workspace_id: "text",

@@ -15,7 +15,22 @@ const ROWS: Readonly<Record<string, SampleRow>> = {
     ...{ cache_id: "c", sequence: 1, old_key: "k-1:AA==", new_key: "k-2:AA==", at_ms: 1, signature: "AA==" },
     old_secret: null,
   },
-  foreign_caches: { workspace_id: "w", name: "nixos", url: "https://cache.example", public_keys: "k", created_ms: 1 },
+  foreign_caches: {
+    workspace_id: "w",
+    name: "nixos",
+    url: "https://cache.example",
+    public_keys: "k",
+    created_ms: 1,
+    changed_ms: 1,
+  },
+  key_vouchers: {
+    workspace_id: "w",
+    cache_name: "nixos",
+    voucher_key: "v",
+    public_keys: "k",
+    at_ms: 1,
+    signature: "s",
+  },
   tokens: {
     ...{ id: "t", workspace_id: "w", kind: "admin", secret_sha256: new Uint8Array(32), description: "" },
     ...{ created_ms: 1, expires_ms: null, last_used_ms: null, revoked_ms: null },
