@@ -4,6 +4,7 @@ import { NixdeployError } from "../errors.ts";
 import { formatCount } from "../quantity.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
 import { DEFAULT_WORKSPACE, CACHE_NAME as NAME, parseKeyArgument, WORKSPACE } from "./cache-args.ts";
+import { use } from "./cache-use.ts";
 import { vouch } from "./cache-vouch.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./output.ts";
@@ -164,7 +165,7 @@ const removeForeign = defineNixdeployCommand({
 export const command = defineNixdeployGroup({
   name: "cache",
   summary: "Make, show and set binary caches, and their keys",
-  commands: [create, list, show, set, rotateKey, remove, addForeign, removeForeign, vouch],
+  commands: [create, list, show, set, rotateKey, remove, addForeign, removeForeign, vouch, use],
 });
 
 function formatRow({ name, workspace, url, ...cache }: CacheDto): string[] {

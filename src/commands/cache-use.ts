@@ -1,0 +1,307 @@
+/**
+ * `nixdeploy cache use`: lets Nix on this machine read a cache of the coordinator. Writes our lines into nix.conf and, for a
+ * private cache, a token into the netrc file; keeps everything else of both.
+ */
+import { existsSync } from "node:fs";
+import { hostname } from "node:os";
+import { dirname, join } from "node:path";
+import type { CacheDto } from "../api/caches.ts";
+import { chooseReadToken, type TokenChoice } from "../client/cache-token.ts";
+import { findNetrcEntry, netrcHost, withNetrcEntry, withoutNetrcEntry } from "../client/netrc.ts";
+import {
+  findCacheBlocks,
+  findNetrcFile,
+  formatNixModule,
+  withCacheBlock,
+  withoutCacheBlock,
+} from "../client/nix-conf.ts";
+import { NixdeployError } from "../errors.ts";
+import { connectDaemon } from "../nix/daemon/connect.ts";
+import { defineNixdeployCommand } from "./args.ts";
+import { CACHE_NAME } from "./cache-args.ts";
+import type { CommandContext } from "./context.ts";
+import { resolveCoordinatorUrl, resolveToken } from "./coordinator-access.ts";
+import {
+  isMadeByNix,
+  isOpenToOthers,
+  type NixMode,
+  nixConfPath,
+  readNixFile,
+  requireWritable,
+  writeNetrc,
+  writeNixConf,
+} from "./nix-files.ts";
+import { openCoordinatorAt } from "./open-coordinator.ts";
+import { printResult } from "./output.ts";
+
+export const use = defineNixdeployCommand({
+  name: "cache use",
+  summary: "Let Nix on this machine read a cache",
+  details:
+    "Adds the cache and its key to nix.conf, and for a private cache a token to the netrc file (mode 0600), which Nix sends " +
+    "to that host. Everything else in these files stays. Again, it changes what has changed: the key, say. An admin token " +
+    "makes a token that may only read; any other must be such a one.",
+  examples: [
+    { comment: "For the whole machine, as root", command: "nixdeploy cache use default" },
+    { comment: "What would be written?", command: "nixdeploy cache use default --print" },
+    { comment: "As it was before", command: "nixdeploy cache use default --remove" },
+  ],
+  args: {
+    mode: {
+      type: "enum",
+      options: ["user", "system"],
+      description: "Whose configuration: yours, or the machine's (default: the machine's for root)",
+    },
+    nixos: {
+      type: "boolean",
+      description: "Print the lines for configuration.nix instead of writing nix.conf",
+    },
+    remove: { type: "boolean", description: "Take our lines away again; asks no coordinator" },
+    print: { type: "boolean", description: "Print what would be written, write nothing" },
+  },
+  positionals: { name: CACHE_NAME },
+  async run({ args, context }) {
+    const { name, nixos, remove, print } = args;
+    if (remove && nixos) {
+      throw new NixdeployError("usage", "cannot remove with --nixos: take the lines out of the configuration yourself");
+    }
+    const mode = args.mode ?? (process.getuid?.() === 0 ? "system" : "user");
+    const files = await openFiles(context, mode);
+    if (remove) return await runRemove(context, { name, files, print });
+    await runUse(context, { name, files, print, nixos });
+  },
+});
+
+type Files = {
+  readonly mode: NixMode;
+  readonly confPath: string;
+  readonly conf: string;
+  readonly netrcPath: string;
+  readonly netrc: string;
+  /** Whether nix.conf must say where the netrc file is, because Nix would look elsewhere. */
+  readonly isNetrcNamed: boolean;
+};
+
+async function openFiles({ env }: CommandContext, mode: NixMode): Promise<Files> {
+  const confPath = nixConfPath(mode, env);
+  const conf = await readNixFile(confPath);
+  const named = findNetrcFile(conf);
+  const netrcPath = named ?? join(dirname(confPath), "netrc");
+  // Nix looks beside the machine's nix.conf by itself, and never beside a user's.
+  return {
+    mode,
+    confPath,
+    conf,
+    netrcPath,
+    netrc: await readNixFile(netrcPath),
+    isNetrcNamed: named === null && mode === "user",
+  };
+}
+
+type Using = {
+  readonly files: Files;
+  readonly cache: CacheDto;
+  /** Print the lines for a module. */
+  readonly nixos: boolean;
+  /** Something is written here: not by who prints lines for another machine. */
+  readonly isLocal: boolean;
+};
+
+async function runUse(
+  context: CommandContext,
+  asked: { readonly name: CacheDto["name"]; readonly files: Files; readonly print: boolean; readonly nixos: boolean },
+): Promise<void> {
+  const { files, print, nixos } = asked;
+  const { text: url } = await resolveCoordinatorUrl(context);
+  const { text: token } = await resolveToken(context, "general", url);
+  await using coordinator = openCoordinatorAt(context, { url, token });
+  const cache = await coordinator.loadCache(asked.name, context.signal);
+  if (!nixos && (await isMadeByNix(files.confPath))) throw madeByNix(files.confPath);
+  const using = { files, cache, nixos, isLocal: !nixos || files.mode === "system" };
+  const netrcFile = cache.public || !files.isNetrcNamed ? null : files.netrcPath;
+  const conf = nixos ? files.conf : withCacheBlock(files.conf, { ...cache, netrcFile });
+  const module = nixos ? formatNixModule(cache) : null;
+  if (print) return await printPlan(context, { ...using, conf, module });
+  let changed: readonly string[] = [];
+  if (using.isLocal) {
+    for (const path of changedPaths(using)) await requireWritable(path);
+    const netrc = cache.public ? files.netrc : await planNetrc(context, { ...using, coordinator, url, token });
+    changed = await save(files, { conf, netrc });
+  }
+  const json = { ...describe(files, cache), changed, removed: false, module };
+  await printResult(context, { json, text: module ?? "" });
+  await sayUsed(context, { ...using, changed });
+}
+
+/** The netrc file with a token that reads the cache. */
+async function planNetrc(
+  context: CommandContext,
+  using: Using & Pick<TokenChoice, "coordinator"> & { readonly url: string; readonly token: string },
+): Promise<string> {
+  const { files, cache, url, token } = using;
+  const host = netrcHost(cache.url);
+  const known = findNetrcEntry(files.netrc, host);
+  const kept = known?.password ?? null;
+  const reach = kept === null ? "invalid" : await tryKept(context, { url, token: kept, cache });
+  if (reach === "this cache") return files.netrc;
+  if (known !== null && !known.isOurs) throw otherEntry(files.netrcPath, host);
+  if (reach === "others") requireNoOther(using);
+  const password = await chooseReadToken({ ...using, own: token, hostName: hostname(), signal: context.signal });
+  return withNetrcEntry(files.netrc, { host, password });
+}
+
+function changedPaths({ files, cache, nixos }: Using): readonly string[] {
+  return [...(nixos ? [] : [files.confPath]), ...(cache.public ? [] : [files.netrcPath])];
+}
+
+/** What a token reads: who may not learn of a cache is told that there is none. */
+async function tryKept(
+  context: CommandContext,
+  of: { readonly url: string; readonly token: string; readonly cache: CacheDto },
+): Promise<"this cache" | "others" | "invalid"> {
+  await using reader = openCoordinatorAt(context, of);
+  try {
+    await reader.loadCache(of.cache.name, context.signal);
+    return "this cache";
+  } catch (error) {
+    if (!(error instanceof NixdeployError)) throw error;
+    if (error.kind === "not-found") return "others";
+    if (error.kind === "denied") return "invalid";
+    throw error;
+  }
+}
+
+/** Nix sends one password to a host, so two private caches of different workspaces cannot both be read from there. */
+function requireNoOther({ files, cache }: Using): void {
+  const host = netrcHost(cache.url);
+  const other = findCacheBlocks(files.conf).find(({ name, url }) => name !== cache.name && netrcHost(url) === host);
+  if (other === undefined) return;
+  throw new NixdeployError("conflict", `cannot use the cache ${cache.name} beside ${other.name}: both are at ${host}`, {
+    hint:
+      `Nix sends one token to a host, and the one in ${files.netrcPath} does not read this cache. Make one of them public, ` +
+      `or take the other away: nixdeploy cache use ${other.name} --remove`,
+  });
+}
+
+async function runRemove(
+  context: CommandContext,
+  asked: { readonly name: CacheDto["name"]; readonly files: Files; readonly print: boolean },
+): Promise<void> {
+  const { name, files, print } = asked;
+  const blocks = findCacheBlocks(files.conf);
+  const ours = blocks.filter((block) => block.name === name && block.url.startsWith(context.urlFlag ?? ""));
+  const [block, ...others] = ours;
+  if (block === undefined)
+    throw new NixdeployError("not-found", `cannot find lines of ours for the cache ${name} in ${files.confPath}`);
+  if (others.length > 0) {
+    throw new NixdeployError(
+      "usage",
+      `cannot tell which cache ${name} is meant: ${ours.map(({ url }) => url).join(", ")}`,
+      {
+        hint: "Say which coordinator with --url.",
+      },
+    );
+  }
+  const host = netrcHost(block.url);
+  const isHostUsed = blocks.some((each) => each !== block && netrcHost(each.url) === host);
+  const conf = withoutCacheBlock(files.conf, block);
+  const netrc = isHostUsed ? files.netrc : withoutNetrcEntry(files.netrc, host);
+  if (print)
+    return await printResult(context, { json: { ...block, removed: false }, text: `# ${files.confPath}\n${conf}` });
+  const changed = await save(files, { conf, netrc });
+  await printResult(context, {
+    json: { cache: name, url: block.url, mode: files.mode, changed, removed: true },
+    text: "",
+  });
+  context.log.info(`Nix reads ${block.url} no more (${changed.join(", ")})`);
+  const [, id] = /^nd_read_([0-9a-z]+)_/.exec(findNetrcEntry(files.netrc, host)?.password ?? "") ?? [];
+  if (netrc !== files.netrc && id !== undefined)
+    context.log.info(`its token is good still: nixdeploy token revoke ${id}`);
+  sayRestart(context, files.mode);
+}
+
+/** @returns the files that are others now */
+async function save(files: Files, { conf, netrc }: Pick<Files, "conf" | "netrc">): Promise<readonly string[]> {
+  const changed: string[] = [];
+  // The token first: Nix is not to ask before it has one.
+  if (netrc !== files.netrc || (netrc !== "" && (await isOpenToOthers(files.netrcPath)))) {
+    await writeNetrc(files.netrcPath, netrc);
+    changed.push(files.netrcPath);
+  }
+  if (conf !== files.conf) {
+    await writeNixConf(files.confPath, conf);
+    changed.push(files.confPath);
+  }
+  return changed;
+}
+
+function describe({ mode, confPath, netrcPath }: Files, cache: CacheDto) {
+  const { name, url, publicKeys } = cache;
+  return { cache: name, url, publicKeys, mode, nixConf: confPath, netrc: cache.public ? null : netrcPath };
+}
+
+async function printPlan(
+  context: CommandContext,
+  plan: Using & { readonly conf: string; readonly module: string | null },
+): Promise<void> {
+  const { files, cache, conf, module } = plan;
+  const netrc = `# ${files.netrcPath}, mode 0600\nmachine ${netrcHost(cache.url)} login nixdeploy password nd_read_…\n`;
+  const main = module ?? `# ${files.confPath}\n${conf}`;
+  const text = cache.public ? main : `${main.trimEnd()}\n\n${netrc}`;
+  await printResult(context, { json: { ...describe(files, cache), changed: [], removed: false, module }, text });
+}
+
+async function sayUsed(context: CommandContext, used: Using & { readonly changed: readonly string[] }): Promise<void> {
+  const { files, cache, changed, isLocal, nixos } = used;
+  const { log } = context;
+  if (!isLocal) {
+    if (!cache.public)
+      log.info("the cache is private: run the same on the machine as root, which writes the token into its netrc");
+    return;
+  }
+  const what = changed.length === 0 ? "nothing had to be changed" : `changed: ${changed.join(", ")}`;
+  log.info(nixos ? what : `Nix reads ${cache.url} now; ${what}`);
+  if (files.isNetrcNamed && !cache.public && existsSync("/etc/nix/netrc")) {
+    log.warn(
+      `Nix reads one netrc file, which is ${files.netrcPath} for you now: put what you need of /etc/nix/netrc there, too`,
+    );
+  }
+  if (files.mode === "user") await sayTrust(context);
+  else if (changed.length > 0 && !nixos) sayRestart(context, files.mode);
+}
+
+/** A daemon takes caches from those whom it trusts. Without a daemon there is nothing to say. */
+async function sayTrust({ log, env, signal }: CommandContext): Promise<void> {
+  try {
+    await using daemon = await connectDaemon({ signal, environment: env, via: "socket" });
+    if (daemon.trust !== "not-trusted") return;
+    log.warn(
+      "the Nix daemon does not trust this user, and ignores caches in this user's nix.conf: run it as root for the whole " +
+        "machine, or add the user to `trusted-users` in /etc/nix/nix.conf and restart the daemon",
+    );
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!(error instanceof NixdeployError)) throw error;
+  }
+}
+
+/** A daemon reads its configuration when it starts. */
+function sayRestart({ log }: CommandContext, mode: NixMode): void {
+  if (mode === "user") return;
+  if (process.platform === "darwin")
+    log.info("restart the Nix daemon: launchctl kickstart -k system/org.nixos.nix-daemon");
+  else if (existsSync("/run/systemd/system")) log.info("restart the Nix daemon: systemctl restart nix-daemon");
+  else log.info("restart the Nix daemon, if one runs: it read its configuration when it started");
+}
+
+function madeByNix(path: string): NixdeployError {
+  return new NixdeployError("refused", `cannot change ${path}: it is made by Nix from a configuration`, {
+    hint: "--nixos prints the lines for that configuration (nix.settings), and writes the token.",
+  });
+}
+
+function otherEntry(path: string, host: string): NixdeployError {
+  return new NixdeployError("conflict", `cannot write a token for ${host} into ${path}: there is an entry already`, {
+    hint: "Nix takes the first one of a host, and that one does not read this cache. Remove it, or make the cache public.",
+  });
+}
