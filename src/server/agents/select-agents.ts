@@ -4,7 +4,7 @@
  */
 import { type AgentSelector, matchesAgent, parseAgentSelector } from "../../agent-selector.ts";
 import { NixdeployError } from "../../errors.ts";
-import { parseAgentName, type TokenId } from "../../names.ts";
+import { type AgentName, parseAgentName, type TokenId } from "../../names.ts";
 import { type AgentRow, findAgentByName, listAgents } from "../database/agents.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { labelsOf } from "./change-agents.ts";
@@ -72,10 +72,20 @@ async function loadCandidates(
   }
   const found: AgentRow[] = [];
   for (const { text } of selectors) {
-    for (const workspaceId of workspaceIds) {
-      const agent = await findAgentByName(database, { workspaceId, name: parseAgentName(text) });
-      if (agent !== null) found.push(agent);
-    }
+    found.push(...(await findAgentsNamed(database, { name: parseAgentName(text), workspaceIds })));
+  }
+  return found;
+}
+
+/** At most one in each workspace. */
+export async function findAgentsNamed(
+  database: CoordinatorDatabase,
+  { name, workspaceIds }: { readonly name: AgentName; readonly workspaceIds: Iterable<string> },
+): Promise<readonly AgentRow[]> {
+  const found: AgentRow[] = [];
+  for (const workspaceId of workspaceIds) {
+    const agent = await findAgentByName(database, { workspaceId, name });
+    if (agent !== null) found.push(agent);
   }
   return found;
 }

@@ -13,8 +13,8 @@ import { parseAgentName, type WorkspaceName } from "../../names.ts";
 import type { Right } from "../access/authorization.ts";
 import { labelAgents, renameAgent } from "../agents/change-agents.ts";
 import { removeAgents } from "../agents/remove-agents.ts";
-import { loadSelectedAgents, requireOneWorkspace } from "../agents/select-agents.ts";
-import { type AgentRow, findAgentByName } from "../database/agents.ts";
+import { findAgentsNamed, loadSelectedAgents, requireOneWorkspace } from "../agents/select-agents.ts";
+import type { AgentRow } from "../database/agents.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
 import { listedAgents } from "./agents.ts";
@@ -103,11 +103,7 @@ export async function findTargetAgent(
 ): Promise<{ readonly agent: AgentRow; readonly visible: ReadonlyMap<string, WorkspaceName> }> {
   const visible = await visibleWorkspaces(services, context, right);
   const name = readId(() => parseAgentName(context.req.param("name") ?? ""));
-  const found: AgentRow[] = [];
-  for (const workspaceId of visible.keys()) {
-    const agent = await findAgentByName(services.database, { workspaceId, name });
-    if (agent !== null) found.push(agent);
-  }
+  const found = await findAgentsNamed(services.database, { name, workspaceIds: visible.keys() });
   requireOneWorkspace(found);
   const [agent] = found;
   if (agent === undefined) throw notFound(`the agent ${name}`, "`nixdeploy agents` lists the agents.");
