@@ -72,10 +72,22 @@ test("installs a verified release, builds, pushes and deploys, and says what cam
   });
   expect(done).toMatchObject({ exitCode: 0, steps: ["install", "build", "push", "activate"] });
   expect(done.text).toContain(`nixdeploy ${NIXDEPLOY_VERSION}`);
+  expect(done.outputs).toMatchObject({ outcome: "succeeded", "failed-agents": "" });
+  expect(done.outputs["rollout-url"]).toBe(`${fleet.coordinator.url}/rollouts/${done.outputs["rollout"]}`);
   expect(done.outputs["paths"]).toMatch(/^\/nix\/store\/\w{32}-deploy\.json$/);
   expect(await device.link("/nix/var/nix/profiles/tools")).toBe(path);
   expect(done.text).not.toContain(pushToken);
 }, 120_000);
+
+test("pushes all that a command builds, and fails as it does", async () => {
+  const options = JSON.stringify({ name: "watched", version: "1" });
+  const command = `path=$(nix-build --no-out-link ${ROOT}/test/fixtures/nix/app.nix --argstr options '${options}')`;
+  const done = await run({ "push-token": pushToken, run: `${command}\necho "built $path"\nexit 7` });
+  expect(done).toMatchObject({ exitCode: 7, steps: ["install", "run"] });
+  const [, path = ""] = /built (\/nix\/store\/\S+)/.exec(done.text) ?? [];
+  const pushed = await fleet.expectRun(["push", "--dry-run", "--json", path]);
+  expect(JSON.parse(pushed)).toMatchObject({ missing: [] });
+}, 60_000);
 
 test("a deployment that fails fails the job", async () => {
   const path = await fleet.builder.build("profile", {
@@ -89,7 +101,8 @@ test("a deployment that fails fails the job", async () => {
   expect({ exitCode: done.exitCode, steps: done.steps }).toEqual({
     ...{ exitCode: 1, steps: ["install", "push", "activate"] },
   });
-  expect(done.outputs["paths"]).toBe(path);
+  expect(done.outputs).toMatchObject({ paths: path, "failed-agents": "tools" });
+  expect(done.outputs["outcome"]).not.toBe("succeeded");
 }, 120_000);
 
 test("serves as a substituter for what the job does next, from a private cache", async () => {
