@@ -1,6 +1,6 @@
 /**
  * What following a rollout has seen so far, and what it means: lines to print, when it is over, with which exit code.
- * Pure; `follow.ts` brings the events.
+ * No I/O; `follow.ts` brings the events.
  *
  *     state of the deployment              contact    for whoever follows
  *     succeeded                            any        good
@@ -45,13 +45,15 @@ export function standingOf(state: DeploymentState, contact: Contact): Standing {
   }
 }
 
+/** One follower's, changed in place: thousands of deployments tell of themselves many times, and each costs the same. */
 export type FollowState = {
   /** In the order of the rollout. */
   readonly deployments: ReadonlyMap<DeploymentId, DeploymentDto>;
-  /** Number of the last log line seen; a stream that is opened again may repeat some. */
-  readonly lastLines: ReadonlyMap<DeploymentId, number>;
   /** The coordinator has said that nothing more will come. */
   readonly ended: boolean;
+  verdict(): FollowVerdict;
+  /** Takes an event in. @returns what of it is news */
+  apply(event: FollowEvent): readonly FollowNote[];
 };
 
 export type FollowNote =
@@ -60,39 +62,25 @@ export type FollowNote =
   | { readonly kind: "log"; readonly deployment: DeploymentId; readonly agent: string; readonly line: LogLine }
   | { readonly kind: "progress"; readonly progress: Extract<FollowEvent, { event: "progress" }>["data"] };
 
-export function createFollowState(deployments: readonly DeploymentDto[]): FollowState {
-  return {
-    deployments: new Map(deployments.map((deployment) => [deployment.id, deployment])),
-    lastLines: new Map(),
-    ended: false,
-  };
-}
-
-/** The state after `event`, and what of it is news. */
-export function applyFollowEvent(state: FollowState, event: FollowEvent): { state: FollowState; notes: FollowNote[] } {
-  switch (event.event) {
-    case "deployment":
-      return applyDeployment(state, event.data);
-    case "log":
-      return applyLog(state, event.data);
-    case "progress":
-      return { state, notes: [{ kind: "progress", progress: event.data }] };
-    case "end":
-      return { state: { ...state, ended: true }, notes: [] };
-    default:
-      return event satisfies never;
-  }
-}
-
 export type FollowVerdict =
   | { readonly kind: "running" }
   /** Nothing runs; `final` when nothing can change any more either, so that `end` is going to come. */
   | { readonly kind: "over"; readonly exitCode: 0 | 1; readonly final: boolean };
 
 export function decideFollow(deployments: Iterable<DeploymentDto>): FollowVerdict {
-  const standings = [...deployments].map((deployment) => standingOf(deployment.state, deployment.contact));
-  if (standings.includes("running")) return { kind: "running" };
-  return { kind: "over", exitCode: standings.includes("bad") ? 1 : 0, final: !standings.includes("parked") };
+  const counts = createCounts();
+  for (const { state, contact } of deployments) counts[standingOf(state, contact)] += 1;
+  return decideByCounts(counts);
+}
+
+type Counts = Record<Standing, number>;
+
+function createCounts(): Counts {
+  return { good: 0, bad: 0, parked: 0, running: 0 };
+}
+
+function decideByCounts({ running, bad, parked }: Counts): FollowVerdict {
+  return running > 0 ? { kind: "running" } : { kind: "over", exitCode: bad > 0 ? 1 : 0, final: parked === 0 };
 }
 
 /** Exit code when the time was up or the coordinator could not be reached any more. */
@@ -100,28 +88,60 @@ export function decideCutShort(deployments: Iterable<DeploymentDto>): 1 | 75 {
   return [...deployments].some(({ state, contact }) => standingOf(state, contact) === "bad") ? 1 : 75;
 }
 
-function applyDeployment(state: FollowState, deployment: DeploymentDto): { state: FollowState; notes: FollowNote[] } {
-  const before = state.deployments.get(deployment.id);
-  const isNews =
-    before === undefined ||
-    before.state !== deployment.state ||
-    before.stalledSince !== deployment.stalledSince ||
-    before.stopRequested !== deployment.stopRequested ||
-    before.lateOutcome?.at !== deployment.lateOutcome?.at ||
-    standingOf(before.state, before.contact) !== standingOf(deployment.state, deployment.contact);
-  const deployments = new Map(state.deployments).set(deployment.id, deployment);
-  return { state: { ...state, deployments }, notes: isNews ? [{ kind: "state", deployment }] : [] };
+export function createFollowState(deployments: readonly DeploymentDto[]): FollowState {
+  const known = new Map<DeploymentId, DeploymentDto>();
+  /** Number of the last log line seen; a stream that is opened again may repeat some. */
+  const lastLines = new Map<DeploymentId, number>();
+  const counts = createCounts();
+  let ended = false;
+
+  const set = (deployment: DeploymentDto) => {
+    const before = known.get(deployment.id);
+    if (before !== undefined) counts[standingOf(before.state, before.contact)] -= 1;
+    counts[standingOf(deployment.state, deployment.contact)] += 1;
+    known.set(deployment.id, deployment);
+  };
+  for (const deployment of deployments) set(deployment);
+
+  return {
+    deployments: known,
+    get ended() {
+      return ended;
+    },
+    verdict: () => decideByCounts(counts),
+    apply(event) {
+      switch (event.event) {
+        case "deployment": {
+          const isNews = isNewsAfter(known.get(event.data.id), event.data);
+          set(event.data);
+          return isNews ? [{ kind: "state", deployment: event.data }] : [];
+        }
+        case "log": {
+          const { deployment, agent, lines } = event.data;
+          const last = lastLines.get(deployment) ?? 0;
+          const fresh = lines.filter(({ n }) => n > last);
+          lastLines.set(deployment, fresh.at(-1)?.n ?? last);
+          return fresh.map((line) => ({ kind: "log", deployment, agent, line }));
+        }
+        case "progress":
+          return [{ kind: "progress", progress: event.data }];
+        case "end":
+          ended = true;
+          return [];
+        default:
+          return event satisfies never;
+      }
+    },
+  };
 }
 
-function applyLog(
-  state: FollowState,
-  log: Extract<FollowEvent, { event: "log" }>["data"],
-): { state: FollowState; notes: FollowNote[] } {
-  const last = state.lastLines.get(log.deployment) ?? 0;
-  const lines = log.lines.filter((line) => line.n > last);
-  const lastLines = new Map(state.lastLines).set(log.deployment, lines.at(-1)?.n ?? last);
-  return {
-    state: { ...state, lastLines },
-    notes: lines.map((line) => ({ kind: "log", deployment: log.deployment, agent: log.agent, line })),
-  };
+function isNewsAfter(before: DeploymentDto | undefined, now: DeploymentDto): boolean {
+  return (
+    before === undefined ||
+    before.state !== now.state ||
+    before.stalledSince !== now.stalledSince ||
+    before.stopRequested !== now.stopRequested ||
+    before.lateOutcome?.at !== now.lateOutcome?.at ||
+    standingOf(before.state, before.contact) !== standingOf(now.state, now.contact)
+  );
 }

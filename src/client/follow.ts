@@ -11,13 +11,7 @@ import type { DeploymentDto, FollowEvent } from "../api/deployments.ts";
 import { type BackoffLimits, fullJitterMs } from "../backoff.ts";
 import { NixdeployError } from "../errors.ts";
 import type { Clock, Random } from "../runtime.ts";
-import {
-  applyFollowEvent,
-  createFollowState,
-  decideFollow,
-  type FollowNote,
-  type FollowState,
-} from "./follow-state.ts";
+import { createFollowState, type FollowNote, type FollowState } from "./follow-state.ts";
 
 export const UNREACHABLE_MAX_MS = 2 * 60_000;
 const BACKOFF: BackoffLimits = { baseMs: 500, maxMs: 5_000 };
@@ -91,7 +85,7 @@ async function startTimer({ clock, timeoutMs }: FollowOptions, { done, timeUp }:
 }
 
 class Following {
-  private state: FollowState;
+  private readonly state: FollowState;
   private lastEventId: string | null = null;
   private attempt = 0;
   private lostAtMs: number | null = null;
@@ -111,7 +105,7 @@ class Following {
 
   /** The end, if it has come as far as states go; lines may still be on their way. */
   over(): (FollowEnd & { kind: "over" }) | null {
-    const verdict = decideFollow(this.state.deployments.values());
+    const verdict = this.state.verdict();
     if (verdict.kind === "running") return null;
     return verdict.final || this.options.until === "settled" ? { kind: "over", exitCode: verdict.exitCode } : null;
   }
@@ -134,7 +128,7 @@ class Following {
 
   /** Nothing runs, and of deployments that are final the last line has come as well. */
   private isComplete(): boolean {
-    const verdict = decideFollow(this.state.deployments.values());
+    const verdict = this.state.verdict();
     if (verdict.kind === "running") return false;
     return verdict.final ? this.state.ended : this.options.until === "settled";
   }
@@ -146,9 +140,7 @@ class Following {
       this.lostAtMs = null;
       this.attempt = 0;
       this.lastEventId = message.id ?? this.lastEventId;
-      const { state, notes } = applyFollowEvent(this.state, message.event);
-      this.state = state;
-      for (const note of notes) await this.options.onNote(note);
+      for (const note of this.state.apply(message.event)) await this.options.onNote(note);
       if (this.isComplete()) return true;
       this.signal.throwIfAborted();
     }

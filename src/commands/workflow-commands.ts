@@ -16,8 +16,8 @@ export type Annotation = {
   readonly text: string;
 };
 
-/** Unicode's white space, of which JavaScript's own lacks some. */
-const COMMAND = /(^|[\r\n\u0085\u2028\u2029])([\s\u0085\u180e]*)::/g;
+/** Where a runner's line begins, behind Unicode's white space, of which JavaScript's own lacks some. */
+const COMMAND = /(^|[\r\n])([\s\u0085\u180e]*)::/g;
 
 /** The same text for people, with nothing in it that a runner takes for a command. In JSON it stays the same value. */
 export function neutralizeWorkflowCommands(text: string): string {

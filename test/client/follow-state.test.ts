@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import type { FollowEvent } from "../../src/api/deployments.ts";
+import fc from "fast-check";
+import type { DeploymentDto, FollowEvent } from "../../src/api/deployments.ts";
 import {
-  applyFollowEvent,
   type Contact,
   createFollowState,
   decideCutShort,
@@ -74,8 +74,10 @@ describe("the exit code of every state and contact", () => {
   });
 });
 
-describe("applyFollowEvent", () => {
-  const start = createFollowState([deployment()]);
+describe("what a follower takes in", () => {
+  const start = (...deployments: readonly DeploymentDto[]) =>
+    createFollowState(deployments.length === 0 ? [deployment()] : deployments);
+  const told = (data: DeploymentDto): FollowEvent => ({ event: "deployment", data });
   const line = (n: number) => ({ n, at: "2026-01-01T00:00:00Z", stream: "out" as const, text: `line ${n}` });
   const logEvent = (...numbers: number[]): FollowEvent => ({
     event: "log",
@@ -83,30 +85,49 @@ describe("applyFollowEvent", () => {
   });
 
   test("a state that did not change is no news; a changed one is", () => {
-    expect(applyFollowEvent(start, { event: "deployment", data: deployment() }).notes).toEqual([]);
+    const state = start();
+    expect(state.apply(told(deployment()))).toEqual([]);
     const data = deployment({ state: "fetching" });
-    const { state, notes } = applyFollowEvent(start, { event: "deployment", data });
-    expect(notes).toEqual([{ kind: "state", deployment: data }]);
+    expect(state.apply(told(data))).toEqual([{ kind: "state", deployment: data }]);
     expect([...state.deployments.values()]).toEqual([data]);
   });
 
   test("a queued agent that turns out offline is news, unknown is not yet", () => {
-    const unknown = deployment({ contact: "unknown" });
-    expect(applyFollowEvent(start, { event: "deployment", data: unknown }).notes).toEqual([]);
-    const offline = deployment({ contact: "offline" });
-    expect(applyFollowEvent(start, { event: "deployment", data: offline }).notes).toHaveLength(1);
+    const state = start();
+    expect(state.apply(told(deployment({ contact: "unknown" })))).toEqual([]);
+    expect(state.apply(told(deployment({ contact: "offline" })))).toHaveLength(1);
   });
 
   test("lines that a reopened stream repeats are dropped", () => {
-    const first = applyFollowEvent(start, logEvent(1, 2, 3));
-    const again = applyFollowEvent(first.state, logEvent(2, 3, 4));
-    expect(again.notes).toMatchObject([{ kind: "log", agent: "nuc", line: { n: 4 } }]);
-    expect(applyFollowEvent(again.state, logEvent(1)).notes).toEqual([]);
-    expect(applyFollowEvent(applyFollowEvent(again.state, logEvent(1)).state, logEvent(4)).notes).toEqual([]);
+    const state = start();
+    expect(state.apply(logEvent(1, 2, 3))).toHaveLength(3);
+    expect(state.apply(logEvent(2, 3, 4))).toMatchObject([{ kind: "log", agent: "nuc", line: { n: 4 } }]);
+    expect(state.apply(logEvent(1))).toEqual([]);
+    expect(state.apply(logEvent(4))).toEqual([]);
   });
 
   test("end is remembered", () => {
-    expect(applyFollowEvent(start, { event: "end", data: {} }).state.ended).toBe(true);
+    const state = start();
+    expect(state.ended).toBe(false);
+    state.apply({ event: "end", data: {} });
+    expect(state.ended).toBe(true);
+  });
+
+  test("its verdict is that of its deployments, after any events, of some that it did not know as well", () => {
+    const one = fc.record({
+      id: fc.constantFrom("a", "b", "c", "d").map((letter) => letter.repeat(16)),
+      state: fc.constantFrom(...DEPLOYMENT_STATES),
+      contact: fc.constantFrom(...CONTACTS),
+    });
+    fc.assert(
+      fc.property(fc.array(one), (all) => {
+        const state = start(deployment());
+        for (const fields of all) {
+          state.apply(told(deployment(fields)));
+          expect(state.verdict()).toEqual(decideFollow(state.deployments.values()));
+        }
+      }),
+    );
   });
 });
 

@@ -1,12 +1,17 @@
 /** No text from a device becomes a workflow command: held against a runner that reads as GitHub's does. */
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import fc from "fast-check";
+import { z } from "zod";
 import {
   formatAnnotation,
   formatGroup,
   formatOutputs,
   neutralizeWorkflowCommands,
 } from "../../src/commands/workflow-commands.ts";
+import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
+import { FAKE_TOKEN, type FakeCoordinator, startFakeCoordinator } from "../support/fake-coordinator.ts";
+import { waitFor } from "../support/wait-for.ts";
 import { runWorkflowLog } from "../support/workflow-runner.ts";
 
 const ATTACKS = [
@@ -77,4 +82,42 @@ describe("our own commands", () => {
     const text = formatOutputs({ url: "https://x/1", list: "a\nb=c<<EOF" }, "end-1");
     expect(text).toBe("url<<end-1\nhttps://x/1\nend-1\nlist<<end-1\na\nb=c<<EOF\nend-1\n");
   });
+});
+
+describe("the program itself, in GitHub Actions", () => {
+  const SYSTEM = `/nix/store/${EXAMPLE_HASH_PART}-system`;
+  const START = join(import.meta.dir, "../../src/start.ts");
+
+  async function run(fake: FakeCoordinator, ...words: readonly string[]) {
+    const child = Bun.spawn([process.execPath, START, ...words], {
+      env: { ...process.env, NIXDEPLOY_URL: fake.url, NIXDEPLOY_TOKEN: FAKE_TOKEN, GITHUB_ACTIONS: "true" },
+      ...{ stdin: "ignore", stdout: "pipe", stderr: "pipe" },
+    });
+    const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+    return { stdout, stderr, exitCode: child.exitCode };
+  }
+
+  test("whatever command prints it, nothing of a device commands the runner", async () => {
+    await using fake = startFakeCoordinator();
+    fake.addAgent("nuc");
+    await run(fake, "activate", "--async", `nuc=${SYSTEM}`);
+    fake.appendLog("nuc", ...ATTACKS);
+    fake.setDeployment("nuc", { state: "failed", reason: ATTACKS.join(" ") });
+    const shown = await run(fake, "logs", "nuc");
+    expect(shown.stdout).toContain("set-output name=url::evil");
+    const json = await run(fake, "logs", "nuc", "--json");
+    const texts = json.stdout.trimEnd().split("\n");
+    expect(texts.map((line) => z.object({ text: z.string() }).parse(JSON.parse(line)).text)).toEqual([...ATTACKS]);
+    for (const { stdout, stderr } of [shown, json]) {
+      expect([...runWorkflowLog(stdout).commands, ...runWorkflowLog(stderr).commands]).toEqual([]);
+    }
+    const follow = run(fake, "activate", `nuc=${SYSTEM}`);
+    await waitFor("it to follow", () => fake.followers > 0, { timeoutMs: 30_000 });
+    fake.appendLog("nuc", ...ATTACKS);
+    fake.setDeployment("nuc", { state: "failed", reason: ATTACKS.join(" ") });
+    const { stdout, stderr, exitCode } = await follow;
+    expect([exitCode, runWorkflowLog(stdout).commands]).toEqual([1, []]);
+    const names = runWorkflowLog(stderr).commands.map(({ name }) => name);
+    expect(names).toEqual(["group", "stop-commands", expect.stringMatching(/^[0-9a-f]{32}$/), "endgroup", "error"]);
+  }, 60_000);
 });

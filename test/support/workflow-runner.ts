@@ -16,7 +16,7 @@ export function runWorkflowLog(log: string): {
   const commands: SeenCommand[] = [];
   const text: string[] = [];
   let token: string | null = null;
-  for (const line of log.split(/\r\n|[\r\n\u0085\u2028\u2029]/)) {
+  for (const line of log.split(/\r\n|[\r\n]/)) {
     const command = parse(line);
     const isTaken = command !== null && (token === null || command.name === token);
     if (!isTaken) {
