@@ -137,6 +137,7 @@ function createContext({ common, stop, signalListeners, stdout, stderr, workflow
     // Whoever does not ask leaves standard input alone, which a program that is run may want to read.
     askSecret: isatty(0) ? (prompt, signal) => createSecretPrompt(process.stdin, stderr)(prompt, signal) : null,
     log: createStderrLogger(common, stderr),
+    logFormat: common.logFormat,
     env: { ...process.env },
     clock: systemClock,
     random: systemRandom,

@@ -40,6 +40,8 @@ export type CommandContext = {
   /** Asks the person at the terminal for a secret, unseen; null when standard input is no terminal. */
   readonly askSecret: AskSecret | null;
   readonly log: Logger;
+  /** The form of what `log` writes. */
+  readonly logFormat: "text" | "json";
   readonly env: Environment;
   readonly clock: Clock;
   readonly random: Random;

@@ -177,10 +177,13 @@ describe("what is shown", () => {
     await followed(fake);
     fake.appendLog("nuc", "all is well");
     fake.appendLog("tv", "one", "two", "three");
-    fake.setDeployment("nuc", { state: "succeeded" });
     fake.setDeployment("tv", { state: "failed", reason: "no" });
+    // Something becomes known after the end: the log is not shown once more.
+    fake.setDeployment("tv", { state: "failed", reason: "no", stopRequested: "cancelled" });
+    fake.setDeployment("nuc", { state: "succeeded" });
     const { exitCode, stderr } = await command.result;
     expect(exitCode).toBe(1);
+    expect(stderr.split("tv | one\n")).toHaveLength(2);
     expect(stderr).toContain("tv | one\ntv | two\ntv | three\n");
     expect(stderr).not.toContain("nuc | all is well");
   });

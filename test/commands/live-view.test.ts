@@ -174,14 +174,17 @@ describe("on a terminal", () => {
     expect([...terminal.screen.colors]).toEqual([]);
   });
 
-  test("a dumb one gets lines", async () => {
+  test.each([
+    ["a dumb one", [], { TERM: "dumb" }],
+    ["one where JSON is wanted", ["--log-format", "json"], {}],
+  ] as const)("%s gets lines", async (_what, flags, env) => {
     await using fake = startFleet("nuc");
-    await using terminal = openTerminal(fake, pairs("nuc"), { TERM: "dumb" });
+    await using terminal = openTerminal(fake, [...flags, ...pairs("nuc")], env);
     await waitFor("it to follow", () => fake.followers > 0, { timeoutMs: 30_000 });
     fake.appendLog("nuc", "one");
     fake.setDeployment("nuc", { state: "succeeded" });
     expect(await terminal.exitCode).toBe(0);
-    expect(terminal.screen.everything()).toContain("nuc | one");
+    expect(terminal.screen.everything().join("\n")).toContain("nuc | one");
   });
 });
 

@@ -72,6 +72,7 @@ export function startCommand(words: readonly string[], options: RunCommandOption
             stderr += `${isWorkflow ? neutralizeWorkflowCommands(line) : line}\n`;
           },
         }),
+        logFormat,
         env: options.env ?? {},
         clock: systemClock,
         random: impatientRandom,

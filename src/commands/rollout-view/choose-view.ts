@@ -18,6 +18,7 @@ export function chooseView(context: CommandContext, options: ViewOptions & { rea
   if (options.events) return createEventsView(context, options);
   const { stderr, env } = context;
   const { size } = stderr;
-  const isLive = stderr.isTerminal && env["TERM"] !== "dumb" && context.workflow === null && size !== undefined;
-  return isLive ? createLiveView(context, { ...options, size }) : createPlainView(context, options);
+  const isAble = stderr.isTerminal && env["TERM"] !== "dumb" && size !== undefined;
+  const isWanted = context.workflow === null && context.logFormat === "text";
+  return isAble && isWanted ? createLiveView(context, { ...options, size }) : createPlainView(context, options);
 }

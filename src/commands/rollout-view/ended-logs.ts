@@ -9,7 +9,7 @@ import type { CommandContext } from "../context.ts";
 export type EndedLogs = {
   /**
    * Lines as they are printed, with a last one that says where the rest is, if there is any. Never throws: that a log cannot
-   * be read is a line of it.
+   * be read is a line of it. Once each: something may become known of a deployment after its end.
    */
   read(deployment: DeploymentDto): Promise<readonly string[]>;
   /** The last lines of each that was read, for a report. */
@@ -27,6 +27,7 @@ export function createEndedLogs(
   return {
     tails,
     async read({ id, agent }) {
+      if (tails.has(id)) return [];
       const texts: string[] = [];
       const last: string[] = [];
       try {
