@@ -140,6 +140,11 @@ export async function readDatabaseBytes(database: CoordinatorDatabase): Promise<
   return (pages.rows[0]?.page_count ?? 0) * (size.rows[0]?.page_size ?? 0);
 }
 
+/** Gives the memory back that read pages take. They are read again when they are wanted. */
+export async function releasePages(database: CoordinatorDatabase): Promise<void> {
+  await sql`pragma shrink_memory`.execute(database);
+}
+
 /** The write-ahead log of a database file. */
 export function writeAheadLogOf(file: string): string {
   return `${file}-wal`;

@@ -1,5 +1,4 @@
 /** Log lines of deployments, in compressed chunks: one row per report of an agent, never one per line. */
-import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { type Selectable, sql } from "kysely";
 import { z } from "zod";
 import { type LogLine, logLineSchema } from "../../api/deployments.ts";
@@ -37,7 +36,8 @@ export async function insertLogLines(
     first_n: first.n,
     last_n: last.n,
     text_bytes: text.length,
-    body: new Uint8Array(zstdCompressSync(text)),
+    // Bun's own, which unlike node:zlib's leaves no stream to collect behind: half of the time for so little text.
+    body: Bun.zstdCompressSync(text),
   });
 }
 
@@ -114,7 +114,7 @@ function decodeLines(body: Uint8Array): readonly LogLine[] {
 }
 
 function decompress(body: Uint8Array): string {
-  return zstdDecompressSync(body).toString("utf8");
+  return Bun.zstdDecompressSync(body).toString("utf8");
 }
 
 /** Logs of a workspace's deployments that ended before a time, the oldest first. */
