@@ -22,6 +22,16 @@ export function formatDuration(ms: number): string {
   return minutes < 60 ? `${minutes} min ${seconds % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
+const DAY_MS = 24 * 3_600_000;
+
+/** Roughly, in one unit: `45 s`, `12 min`, `3 h`, `2 days` */
+export function formatSpan(ms: number): string {
+  if (ms < 100_000) return `${Math.round(ms / 1_000)} s`;
+  if (ms < 100 * 60_000) return `${Math.round(ms / 60_000)} min`;
+  if (ms < 2 * DAY_MS) return `${Math.round(ms / 3_600_000)} h`;
+  return `${Math.round(ms / DAY_MS)} days`;
+}
+
 /** `1 path`, `2 paths` */
 export function formatCount(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;

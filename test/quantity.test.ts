@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { formatBytes, formatCount } from "../src/quantity.ts";
+import { formatBytes, formatCount, formatSpan } from "../src/quantity.ts";
 
 test.each([
   [0, "0 B"],
@@ -12,6 +12,12 @@ test.each([
   [5e15, "5000.0 TB"],
 ])("formatBytes(%d)", (bytes, expected) => {
   expect(formatBytes(bytes)).toBe(expected);
+});
+
+test("formatSpan", () => {
+  const DAY_MS = 86_400_000;
+  const spans = [0, 99_000, 100_000, 99 * 60_000, 3 * 3_600_000, 47 * 3_600_000, 3 * DAY_MS].map(formatSpan);
+  expect(spans).toEqual(["0 s", "99 s", "2 min", "99 min", "3 h", "47 h", "3 days"]);
 });
 
 test("formatCount", () => {

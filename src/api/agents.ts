@@ -79,6 +79,8 @@ export const agentSchema = z
         stopRequested: stopReason,
         lateOutcome,
         stalledSince: time.nullable().default(null),
+        /** When it ended, else when it began, else when it was asked for. */
+        changedAt: time.nullable().default(null),
       })
       .nullable(),
   })

@@ -4,7 +4,7 @@ import { describeExpiry, describePutOff, describeStall, describeStop } from "../
 import type { DeploymentState } from "../deployment.ts";
 import { formatLabels } from "../labels.ts";
 import { storePathName } from "../nix/store-path.ts";
-import { formatCount } from "../quantity.ts";
+import { formatCount, formatSpan } from "../quantity.ts";
 import { ADMITTED_BY_ARG, AGENTS_ARGS, label, remove, rename, SELECTORS } from "./agents-change.ts";
 import { approve, pending, reject } from "./agents-keys.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
@@ -54,7 +54,7 @@ const REBOOT_MAX_MS = 15 * 60_000;
 export function formatAgents(agents: readonly AgentDto[], nowMs: number): string {
   if (agents.length === 0) return "";
   const hasLabels = agents.some(({ labels }) => Object.keys(labels).length > 0);
-  const header = ["agent", "contact", "system", "runs", "last deployment", "last seen", "attention"];
+  const header = ["agent", "contact", "system", "runs", "last deployment", "since", "last seen", "attention"];
   return formatTable(
     hasLabels ? [...header, "labels"] : header,
     agents.map((agent) => [
@@ -63,11 +63,17 @@ export function formatAgents(agents: readonly AgentDto[], nowMs: number): string
       agent.system,
       agent.profilePath === null ? "-" : storePathName(agent.profilePath),
       agent.deployment === null ? "-" : formatDeployment(agent, agent.deployment),
+      formatAge(agent.deployment?.changedAt ?? null, nowMs),
       agent.contact === "online" ? "now" : (agent.lastSeenAt ?? "never"),
       describeAttention(agent),
       ...(hasLabels ? [formatLabels(agent.labels)] : []),
     ]),
   );
+}
+
+/** `3 h`: how long ago that was. */
+function formatAge(time: string | null, nowMs: number): string {
+  return time === null ? "-" : formatSpan(Math.max(0, nowMs - Date.parse(time)));
 }
 
 /** One that is rebooting is silent for a good reason, for a while. */

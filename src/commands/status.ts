@@ -2,15 +2,20 @@
 import type { RolloutFactsDto } from "../api/rollouts.ts";
 import type { StatusDto } from "../api/status.ts";
 import { describeStart } from "../client/origin.ts";
+import type { Seen } from "../client/watch-status.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { formatAgents } from "./agents.ts";
 import { defineNixdeployCommand } from "./args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { printResult } from "./output.ts";
+import { showStatusLive } from "./status-watch.ts";
 
 export const command = defineNixdeployCommand({
   name: "status",
   summary: "Show the coordinator and the agents",
+  details:
+    "With --watch a terminal shows it as it changes; anything else gets the table once and then a line for each event, and " +
+    "with --json one object a line, whenever something has changed. A coordinator that restarts is waited for.",
   args: {
     workspace: {
       type: "string",
@@ -18,17 +23,23 @@ export const command = defineNixdeployCommand({
       parse: parseWorkspaceName,
       description: "Only this one (default: wherever the token may)",
     },
+    watch: { type: "boolean", description: "Go on showing it as it changes, until it is interrupted" },
   },
   async run({ args, context }) {
     await using coordinator = await openCoordinator(context, "general");
+    const format = ({ status, agents }: Seen) =>
+      [formatStatus(status), formatAgents(agents, context.clock.nowMs())].filter((part) => part !== "").join("\n\n");
+    const toJson = ({ status, agents }: Seen) => ({ ...status, agentList: agents });
+    if (args.watch) {
+      const { workspace } = args;
+      return await showStatusLive(context, { coordinator, workspace, format, toJson });
+    }
     const [status, agents] = await Promise.all([
       coordinator.loadStatus(args.workspace, context.signal),
       coordinator.listAgents({ workspace: args.workspace }, context.signal),
     ]);
-    const text = [formatStatus(status), formatAgents(agents, context.clock.nowMs())]
-      .filter((part) => part !== "")
-      .join("\n\n");
-    await printResult(context, { json: { ...status, agentList: agents }, text });
+    const seen = { status, agents };
+    await printResult(context, { json: toJson(seen), text: format(seen) });
   },
 });
 

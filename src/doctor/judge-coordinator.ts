@@ -1,6 +1,7 @@
 /** What is seen of the way to a coordinator, judged. Pure. */
 import type { Identity } from "../api/tokens.ts";
 import type { SeenCertificate } from "../http/certificate.ts";
+import { formatSpan } from "../quantity.ts";
 import type { TokenKind } from "../token.ts";
 import { type Finding, fault, ok, warning } from "./finding.ts";
 
@@ -117,11 +118,3 @@ export function judgeToken(
 }
 
 const formatDay = (atMs: number) => new Date(atMs).toISOString().slice(0, 10);
-
-/** `45 s`, `12 min`, `3 h`, `2 days` */
-export function formatSpan(ms: number): string {
-  if (ms < 100_000) return `${Math.round(ms / 1_000)} s`;
-  if (ms < 100 * 60_000) return `${Math.round(ms / 60_000)} min`;
-  if (ms < 2 * DAY_MS) return `${Math.round(ms / 3_600_000)} h`;
-  return `${Math.round(ms / DAY_MS)} days`;
-}

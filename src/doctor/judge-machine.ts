@@ -1,8 +1,7 @@
 /** What is seen of a machine with Nix, of an agent and of a coordinator's data directory, judged. Pure. */
 import type { DaemonTrust } from "../nix/daemon/handshake.ts";
-import { formatBytes } from "../quantity.ts";
+import { formatBytes, formatSpan } from "../quantity.ts";
 import { type Finding, fault, ok, warning } from "./finding.ts";
-import { formatSpan } from "./judge-coordinator.ts";
 
 export type Room = { readonly freeBytes: number; readonly totalBytes: number };
 export type RoomLimits = { readonly warningBytes: number; readonly faultBytes: number; readonly hint: string };

@@ -94,6 +94,7 @@ export function agentToDto(
             expiresAt: formatTime(latest.expires_ms),
             ...lateFactsOf(latest),
             stalledSince: formatTime(latest.stalled_ms),
+            changedAt: formatTime(latest.finished_ms ?? latest.started_ms ?? latest.created_ms),
           },
   };
 }

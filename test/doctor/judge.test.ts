@@ -5,7 +5,6 @@ import { parseUnit } from "../../src/doctor/agent-checks.ts";
 import { detectCi, judgeVariables } from "../../src/doctor/ci-checks.ts";
 import type { Finding, Verdict } from "../../src/doctor/finding.ts";
 import {
-  formatSpan,
   judgeCertificate,
   judgeClock,
   judgeToken,
@@ -236,9 +235,4 @@ test("what programs print", () => {
   expect(parseTrustedKeys([])).toEqual([]);
   const show = ["LoadState=loaded", "UnitFileState=enabled", "ActiveState=active"];
   expect(parseUnit(show)).toEqual({ load: "loaded", active: "active", file: "enabled" });
-});
-
-test("spans", () => {
-  const spans = [0, 99_000, 100_000, 99 * 60_000, 3 * 3_600_000, 47 * 3_600_000, 3 * DAY_MS].map(formatSpan);
-  expect(spans).toEqual(["0 s", "99 s", "2 min", "99 min", "3 h", "47 h", "3 days"]);
 });
