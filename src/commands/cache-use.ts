@@ -39,8 +39,8 @@ export const use = defineNixdeployCommand({
   summary: "Let Nix on this machine read a cache",
   details:
     "Adds the cache and its key to nix.conf, and for a private cache a token to the netrc file (mode 0600), which Nix sends " +
-    "to that host. Everything else in these files stays. Again, it changes what has changed: the key, say. An admin token " +
-    "makes a token that may only read; any other must be such a one.",
+    "to that host. Everything else in these files stays. Run again, it changes only what has changed: the key, a token that is " +
+    "no good any more. Your own token is kept there only if it may do nothing but read; an admin token makes such a one.",
   examples: [
     { comment: "For the whole machine, as root", command: "nixdeploy cache use default" },
     { comment: "What would be written?", command: "nixdeploy cache use default --print" },

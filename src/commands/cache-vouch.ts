@@ -16,7 +16,7 @@ export const vouch = defineNixdeployCommand({
   summary: "Say by a signature which keys of a cache devices may trust",
   details:
     "For devices with --trusted-public-key, which take nobody's word but that of a key of theirs: sign with its secret. They " +
-    "take the keys at their next contact, for that cache alone, instead of what was vouched for before. The coordinator " +
+    "take the keys at once, or at their next contact, for that cache alone, instead of what was vouched for before. The coordinator " +
     "keeps and passes on the signed statement and never sees the secret. It counts wherever that key is trusted.",
   examples: [
     {

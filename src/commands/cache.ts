@@ -13,8 +13,8 @@ const create = defineNixdeployCommand({
   name: "cache create",
   summary: "Make a further cache for a workspace, with a key of its own",
   details:
-    "Agents ask it for what the workspace's default cache lacks. Those that pinned the workspace's keys take its key at their " +
-    "next contact; those with --trusted-public-key once a key of theirs vouches for it (nixdeploy cache vouch).",
+    "Agents ask it for what the workspace's default cache lacks. Those that pinned the workspace's keys take its key, " +
+    "too; those with --trusted-public-key once a key of theirs vouches for it (nixdeploy cache vouch).",
   args: {
     workspace: WORKSPACE,
     public: { type: "boolean", description: "Readable without a token" },
@@ -116,7 +116,7 @@ const addForeign = defineNixdeployCommand({
   name: "cache add-foreign",
   summary: "Let agents fetch from a cache of others what ours lack, or change its address and keys",
   details:
-    "Agents that pinned the workspace's keys take its keys at their next contact: the oldest cache's key vouches for them. " +
+    "Agents that pinned the workspace's keys take its keys, too: the key of the oldest cache vouches for them. " +
     "Those with --trusted-public-key take them once a key of theirs does: nixdeploy cache vouch. It is never given a credential.",
   examples: [
     {
