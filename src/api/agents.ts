@@ -136,7 +136,7 @@ export const enrolmentRequestSchema = z
 export type EnrolmentRequestDto = z.output<typeof enrolmentRequestSchema>;
 
 /** GET /api/v1/agent-requests[?workspace=NAME]: keys that ask for names that are taken; the newest for each name. */
-export const enrolmentRequestListSchema = z.object({ requests: z.array(enrolmentRequestSchema) });
+export const enrolmentRequestListSchema = z.object({ requests: z.array(enrolmentRequestSchema), next: cursor });
 
 /** POST /api/v1/agent-approvals (the answer is the agent) and /api/v1/agent-rejections (204): about exactly this key. */
 export const keyDecisionSchema = z.object({

@@ -5,7 +5,7 @@ import { keyVoucherSchema } from "../key-voucher.ts";
 import { parseFileHash, parseNarHash } from "../nix/hash.ts";
 import { parseStorePath, parseStorePathHash } from "../nix/store-path.ts";
 import { parsedListWith, parsedWith, storePathSchema } from "../protocol.ts";
-import { cacheName, count, workspaceName } from "./fields.ts";
+import { cacheName, count, cursor, workspaceName } from "./fields.ts";
 
 /** GET /api/v1/caches/NAME, and the answer of POST and PATCH */
 export const cacheSchema = z
@@ -26,7 +26,7 @@ export const cacheSchema = z
 export type CacheDto = z.output<typeof cacheSchema>;
 
 /** GET /api/v1/caches[?workspace=NAME], by workspace, the default of each first */
-export const cacheListSchema = z.object({ caches: z.array(cacheSchema) });
+export const cacheListSchema = z.object({ caches: z.array(cacheSchema), next: cursor });
 
 /** POST /api/v1/caches */
 export const createCacheSchema = z
@@ -64,7 +64,7 @@ export const foreignCacheSchema = z
 export type ForeignCacheDto = z.output<typeof foreignCacheSchema>;
 
 /** GET /api/v1/foreign-caches[?workspace=NAME], by workspace, in the order in which they are asked */
-export const foreignCacheListSchema = z.object({ foreignCaches: z.array(foreignCacheSchema) });
+export const foreignCacheListSchema = z.object({ foreignCaches: z.array(foreignCacheSchema), next: cursor });
 
 /** PUT /api/v1/workspaces/NAME/key-vouchers/CACHE: signed by a key that the coordinator does not have */
 export const saveKeyVoucherSchema = keyVoucherSchema.omit({ cache: true }).meta({ id: "SaveKeyVoucher" });
@@ -72,6 +72,7 @@ export const saveKeyVoucherSchema = keyVoucherSchema.omit({ cache: true }).meta(
 /** GET /api/v1/key-vouchers[?workspace=NAME] */
 export const keyVoucherListSchema = z.object({
   keyVouchers: z.array(keyVoucherSchema.extend({ workspace: workspaceName }).meta({ id: "KeptKeyVoucher" })),
+  next: cursor,
 });
 export type KeyVoucherDto = z.output<typeof keyVoucherListSchema>["keyVouchers"][number];
 

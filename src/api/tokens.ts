@@ -1,7 +1,7 @@
 /** Tokens in the REST API. */
 import { z } from "zod";
 import { TOKEN_KINDS } from "../token.ts";
-import { agentName, count, time, tokenId, workspaceName } from "./fields.ts";
+import { agentName, count, cursor, time, tokenId, workspaceName } from "./fields.ts";
 
 export const TOKEN_DESCRIPTION_LENGTH_MAX = 200;
 export const TOKEN_USES_MAX = 1_000_000;
@@ -71,4 +71,4 @@ export const identitySchema = z
 export type Identity = z.output<typeof identitySchema>;
 
 /** GET /api/v1/tokens. Revoking is DELETE /api/v1/tokens/ID → 204. */
-export const tokenListSchema = z.object({ tokens: z.array(tokenSchema) });
+export const tokenListSchema = z.object({ tokens: z.array(tokenSchema), next: cursor });

@@ -1,6 +1,6 @@
 /** Workspaces in the REST API: groups of agents with their caches, tokens and settings. */
 import { z } from "zod";
-import { cacheName, count, time, workspaceName } from "./fields.ts";
+import { cacheName, count, cursor, time, workspaceName } from "./fields.ts";
 
 const SECOND_MS = 1_000;
 const HOUR_MS = 60 * 60 * SECOND_MS;
@@ -16,6 +16,8 @@ const settings = {
   expiresMs: duration(60 * SECOND_MS, YEARS_10_MS),
   /** How long the logs of deployments that have ended are kept. */
   logRetentionMs: duration(HOUR_MS, YEARS_10_MS),
+  /** How long rollouts that have ended are kept, with their deployments. */
+  deploymentRetentionMs: duration(DAY_MS, YEARS_10_MS),
 };
 
 /**
@@ -28,6 +30,7 @@ export const workspaceSettingsSchema = z
     activationTimeoutMs: settings.activationTimeoutMs.default(null),
     expiresMs: settings.expiresMs.default(null),
     logRetentionMs: settings.logRetentionMs.default(null),
+    deploymentRetentionMs: settings.deploymentRetentionMs.default(null),
   })
   .meta({ id: "WorkspaceSettings" });
 export type WorkspaceSettings = z.output<typeof workspaceSettingsSchema>;
@@ -47,7 +50,7 @@ export const workspaceSchema = z
 export type WorkspaceDto = z.output<typeof workspaceSchema>;
 
 /** GET /api/v1/workspaces, by name */
-export const workspaceListSchema = z.object({ workspaces: z.array(workspaceSchema) });
+export const workspaceListSchema = z.object({ workspaces: z.array(workspaceSchema), next: cursor });
 
 /** POST /api/v1/workspaces: with a cache of the same name. And POST /api/v1/workspaces/NAME/rename */
 export const nameWorkspaceSchema = z.object({ name: workspaceName });
@@ -59,6 +62,7 @@ export const updateWorkspaceSchema = z
     activationTimeoutMs: settings.activationTimeoutMs.optional(),
     expiresMs: settings.expiresMs.optional(),
     logRetentionMs: settings.logRetentionMs.optional(),
+    deploymentRetentionMs: settings.deploymentRetentionMs.optional(),
   })
   .refine((change) => Object.values(change).some((value) => value !== undefined), "it changes nothing")
   .meta({ id: "UpdateWorkspace" });

@@ -25,7 +25,9 @@ import {
   tokenListSchema,
 } from "../api/tokens.ts";
 import type { AgentName, CacheName, TokenId, WorkspaceName } from "../names.ts";
+import { readAllPages } from "./all-pages.ts";
 import type { CallApi } from "./api-call.ts";
+import { createWebhookClient, type WebhookClient } from "./webhooks.ts";
 import { createWorkspaceClient, type WorkspaceClient } from "./workspaces.ts";
 
 export type AuditFilter = {
@@ -35,8 +37,10 @@ export type AuditFilter = {
   readonly limit: number;
 };
 
+type OfWorkspaces = WorkspaceClient & WebhookClient;
+
 /** Every call @throws NixdeployError as {@link CallApi} does. */
-export type AdministrationClient = WorkspaceClient & {
+export type AdministrationClient = OfWorkspaces & {
   createToken(request: z.input<typeof createTokenSchema>, signal: AbortSignal): Promise<CreatedToken>;
   /** What our own token is. */
   identify(signal: AbortSignal): Promise<Identity>;
@@ -73,12 +77,15 @@ export type AgentRename = {
 export function createAdministrationClient(call: CallApi): AdministrationClient {
   return {
     ...createWorkspaceClient(call),
+    ...createWebhookClient(call),
     createToken: (body, signal) => call({ method: "POST", path: "/tokens", body, schema: createdTokenSchema, signal }),
     identify: (signal) => call({ method: "GET", path: "/identity", schema: identitySchema, signal }),
-    async listTokens(workspace, signal) {
-      const query = { workspace };
-      return (await call({ method: "GET", path: "/tokens", query, schema: tokenListSchema, signal })).tokens;
-    },
+    listTokens: (workspace, signal) =>
+      readAllPages(
+        (after) =>
+          call({ method: "GET", path: "/tokens", query: { workspace, after }, schema: tokenListSchema, signal }),
+        ({ tokens }) => tokens,
+      ),
     async revokeToken(id, signal) {
       await call({ method: "DELETE", path: `/tokens/${id}`, schema: z.null(), signal });
     },
@@ -89,14 +96,11 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
       call({ method: "POST", path: `/caches/${name}/key-rotations`, schema: cacheSchema, signal }),
     async listAgents({ select = [], ...filter }, signal) {
       const query = { ...filter, select: select.length === 0 ? undefined : select.join(",") };
-      const agents: AgentDto[] = [];
-      for (let after: string | undefined; ; ) {
-        const paged = { ...query, after };
-        const page = await call({ method: "GET", path: "/agents", query: paged, schema: agentListSchema, signal });
-        agents.push(...page.agents);
-        if (page.next === null) return agents;
-        after = page.next;
-      }
+      return await readAllPages(
+        (after) =>
+          call({ method: "GET", path: "/agents", query: { ...query, after }, schema: agentListSchema, signal }),
+        ({ agents }) => agents,
+      );
     },
     renameAgent: ({ workspace, from, to }, signal) =>
       call({
@@ -111,11 +115,15 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
       const how = { isIdempotent: true, signal };
       return (await call({ method: "POST", path: "/agent-labels", body, schema: agentListSchema, ...how })).agents;
     },
-    async listAgentRequests(workspace, signal) {
-      const query = { workspace };
-      return (await call({ method: "GET", path: "/agent-requests", query, schema: enrolmentRequestListSchema, signal }))
-        .requests;
-    },
+    listAgentRequests: (workspace, signal) =>
+      readAllPages(
+        (after) =>
+          call({
+            ...{ method: "GET", path: "/agent-requests", query: { workspace, after } },
+            ...{ schema: enrolmentRequestListSchema, signal },
+          }),
+        ({ requests }) => requests,
+      ),
     approveKey: (body, signal) => call({ method: "POST", path: "/agent-approvals", body, schema: agentSchema, signal }),
     async rejectKey(body, signal) {
       await call({ method: "POST", path: "/agent-rejections", body, schema: z.null(), signal });

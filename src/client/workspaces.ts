@@ -24,6 +24,7 @@ import {
 } from "../api/workspaces.ts";
 import { type KeyVoucher, keyVoucherSchema } from "../key-voucher.ts";
 import type { CacheName, WorkspaceName } from "../names.ts";
+import { readAllPages } from "./all-pages.ts";
 import type { CallApi } from "./api-call.ts";
 
 export type CacheInWorkspace = { readonly workspace: WorkspaceName; readonly name: CacheName };
@@ -67,9 +68,11 @@ function createWorkspaceCalls(call: CallApi) {
   const schema = workspaceSchema;
   return {
     createWorkspace: (name, signal) => call({ method: "POST", path: "/workspaces", body: { name }, schema, signal }),
-    async listWorkspaces(signal) {
-      return (await call({ method: "GET", path: "/workspaces", schema: workspaceListSchema, signal })).workspaces;
-    },
+    listWorkspaces: (signal) =>
+      readAllPages(
+        (after) => call({ method: "GET", path: "/workspaces", query: { after }, schema: workspaceListSchema, signal }),
+        ({ workspaces }) => workspaces,
+      ),
     loadWorkspace: (name, signal) => call({ method: "GET", path: `/workspaces/${name}`, schema, signal }),
     setWorkspace: (name, body, signal) =>
       call({ method: "PATCH", path: `/workspaces/${name}`, body, schema, isIdempotent: true, signal }),
@@ -90,10 +93,12 @@ function createCacheCalls(call: CallApi) {
   const schema = cacheSchema;
   return {
     createCache: (body, signal) => call({ method: "POST", path: "/caches", body, schema, signal }),
-    async listCaches(workspace, signal) {
-      const query = { workspace };
-      return (await call({ method: "GET", path: "/caches", query, schema: cacheListSchema, signal })).caches;
-    },
+    listCaches: (workspace, signal) =>
+      readAllPages(
+        (after) =>
+          call({ method: "GET", path: "/caches", query: { workspace, after }, schema: cacheListSchema, signal }),
+        ({ caches }) => caches,
+      ),
     loadCache: (name, signal) => call({ method: "GET", path: `/caches/${name}`, schema, signal }),
     setCache: (name, body, signal) =>
       call({ method: "PATCH", path: `/caches/${name}`, body, schema, isIdempotent: true, signal }),
@@ -111,11 +116,15 @@ function createCacheCalls(call: CallApi) {
 function createForeignCacheCalls(call: CallApi) {
   const pathOf = ({ workspace, name }: CacheInWorkspace) => `/workspaces/${workspace}/foreign-caches/${name}`;
   return {
-    async listForeignCaches(workspace, signal) {
-      const query = { workspace };
-      const schema = foreignCacheListSchema;
-      return (await call({ method: "GET", path: "/foreign-caches", query, schema, signal })).foreignCaches;
-    },
+    listForeignCaches: (workspace, signal) =>
+      readAllPages(
+        (after) =>
+          call({
+            ...{ method: "GET", path: "/foreign-caches", query: { workspace, after } },
+            ...{ schema: foreignCacheListSchema, signal },
+          }),
+        ({ foreignCaches }) => foreignCaches,
+      ),
     saveForeignCache: ({ url, publicKeys, ...cache }, signal) =>
       call({
         method: "PUT",
@@ -134,11 +143,15 @@ function createForeignCacheCalls(call: CallApi) {
 function createVoucherCalls(call: CallApi) {
   const pathOf = ({ workspace, name }: CacheInWorkspace) => `/workspaces/${workspace}/key-vouchers/${name}`;
   return {
-    async listKeyVouchers(workspace, signal) {
-      const query = { workspace };
-      return (await call({ method: "GET", path: "/key-vouchers", query, schema: keyVoucherListSchema, signal }))
-        .keyVouchers;
-    },
+    listKeyVouchers: (workspace, signal) =>
+      readAllPages(
+        (after) =>
+          call({
+            ...{ method: "GET", path: "/key-vouchers", query: { workspace, after } },
+            ...{ schema: keyVoucherListSchema, signal },
+          }),
+        ({ keyVouchers }) => keyVouchers,
+      ),
     saveKeyVoucher: (cache, { cache: _name, ...body }, signal) =>
       call({ method: "PUT", path: pathOf(cache), body, schema: keyVoucherSchema, isIdempotent: true, signal }),
     async withdrawKeyVouchers(cache, signal) {

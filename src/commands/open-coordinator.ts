@@ -81,7 +81,7 @@ async function openDataDirectory(
     return { ...createAdministrationClient(http.call), [Symbol.asyncDispose]: () => http[Symbol.asyncDispose]() };
   }
   const { openOfflineCoordinator } = await import("../server/offline.ts");
-  const offline = await openOfflineCoordinator(dataDir);
+  const offline = await openOfflineCoordinator(dataDir, context.env);
   const call = createFetchCallApi((request) => offline.fetch(request));
   return { ...createAdministrationClient(call), [Symbol.asyncDispose]: () => offline[Symbol.asyncDispose]() };
 }

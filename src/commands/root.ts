@@ -65,6 +65,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "Look for what is wrong here, and say what to do about it",
     load: () => import("./doctor.ts"),
   },
+  { name: "webhook", summary: "Send changes to an address of yours, signed", load: () => import("./webhook.ts") },
   { name: "status", summary: "Show the coordinator and the agents", load: () => import("./status.ts") },
   {
     name: "local",

@@ -96,12 +96,16 @@ const set = defineNixdeployCommand({
     activationTimeoutMs: setting("activation-timeout", "How long the activation script may run"),
     expiresMs: setting("expires", "How long a deployment waits for an agent that is offline"),
     logRetentionMs: setting("log-retention", "How long logs of deployments that have ended are kept"),
+    deploymentRetentionMs: setting(
+      "deployment-retention",
+      "How long rollouts and deployments that have ended are kept",
+    ),
     dataDir: DATA_DIR_ARG,
   },
   positionals: { name: NAME },
   async run({ args, context }) {
-    const { confirmWindowMs, activationTimeoutMs, expiresMs, logRetentionMs } = args;
-    const change = { confirmWindowMs, activationTimeoutMs, expiresMs, logRetentionMs };
+    const { confirmWindowMs, activationTimeoutMs, expiresMs, logRetentionMs, deploymentRetentionMs } = args;
+    const change = { confirmWindowMs, activationTimeoutMs, expiresMs, logRetentionMs, deploymentRetentionMs };
     if (Object.values(change).every((value) => value === undefined)) {
       throw new NixdeployError("usage", "cannot set the workspace: no setting is given");
     }
@@ -153,5 +157,6 @@ function formatWorkspace({ name, agents, caches, foreignCaches, settings }: Work
     `activation timeout: ${or(settings.activationTimeoutMs)}`,
     `expires:            ${or(settings.expiresMs)}`,
     `log retention:      ${or(settings.logRetentionMs)}`,
+    `rollouts kept:      ${or(settings.deploymentRetentionMs)}`,
   ].join("\n");
 }

@@ -80,6 +80,16 @@ export type JsonRequest<T> = Call<T> & {
   readonly patienceMs?: number;
 };
 export type PutRequest<T> = Call<T> & { readonly body: Uint8Array };
+export type PostRequest = {
+  readonly url: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Uint8Array;
+  /** From the request to the head of its answer. */
+  readonly deadlineMs: number;
+  readonly signal: AbortSignal;
+};
+/** The body of the answer is nobody's business; `redirectsTo` is an origin, null without a redirect. */
+export type PostAnswer = { readonly status: number; readonly redirectsTo: string | null };
 export type JsonAnswer<T> = { readonly status: number; readonly answer: T };
 
 /**
@@ -90,6 +100,8 @@ export type HttpClient = AsyncDisposable & {
   requestJson<T>(request: JsonRequest<T>): Promise<JsonAnswer<T>>;
   /** Uploads bytes; sent once. */
   putBody<T>(request: PutRequest<T>): Promise<JsonAnswer<T>>;
+  /** Sends bytes to somebody who is no coordinator, once, without a token, and looks at the status of the answer alone. */
+  postBody(request: PostRequest): Promise<PostAnswer>;
   /** Resolves when the headers are there, whatever the status. Follows redirects; the token stays with its origin. */
   openBody(request: BodyRequest): Promise<BodyAnswer>;
   /** Ends when the server ends the stream; throws "unreachable" when it breaks or falls silent. */
@@ -106,6 +118,7 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
       const headers = { "content-type": "application/octet-stream" };
       return exchange(parts, { silenceMaxMs: PUT_SILENCE_MAX_MS, ...call, method: "PUT", headers, body });
     },
+    postBody: (request) => postBody(parts, request),
     openBody: (request) => openBody(parts, request),
     openEventStream: (request) => {
       const source = describePeer(parts, request.url).source;
@@ -226,6 +239,26 @@ function describePeer({ options, settings }: Parts, url: string): Peer {
   return nameSource(target.origin, settings.findProxy(target));
 }
 
+async function postBody(parts: Parts, request: PostRequest): Promise<PostAnswer> {
+  const { url, body, deadlineMs, signal } = request;
+  const target = new URL(url);
+  const peer = describePeer(parts, url);
+  // Nothing is heard before the head of the answer, so this silence is the whole.
+  using limit = limitSilence(parts, { peer, silenceMaxMs: deadlineMs, signal });
+  const headers = { ...createHeaders(parts, undefined), ...request.headers };
+  try {
+    const sent = fetchOnce(parts, target, { method: "POST", headers, body: toBuffer(body), signal: limit.signal });
+    const { status, headers: answered, body: answer } = await limit.waitFor(sent);
+    await answer?.cancel();
+    if (status === PROXY_LOGIN_WANTED && peer.isThroughProxy) throw failureOfProxy(peer.source, status);
+    return { status, redirectsTo: redirectTarget({ status, headers: answered }, target)?.origin ?? null };
+  } catch (error) {
+    signal.throwIfAborted();
+    limit.signal.throwIfAborted();
+    throw error instanceof NixdeployError ? error : failureOfConnection(error, peer);
+  }
+}
+
 async function openBody(parts: Parts, request: BodyRequest): Promise<BodyAnswer> {
   const { signal, silenceMaxMs } = request;
   const peer = describePeer(parts, request.url);
@@ -308,6 +341,6 @@ async function fetchOnce({ options, settings }: Parts, url: URL, init: BunFetchR
   });
 }
 
-function redirectTarget({ status, headers }: Response, url: URL): URL | null {
+function redirectTarget({ status, headers }: Pick<Response, "status" | "headers">, url: URL): URL | null {
   return [301, 302, 303, 307, 308].includes(status) ? URL.parse(headers.get("location") ?? "", url.href) : null;
 }

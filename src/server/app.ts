@@ -20,6 +20,7 @@ import { answerHealth, answerMetrics, answerReadiness } from "./routes/operation
 import { createRolloutPlanRoutes } from "./routes/rollout-plans.ts";
 import { mountRoutes, type Route } from "./routes/route.ts";
 import { createTokenRoutes } from "./routes/tokens.ts";
+import { createWebhookRoutes } from "./routes/webhooks.ts";
 import { createWorkspaceRoutes } from "./routes/workspaces.ts";
 import type { Services } from "./services.ts";
 
@@ -41,6 +42,7 @@ export function createApiRoutes(services: Services): readonly Route[] {
     ...createRolloutPlanRoutes(services),
     ...createAgainRoutes(services),
     ...createEventRoutes(services),
+    ...createWebhookRoutes(services),
     ...createAuditRoutes(services),
   ];
 }

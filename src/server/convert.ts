@@ -4,6 +4,7 @@ import type { CacheDto, ForeignCacheDto } from "../api/caches.ts";
 import type { DeploymentDto } from "../api/deployments.ts";
 import { originSchema, type RolloutDto, type RolloutFactsDto } from "../api/rollouts.ts";
 import type { TokenDto } from "../api/tokens.ts";
+import type { WebhookDeliveryDto, WebhookDto } from "../api/webhooks.ts";
 import type { WorkspaceDto } from "../api/workspaces.ts";
 import { isTerminal, parsePhaseDurations } from "../deployment.ts";
 import { formatKeyFingerprint } from "../key-fingerprint.ts";
@@ -27,10 +28,12 @@ import {
   type RolloutRow,
 } from "./database/deployments.ts";
 import { findToken, type TokenRow } from "./database/tokens.ts";
+import type { DeliveryRow, WebhookRow } from "./database/webhooks.ts";
 import { countWorkspaceAgents, findWorkspaceById, type WorkspaceRow } from "./database/workspaces.ts";
 import { becameOf } from "./deployments/late-outcome.ts";
 import { notFound } from "./problem.ts";
 import type { Services } from "./services.ts";
+import { parseEventIds, parseWebhookEvents } from "./webhooks/payload.ts";
 import { parseWorkspaceSettings } from "./workspaces/settings.ts";
 
 export function contactOf(services: Services, agent: Pick<AgentRow, "id" | "last_seen_ms">): AgentDto["contact"] {
@@ -292,6 +295,34 @@ export async function cacheToDto(row: CacheRow, services: Services): Promise<Cac
 
 export function foreignCacheToDto(row: ForeignCacheRow, workspace: WorkspaceName): ForeignCacheDto {
   return { name: row.name, workspace, url: row.url, publicKeys: row.public_keys.split("\n") };
+}
+
+export function webhookToDto(row: WebhookRow, workspace: WorkspaceName): WebhookDto {
+  return {
+    workspace,
+    url: row.url,
+    events: parseWebhookEvents(row.events),
+    createdAt: new Date(row.created_ms).toISOString(),
+    failingSince: formatTime(row.failing_since_ms),
+    nextAttemptAt: row.failing_since_ms === null ? null : formatTime(row.next_attempt_ms),
+  };
+}
+
+export function webhookDeliveryToDto(row: DeliveryRow, workspace: WorkspaceName): WebhookDeliveryDto {
+  return {
+    id: row.id,
+    workspace,
+    kind: row.kind,
+    state: row.state,
+    events: parseEventIds(row),
+    createdAt: new Date(row.created_ms).toISOString(),
+    finishedAt: formatTime(row.finished_ms),
+    attempts: row.attempts,
+    lastAttemptAt: formatTime(row.attempted_ms),
+    status: row.status,
+    durationMs: row.duration_ms,
+    error: row.error,
+  };
 }
 
 function formatTime(ms: number | null): string | null {

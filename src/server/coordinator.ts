@@ -7,6 +7,7 @@ import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { createAuthenticator } from "./access/authentication.ts";
 import { createFailedLogins } from "./access/failed-logins.ts";
+import { startTokenRetention } from "./access/token-retention.ts";
 import { createAgentPeaks } from "./agents/peaks.ts";
 import { startPresence } from "./agents/presence.ts";
 import { createAgentRegistry } from "./agents/registry.ts";
@@ -22,6 +23,7 @@ import { migrate } from "./database/migrations.ts";
 import type { CoordinatorDatabase } from "./database/schema.ts";
 import { saveSetting } from "./database/workspaces.ts";
 import { createWriteQueue } from "./database/write-queue.ts";
+import { startDeploymentRetention } from "./deployments/deployment-retention.ts";
 import { createDispatcher } from "./deployments/dispatcher.ts";
 import { startExpirations } from "./deployments/expirations.ts";
 import { startStallWatch } from "./deployments/stalls.ts";
@@ -39,6 +41,7 @@ import { createUnderWay } from "./requests/under-way.ts";
 import { type Arrival, beginVisit, NO_VISIT, type Visit } from "./requests/visit.ts";
 import { type CacheFileRoutes, createCacheFileRoutes } from "./routes/cache-files.ts";
 import type { Services } from "./services.ts";
+import { startWebhooks } from "./webhooks/sender.ts";
 import { createRemovals } from "./workspaces/removals.ts";
 import { createToldCaches } from "./workspaces/told-caches.ts";
 
@@ -46,7 +49,7 @@ export type CoordinatorDeps = {
   readonly database: CoordinatorDatabase;
   readonly blobs: BlobStore;
   /** For caches of others, which it asks whether they have what is to be deployed. */
-  readonly http: Pick<HttpClient, "openBody">;
+  readonly http: Pick<HttpClient, "openBody" | "postBody">;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -87,13 +90,13 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   const bus = createBus();
   const writes = createWriteQueue(database, clock);
   const dispatcher = createDispatcher({ database, writes, registry, bus, clock, log });
+  const meters = createMeters();
   const background = new AsyncDisposableStack();
-  if (deps.isServing) background.use(startBackground({ database, writes, registry, bus, clock, log }));
+  if (deps.isServing) background.use(startBackground({ ...deps, registry, bus, writes, meters }));
   const narLock = createKeyedLock();
   const removals = createRemovals({ database, blobs: deps.blobs, narLock, clock, log });
   removals.begin();
   const authenticator = createAuthenticator({ database, clock, credentialKey });
-  const meters = createMeters();
   const about = { version: deps.version, startedMs: clock.nowMs() };
   const writeDatabase = () => saveSetting(database, { name: "ready", value: new Date(clock.nowMs()).toISOString() });
   const readiness = createReadiness({ clock, storage, writeDatabase });
@@ -120,6 +123,7 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
     readiness,
     removals,
     toldCaches: createToldCaches({ database, registry }),
+    http: deps.http,
     clock,
     random,
     log,
@@ -153,15 +157,18 @@ export async function createCoordinator(deps: CoordinatorDeps): Promise<Coordina
   };
 }
 
-/** What is due by the clock. */
-function startBackground(
-  parts: Pick<Services, "database" | "writes" | "registry" | "bus" | "clock" | "log">,
-): AsyncDisposable {
+type BackgroundDeps = CoordinatorDeps & Pick<Services, "registry" | "bus" | "writes" | "meters">;
+
+/** What a coordinator that serves does by itself. */
+function startBackground(deps: BackgroundDeps): AsyncDisposable {
   const background = new AsyncDisposableStack();
-  background.use(startExpirations(parts));
-  background.use(startStallWatch(parts));
-  background.use(startLogRetention(parts));
-  background.use(startPresence(parts));
-  background.use(startEventRetention(parts));
+  background.use(startExpirations(deps));
+  background.use(startStallWatch(deps));
+  background.use(startLogRetention(deps));
+  background.use(startPresence(deps));
+  background.use(startEventRetention(deps));
+  background.use(startDeploymentRetention(deps));
+  background.use(startTokenRetention(deps));
+  background.use(startWebhooks(deps));
   return background;
 }

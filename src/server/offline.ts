@@ -11,11 +11,17 @@ import { explainDatabaseFault, openDatabase } from "./database/dialect.ts";
 
 export type OfflineCoordinator = AsyncDisposable & { fetch(request: Request): Promise<Response> };
 
-/** @throws NixdeployError `conflict` while another process works on the directory */
-export async function openOfflineCoordinator(dataDirectory: string): Promise<OfflineCoordinator> {
+/**
+ * @param env for proxies and certificate authorities
+ * @throws NixdeployError `conflict` while another process works on the directory
+ */
+export async function openOfflineCoordinator(
+  dataDirectory: string,
+  env: Readonly<Record<string, string | undefined>> = {},
+): Promise<OfflineCoordinator> {
   const directory = openDataDirectory(dataDirectory);
-  // Whoever administrates asks nobody else for anything.
-  const http = createHttpClient({ userAgent: "nixdeploy", env: {}, clock: systemClock, random: systemRandom });
+  const userAgent = `nixdeploy/${NIXDEPLOY_VERSION}`;
+  const http = createHttpClient({ userAgent, env, clock: systemClock, random: systemRandom });
   try {
     const coordinator = await createCoordinator({
       database: openDatabase(directory.databaseFile),

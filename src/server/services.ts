@@ -1,4 +1,5 @@
 /** The coordinator's parts, made once in `coordinator.ts` and handed to whoever serves a request. */
+import type { HttpClient } from "../http/client.ts";
 import type { Logger } from "../log.ts";
 import type { Clock, Random } from "../runtime.ts";
 import type { Authenticator } from "./access/authentication.ts";
@@ -37,6 +38,8 @@ export type Services = CompletenessDeps & {
   readonly readiness: Readiness;
   readonly removals: Removals;
   readonly toldCaches: ToldCaches;
+  /** Sends deliveries of webhooks. */
+  readonly http: Pick<HttpClient, "postBody">;
   /** Aborted when the coordinator begins to stop: what would go on for ever ends then. */
   readonly stopping: AbortSignal;
   readonly clock: Clock;

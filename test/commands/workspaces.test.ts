@@ -40,6 +40,7 @@ describe("workspace", () => {
     const shown = await host.json(workspaceSchema, "workspace", "show", "prod");
     expect(shown.settings).toEqual({
       ...{ confirmWindowMs: null, activationTimeoutMs: null, expiresMs: 43_200_000, logRetentionMs: 2_592_000_000 },
+      deploymentRetentionMs: null,
     });
     expect((await host.run("workspace", "rename", "prod", "production")).stdout).toContain(
       "name:               production",

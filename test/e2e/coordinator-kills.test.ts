@@ -9,6 +9,7 @@ import { expect, test } from "bun:test";
 import { deploymentSchema, logPageSchema } from "../../src/api/deployments.ts";
 import { rolloutSchema } from "../../src/api/rollouts.ts";
 import { createdTokenSchema, tokenListSchema } from "../../src/api/tokens.ts";
+import { readAllPages } from "../../src/client/all-pages.ts";
 import { isTerminal } from "../../src/deployment.ts";
 import { type CoordinatorApi, openCoordinatorApi } from "../support/coordinator-api.ts";
 import { startCoordinator } from "../support/fleet.ts";
@@ -153,7 +154,11 @@ async function readDeployment(api: Api, id: string) {
 
 /** Whether each is revoked. */
 async function listTokens(api: Api): Promise<ReadonlyMap<string, boolean>> {
-  const { tokens } = tokenListSchema.parse(await (await api("tokens")).json());
+  const load = async (after = "") => tokenListSchema.parse(await (await api(`tokens?${after}`)).json());
+  const tokens = await readAllPages(
+    (after) => load(after === undefined ? "" : `after=${after}`),
+    (page) => page.tokens,
+  );
   return new Map(tokens.map(({ id, revokedAt }) => [id, revokedAt !== null]));
 }
 

@@ -18,6 +18,47 @@ import {
 import { createManualClock } from "../support/manual-clock.ts";
 import { waitFor } from "../support/wait-for.ts";
 
+describe("postBody", () => {
+  const post = { headers: { "x-more": "1" }, body: Buffer.from("bytes"), deadlineMs: 60_000, signal: never };
+
+  test("sends bytes without a token, once, and reads the status alone", async () => {
+    const seen: unknown[] = [];
+    await using server = serve(async (request) => {
+      const { method, headers } = request;
+      seen.push([method, headers.get("x-more"), headers.get("authorization"), await request.text()]);
+      // Without an end.
+      return new Response(new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(1024)) }), {
+        status: 503,
+      });
+    });
+    await using http = createClient();
+    expect(await http.postBody({ ...post, url: server.url })).toEqual({ status: 503, redirectsTo: null });
+    expect(seen).toEqual([["POST", "1", null, "bytes"]]);
+  });
+
+  test("follows no redirect, and says where it leads without what may be secret", async () => {
+    await using server = serve(() => Response.redirect("https://other.example/x?y=secretsecret", 307));
+    await using http = createClient();
+    expect(await http.postBody({ ...post, url: server.url })).toEqual({
+      status: 307,
+      redirectsTo: "https://other.example",
+    });
+  });
+
+  test("gives up when nothing was answered in time, and when it is told to", async () => {
+    await using server = serve(() => new Promise<Response>(() => {}));
+    const clock = createManualClock();
+    await using http = createClient({ clock });
+    const failure = failureOf(http.postBody({ ...post, url: server.url }));
+    await clock.advance(60_000);
+    expect((await failure).message).toContain("nothing came for 60 s");
+    const stop = new AbortController();
+    const sent = http.postBody({ ...post, url: server.url, signal: stop.signal });
+    stop.abort(new Error("stopped"));
+    await expect(sent).rejects.toThrow("stopped");
+  });
+});
+
 describe("requestJson", () => {
   test("sends method, JSON, token and user agent, and gives the parsed answer", async () => {
     await using server = serve(async (request) => {

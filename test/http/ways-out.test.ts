@@ -40,6 +40,9 @@ describe("ways out", () => {
     await using answer = await http.openBody(call);
     expect(await collect(answer.body)).toBe('{"ok":true}');
     expect(proxy.seen).toHaveLength(2);
+    const post = { url: server.url, headers: {}, body: Buffer.from("x"), deadlineMs: 60_000, signal: never };
+    expect(await http.postBody(post)).toEqual({ status: 200, redirectsTo: null });
+    expect(proxy.seen).toHaveLength(3);
   });
 
   test("a proxy that refuses is not taken for the server, and its password stays unsaid", async () => {

@@ -47,7 +47,10 @@ const NO_BLOBS: BlobStore = {
   remove: () => Promise.reject(new Error("nobody deletes here")),
 };
 
-const NO_HTTP = { openBody: () => Promise.reject(new Error("nobody asks foreign caches here")) };
+const NO_HTTP = {
+  openBody: () => Promise.reject(new Error("nobody asks foreign caches here")),
+  postBody: () => Promise.reject(new Error("nobody has a webhook here")),
+};
 
 export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Promise<CoordinatorProcess> {
   const directory = openDataDirectory(deps.directory);

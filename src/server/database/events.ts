@@ -41,6 +41,12 @@ export async function loadWorkspaceEvents(
   return await after.where("workspace_id", "in", query.workspaceIds).orderBy("id").limit(query.limit).execute();
 }
 
+/** Those that are still there, oldest first. @param ids a few hundred at most */
+export async function loadEvents(database: CoordinatorDatabase, ids: readonly number[]): Promise<readonly EventRow[]> {
+  if (ids.length === 0) return [];
+  return await database.selectFrom("events").selectAll().where("id", "in", ids).orderBy("id").execute();
+}
+
 /** The ids of the oldest and the newest that are there; 0 and 0 without any. */
 export async function findEventRange(
   database: CoordinatorDatabase,

@@ -95,6 +95,8 @@ const WORKSPACE_STEPS: readonly Step[] = [
   { table: "tokens", where: ofWorkspace },
   { table: "foreign_caches", where: ofWorkspace },
   { table: "key_vouchers", where: ofWorkspace },
+  { table: "webhook_deliveries", where: ofWorkspace },
+  { table: "webhooks", where: ofWorkspace },
   { table: "agent_peaks", where: ofWorkspace },
   { table: "workspaces", where: (id) => sql`id = ${id}` },
 ];

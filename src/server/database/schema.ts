@@ -256,6 +256,44 @@ export type Schema = {
     /** What there is to say besides, JSON, by kind. */
     data: string;
   };
+  /** At most one for each workspace. */
+  webhooks: {
+    workspace_id: string;
+    url: string;
+    /** `whsec_…`, as it is: it signs. */
+    secret: string;
+    /** Kinds, separated by commas; "" for all. */
+    events: string;
+    created_ms: number;
+    /** The last event that is in a delivery, or was passed over. */
+    after_event_id: number;
+    /** Tries that failed since the last that got through. */
+    failures: number;
+    failing_since_ms: number | null;
+    /** Not before; 0: at once. */
+    next_attempt_ms: number;
+  };
+  webhook_deliveries: {
+    /** Counts up in the order of their making. */
+    number: Generated<number>;
+    id: string;
+    workspace_id: string;
+    kind: "events" | "test";
+    state: "pending" | "delivered" | "given-up";
+    /** Of the events in it, JSON. */
+    event_ids: string;
+    /** When the newest of them happened. */
+    newest_ms: number;
+    created_ms: number;
+    finished_ms: number | null;
+    attempts: number;
+    /** Of the last try, as the next three. */
+    attempted_ms: number | null;
+    /** Null: no answer. */
+    status: number | null;
+    duration_ms: number | null;
+    error: string | null;
+  };
   agent_peaks: {
     workspace_id: string;
     /** `2026-11`, UTC. */

@@ -5,8 +5,6 @@ import type { CoordinatorDatabase, Schema } from "./schema.ts";
 
 export type TokenRow = Selectable<Schema["tokens"]>;
 
-const LIST_MAX = 10_000;
-
 export async function insertToken(database: CoordinatorDatabase, row: TokenRow): Promise<void> {
   await database.insertInto("tokens").values(row).execute();
 }
@@ -15,14 +13,33 @@ export async function findToken(database: CoordinatorDatabase, id: TokenId): Pro
   return (await database.selectFrom("tokens").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
 }
 
-/** Newest first. @param workspaceId null lists the tokens of every workspace */
-export async function listTokens(
-  database: CoordinatorDatabase,
-  workspaceId: string | null,
-): Promise<readonly TokenRow[]> {
-  let query = database.selectFrom("tokens").selectAll();
-  if (workspaceId !== null) query = query.where("workspace_id", "=", workspaceId);
-  return await query.orderBy("created_ms", "desc").orderBy("id").limit(LIST_MAX).execute();
+export type TokenQuery = {
+  readonly workspaceIds: readonly string[];
+  /** Those that are good everywhere, too. */
+  readonly isGlobal: boolean;
+  /** Behind this one. */
+  readonly after: { readonly createdMs: number; readonly id: TokenId } | null;
+  readonly limit: number;
+};
+
+/** Newest first. */
+export async function listTokens(database: CoordinatorDatabase, query: TokenQuery): Promise<readonly TokenRow[]> {
+  const { workspaceIds, isGlobal, after, limit } = query;
+  let rows = database
+    .selectFrom("tokens")
+    .selectAll()
+    .where(({ eb, or }) =>
+      or([eb("workspace_id", "in", workspaceIds), ...(isGlobal ? [eb("workspace_id", "is", null)] : [])]),
+    );
+  if (after !== null) {
+    rows = rows.where(({ eb, or, and }) =>
+      or([
+        eb("created_ms", "<", after.createdMs),
+        and([eb("created_ms", "=", after.createdMs), eb("id", ">", after.id)]),
+      ]),
+    );
+  }
+  return await rows.orderBy("created_ms", "desc").orderBy("id").limit(limit).execute();
 }
 
 /** Whether there has ever been an admin token; the first start writes one. */

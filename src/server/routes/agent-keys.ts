@@ -10,6 +10,7 @@ import type { AgentRow } from "../database/agents.ts";
 import type { Services } from "../services.ts";
 import { listedAgents } from "./agents.ts";
 import { noteAct, type RouteContext, visibleWorkspaces, workspaceIdsFor } from "./context.ts";
+import { LIST_PAGES, pageOf } from "./pages.ts";
 import { defineRoute, NOTHING, type Route } from "./route.ts";
 
 type Decision = z.output<typeof keyDecisionSchema>;
@@ -18,12 +19,13 @@ export function createAgentKeyRoutes(services: Services): readonly Route[] {
   const list = defineRoute({
     ...{ method: "GET", path: "/agent-requests", right: "administrate" },
     summary: "List the keys that ask for names that are taken, the newest for each name",
-    query: z.object({ workspace: z.string().optional() }),
+    query: z.object({ workspace: z.string().optional(), ...LIST_PAGES }),
     answers: { 200: enrolmentRequestListSchema },
-    async handle(context) {
+    async handle(context, { query }) {
       const visible = await visibleWorkspaces(services, context, "administrate");
       const rows = await listEnrolmentRequests(services.database, [...visible.keys()]);
-      return context.json({ requests: rows.map((row) => enrolmentRequestToDto(row, visible)) });
+      const { page, next } = pageOf(rows, { ...query, cursorOf: (row) => [row.name, row.workspace_id] });
+      return context.json({ requests: page.map((row) => enrolmentRequestToDto(row, visible)), next });
     },
   });
   const approve = defineRoute({

@@ -19,7 +19,7 @@ import {
 import { countStalled } from "../database/stalls.ts";
 import type { Services } from "../services.ts";
 import { visibleWorkspaces } from "./context.ts";
-import { compareKeys, pageParams, parseCursor, toPage } from "./pages.ts";
+import { pageOf, pageParams } from "./pages.ts";
 import { defineRoute, type Route } from "./route.ts";
 
 const PAGE_DEFAULT = 1_000;
@@ -43,11 +43,7 @@ export function createAgentRoutes(services: Services): readonly Route[] {
         admittedBy: query.admittedBy,
         workspaceIds: [...workspaces.keys()],
       });
-      const cursorOf = ({ name, id }: AgentRow) => [name, id];
-      const after = parseCursor(query.after, z.tuple([z.string(), z.string()]));
-      const sorted = agents.toSorted((a, b) => compareKeys(cursorOf(a), cursorOf(b)));
-      const behind = after === null ? sorted : sorted.filter((agent) => compareKeys(cursorOf(agent), after) > 0);
-      const { page, next } = toPage(behind, { limit: query.limit, cursorOf });
+      const { page, next } = pageOf(agents, { ...query, cursorOf: ({ name, id }) => [name, id] });
       return context.json({ agents: await listedAgents(services, page, workspaces), next });
     },
   });

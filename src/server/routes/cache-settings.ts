@@ -10,11 +10,12 @@ import {
 } from "../../api/caches.ts";
 import { rotateCacheKey } from "../cache/rotate-cache-key.ts";
 import { cacheToDto } from "../convert.ts";
-import { listWorkspaceCaches } from "../database/caches.ts";
+import { type CacheRow, listWorkspaceCaches } from "../database/caches.ts";
 import type { Services } from "../services.ts";
 import { deleteCache } from "../workspaces/deletion.ts";
 import { changeCache, createCache } from "../workspaces/workspaces.ts";
 import { findTargetCache, findTargetWorkspace, noteAct, visibleWorkspaces } from "./context.ts";
+import { LIST_PAGES, pageOf, sortKeyOf } from "./pages.ts";
 import { defineRoute, type Route } from "./route.ts";
 import { FORCE_QUERY } from "./workspaces.ts";
 
@@ -55,16 +56,21 @@ function listAll(services: Services): Route {
   return defineRoute({
     ...{ method: "GET", path: "/caches", right: "read-cache" },
     summary: "List the caches that the caller may read, by workspace, the default of each first",
-    query: z.object({ workspace: z.string().optional() }),
+    query: z.object({ workspace: z.string().optional(), ...LIST_PAGES }),
     answers: { 200: cacheListSchema },
-    async handle(context) {
+    async handle(context, { query }) {
+      const visible = await visibleWorkspaces(services, context, "read-cache");
+      const rows: CacheRow[] = [];
+      for (const id of visible.keys()) rows.push(...(await listWorkspaceCaches(services.database, id)));
+      const { page, next } = pageOf(rows, {
+        ...query,
+        cursorOf: ({ workspace_id, is_default: isDefault, created_ms, name }) => {
+          return [visible.get(workspace_id) ?? "", isDefault === 1 ? "0" : "1", sortKeyOf(created_ms), name];
+        },
+      });
       const caches: CacheDto[] = [];
-      for (const id of (await visibleWorkspaces(services, context, "read-cache")).keys()) {
-        for (const row of await listWorkspaceCaches(services.database, id)) {
-          caches.push(await cacheToDto(row, services));
-        }
-      }
-      return context.json({ caches });
+      for (const row of page) caches.push(await cacheToDto(row, services));
+      return context.json({ caches, next });
     },
   });
 }

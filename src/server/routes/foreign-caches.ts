@@ -1,19 +1,15 @@
 /** Caches of others, from which a workspace's agents may fetch: put, list, remove. */
 import { z } from "zod";
-import {
-  type ForeignCacheDto,
-  foreignCacheListSchema,
-  foreignCacheSchema,
-  saveForeignCacheSchema,
-} from "../../api/caches.ts";
-import { parseCacheName } from "../../names.ts";
+import { foreignCacheListSchema, foreignCacheSchema, saveForeignCacheSchema } from "../../api/caches.ts";
+import { parseCacheName, type WorkspaceName } from "../../names.ts";
 import { foreignCacheToDto } from "../convert.ts";
-import { listForeignCaches, removeForeignCache } from "../database/caches.ts";
+import { type ForeignCacheRow, listForeignCaches, removeForeignCache } from "../database/caches.ts";
 import { removeKeyVouchers } from "../database/key-vouchers.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
 import { putForeignCache } from "../workspaces/foreign-caches.ts";
 import { noteAct, type RouteContext, readId, visibleWorkspaces } from "./context.ts";
+import { LIST_PAGES, pageOf, sortKeyOf } from "./pages.ts";
 import { defineRoute, NOTHING, type Route } from "./route.ts";
 import { findNamed } from "./workspaces.ts";
 
@@ -45,15 +41,19 @@ function listAll(services: Services): Route {
   return defineRoute({
     ...{ method: "GET", path: "/foreign-caches", right: "read-cache" },
     summary: "List the caches of others, by workspace, in the order in which they are asked",
-    query: z.object({ workspace: z.string().optional() }),
+    query: z.object({ workspace: z.string().optional(), ...LIST_PAGES }),
     answers: { 200: foreignCacheListSchema },
-    async handle(context) {
-      const foreignCaches: ForeignCacheDto[] = [];
-      for (const [id, name] of await visibleWorkspaces(services, context, "read-cache")) {
+    async handle(context, { query }) {
+      const listed: { readonly row: ForeignCacheRow; readonly workspace: WorkspaceName }[] = [];
+      for (const [id, workspace] of await visibleWorkspaces(services, context, "read-cache")) {
         const rows = await listForeignCaches(services.database, id);
-        foreignCaches.push(...rows.map((row) => foreignCacheToDto(row, name)));
+        listed.push(...rows.map((row) => ({ row, workspace })));
       }
-      return context.json({ foreignCaches });
+      const { page, next } = pageOf(listed, {
+        ...query,
+        cursorOf: ({ row, workspace }) => [workspace, sortKeyOf(row.created_ms), row.name],
+      });
+      return context.json({ foreignCaches: page.map(({ row, workspace }) => foreignCacheToDto(row, workspace)), next });
     },
   });
 }

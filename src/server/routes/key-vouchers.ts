@@ -1,6 +1,6 @@
 /** Vouchers for keys of caches, signed by a key that the coordinator does not have: put, list, withdraw. */
 import { z } from "zod";
-import { keyVoucherListSchema, saveKeyVoucherSchema } from "../../api/caches.ts";
+import { type KeyVoucherDto, keyVoucherListSchema, saveKeyVoucherSchema } from "../../api/caches.ts";
 import { keyVoucherSchema } from "../../key-voucher.ts";
 import { listKeyVouchers, removeKeyVouchers } from "../database/key-vouchers.ts";
 import { notFound } from "../problem.ts";
@@ -8,6 +8,7 @@ import type { Services } from "../services.ts";
 import { keepVoucher, toVoucher } from "../workspaces/vouchers.ts";
 import { noteAct, visibleWorkspaces } from "./context.ts";
 import { readCacheName } from "./foreign-caches.ts";
+import { LIST_PAGES, pageOf } from "./pages.ts";
 import { defineRoute, NOTHING, type Route } from "./route.ts";
 import { findNamed } from "./workspaces.ts";
 
@@ -40,15 +41,17 @@ function listAll(services: Services): Route {
   return defineRoute({
     ...{ method: "GET", path: "/key-vouchers", right: "read-cache" },
     summary: "List the vouchers for keys of caches that were signed outside, by workspace",
-    query: z.object({ workspace: z.string().optional() }),
+    query: z.object({ workspace: z.string().optional(), ...LIST_PAGES }),
     answers: { 200: keyVoucherListSchema },
-    async handle(context) {
+    async handle(context, { query }) {
       const keyVouchers: z.input<typeof keyVoucherListSchema>["keyVouchers"] = [];
       for (const [id, workspace] of await visibleWorkspaces(services, context, "read-cache")) {
         const rows = await listKeyVouchers(services.database, id);
         keyVouchers.push(...rows.map((row) => ({ ...toVoucher(row), workspace })));
       }
-      return context.json({ keyVouchers });
+      const cursorOf = ({ workspace, cache, by }: KeyVoucherDto) => [workspace, cache, by];
+      const { page, next } = pageOf(keyVouchers, { ...query, cursorOf });
+      return context.json({ keyVouchers: page, next });
     },
   });
 }

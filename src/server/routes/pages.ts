@@ -11,6 +11,9 @@ export function pageParams(limits: { readonly fallback: number; readonly max: nu
   return { limit: countParam(limits), after: z.string().max(400).optional() };
 }
 
+/** Of lists that are short for most. */
+export const LIST_PAGES = pageParams({ fallback: 1_000, max: 1_000 });
+
 /** Rows in order → a page of them. @param rows one more than the limit, if there are so many */
 export function toPage<Row>(
   rows: readonly Row[],
@@ -19,6 +22,25 @@ export function toPage<Row>(
   const page = rows.slice(0, options.limit);
   const last = page.at(-1);
   return { page, next: rows.length > page.length && last !== undefined ? formatCursor(options.cursorOf(last)) : null };
+}
+
+/** A page of rows that are all there. @param options.cursorOf the sort key, texts as the database sorts them */
+export function pageOf<Row>(
+  rows: readonly Row[],
+  options: { readonly limit: number; readonly after?: string | undefined; cursorOf(row: Row): readonly string[] },
+): { readonly page: readonly Row[]; readonly next: string | null } {
+  const { limit, cursorOf } = options;
+  const [first] = rows;
+  const keys = z.array(z.string());
+  const after = parseCursor(options.after, first === undefined ? keys : keys.length(cursorOf(first).length));
+  const sorted = rows.toSorted((a, b) => compareKeys(cursorOf(a), cursorOf(b)));
+  const behind = after === null ? sorted : sorted.filter((row) => compareKeys(cursorOf(row), after) > 0);
+  return toPage(behind, { limit, cursorOf });
+}
+
+/** For {@link pageOf}: numbers in their order as texts. */
+export function sortKeyOf(count: number): string {
+  return String(count).padStart(16, "0");
 }
 
 /** Opaque to clients; may stand in a URL as it is. */

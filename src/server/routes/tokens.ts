@@ -1,6 +1,7 @@
 /** /api/v1/tokens: make, list, revoke. For admins. */
 
 import { z } from "zod";
+import { tokenId } from "../../api/fields.ts";
 import {
   type CreatedToken,
   createdTokenSchema,
@@ -21,6 +22,7 @@ import { findWorkspaceById, type WorkspaceRow } from "../database/workspaces.ts"
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
 import { findTargetWorkspace, noteAct, type RouteContext, requireOperator, visibleWorkspaces } from "./context.ts";
+import { LIST_PAGES, parseCursor, toPage } from "./pages.ts";
 import { defineRoute, NOTHING, type Route } from "./route.ts";
 
 const SECRET_BYTES = 32;
@@ -96,18 +98,20 @@ function listAll(services: Services): Route {
   return defineRoute({
     ...{ method: "GET", path: "/tokens", right: "administrate" },
     summary: "List the tokens, newest first",
-    query: z.object({ workspace: z.string().optional() }),
+    query: z.object({ workspace: z.string().optional(), ...LIST_PAGES }),
     answers: { 200: tokenListSchema },
     async handle(context, { query }) {
       const visible = await visibleWorkspaces(services, context, "administrate");
-      const rows = await listTokens(services.database, null);
-      const principal = context.get("principal");
-      const mine = rows.filter((row) =>
-        row.workspace_id === null
-          ? query.workspace === undefined && mayDo(principal, "operate", "")
-          : visible.has(row.workspace_id),
-      );
-      return context.json({ tokens: mine.map((row) => tokenToDto(row, visible)) });
+      const { limit } = query;
+      const [createdMs, id] = parseCursor(query.after, z.tuple([z.number(), tokenId])) ?? [];
+      const rows = await listTokens(services.database, {
+        workspaceIds: [...visible.keys()],
+        isGlobal: query.workspace === undefined && mayDo(context.get("principal"), "operate", ""),
+        after: createdMs === undefined || id === undefined ? null : { createdMs, id },
+        limit: limit + 1,
+      });
+      const { page, next } = toPage(rows, { limit, cursorOf: (row) => [row.created_ms, row.id] });
+      return context.json({ tokens: page.map((row) => tokenToDto(row, visible)), next });
     },
   });
 }

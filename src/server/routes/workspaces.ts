@@ -24,6 +24,7 @@ import {
   requireOperator,
   visibleWorkspaces,
 } from "./context.ts";
+import { LIST_PAGES, pageOf } from "./pages.ts";
 import { defineRoute, type Route } from "./route.ts";
 
 /** What may be lost is deleted only by who says so. */
@@ -61,14 +62,17 @@ function listAll(services: Services): Route {
   return defineRoute({
     ...{ method: "GET", path: "/workspaces", right: "watch" },
     summary: "List the workspaces that the caller may see, by name",
+    query: z.object(LIST_PAGES),
     answers: { 200: workspaceListSchema },
-    async handle(context) {
+    async handle(context, { query }) {
+      const visible = [...(await visibleWorkspaces(services, context, "watch"))];
+      const { page, next } = pageOf(visible, { ...query, cursorOf: ([, name]) => [name] });
       const workspaces: WorkspaceDto[] = [];
-      for (const id of (await visibleWorkspaces(services, context, "watch")).keys()) {
+      for (const [id] of page) {
         const row = await findWorkspaceById(services.database, id);
         if (row !== null) workspaces.push(await workspaceToDto(services, row));
       }
-      return context.json({ workspaces });
+      return context.json({ workspaces, next });
     },
   });
 }

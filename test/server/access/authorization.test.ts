@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { z } from "zod";
 import { cacheListSchema } from "../../../src/api/caches.ts";
 import { createdTokenSchema } from "../../../src/api/tokens.ts";
+import { webhookDeliverySchema } from "../../../src/api/webhooks.ts";
 import { formatKeyFingerprint } from "../../../src/key-fingerprint.ts";
 import { signKeyVoucher } from "../../../src/key-voucher.ts";
 import { formatHashNix32 } from "../../../src/nix/hash.ts";
@@ -10,6 +11,7 @@ import { publicKeyFromSeed } from "../../../src/nix/signature.ts";
 import { secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
 import { mayDo, type Right } from "../../../src/server/access/authorization.ts";
 import { createApiRoutes, createApp } from "../../../src/server/app.ts";
+import { isAct } from "../../../src/server/routes/route.ts";
 import { TOKEN_KINDS } from "../../../src/token.ts";
 import {
   createTestCoordinator,
@@ -49,6 +51,16 @@ const FOREIGN = {
 };
 const OPERATOR = secretKeyFromSeed("operator-1", new Uint8Array(32).fill(1));
 const { cache: _cache, ...VOUCHER } = signKeyVoucher(OPERATOR, { cache: "nixos", keys: FOREIGN.publicKeys, atMs: 1 });
+
+/** Nobody listens there, which is told at once. */
+const WEBHOOK: RequestOptions = { method: "PUT", json: { url: "http://127.0.0.1:1/" } };
+
+function withWebhook(path: string) {
+  return async ({ server }: Known) => {
+    await expectOk(await server.fetch("webhook?workspace=default", WEBHOOK));
+    return `${path}?workspace=default`;
+  };
+}
 
 /** Each key asks once: one that was approved is the agent's. */
 let asked = 0;
@@ -101,6 +113,20 @@ const RULES: Readonly<Record<string, Rule>> = {
       return "workspaces/short-lived";
     },
     options: { method: "DELETE" },
+  },
+  "PUT /webhook": { right: "administrate", path: () => "webhook?workspace=default", options: WEBHOOK },
+  "GET /webhook": { right: "administrate", path: withWebhook("webhook") },
+  "DELETE /webhook": { right: "administrate", path: withWebhook("webhook"), options: { method: "DELETE" } },
+  "POST /webhook-tests": { right: "administrate", path: withWebhook("webhook-tests"), options: { method: "POST" } },
+  "GET /webhook-deliveries": { right: "administrate", path: withWebhook("webhook-deliveries") },
+  "POST /webhook-deliveries/:delivery/redelivery": {
+    right: "administrate",
+    path: async (known) => {
+      await withWebhook("webhook")(known);
+      const tested = await known.server.fetch("webhook-tests?workspace=default", { method: "POST" });
+      return `webhook-deliveries/${webhookDeliverySchema.parse(await tested.json()).id}/redelivery?workspace=default`;
+    },
+    options: { method: "POST" },
   },
   "POST /caches": {
     right: "operate",
@@ -453,4 +479,19 @@ describe("beside the routes", () => {
   test("the control socket may do everything", () => {
     for (const right of Object.keys(HOLDERS) as Right[]) expect(mayDo({ kind: "control" }, right, "any")).toBe(true);
   });
+});
+
+/** Behind all others, which have carried each act out. */
+test("every act that was carried out names its target and its effect in the audit log", async () => {
+  const { services } = known.server.coordinator;
+  const lines = await services.database.selectFrom("audit_log").select(["act", "target", "effect"]).execute();
+  const acts = createApiRoutes(services).filter(isAct);
+  for (const { method, path } of acts) {
+    const act = `${method} ${path}`;
+    const own = lines.filter((line) => line.act === act);
+    expect([act, own.length > 0]).toEqual([act, true]);
+    // What the auditor says of an act of which its handler has said nothing.
+    const mute = own.filter(({ target, effect }) => /^\d{3}$/.test(effect) || target === path.slice(1));
+    expect([act, mute]).toEqual([act, []]);
+  }
 });

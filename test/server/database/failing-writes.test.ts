@@ -51,6 +51,7 @@ type Operation = readonly [name: string, run: (world: World) => Promise<Done>];
 const OPERATIONS: readonly Operation[] = [
   ["create a token", (world) => ask(world, "tokens", { json: { kind: "push" } })],
   ["revoke a token", (world) => ask(world, `tokens/${world.doomedToken}`, { method: "DELETE" })],
+  ["set a webhook", (world) => ask(world, "webhook", { method: "PUT", json: { url: "http://127.0.0.1:1/" } })],
   ["publish a path", (world) => ask(world, "caches/default/paths", { json: { paths: [THREE.published] } })],
   ["start a rollout", (world) => ask(world, "rollouts", rollout({ nuc: TWO.storePath, away: TWO.storePath }))],
   ["start a rollout for an agent that is free", (world) => ask(world, "rollouts", rollout({ free: TWO.storePath }))],

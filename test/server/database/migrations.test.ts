@@ -73,6 +73,14 @@ const ROWS: Readonly<Record<string, SampleRow>> = {
     ...{ at_ms: 1, workspace_id: "w", kind: "deployment", rollout_id: "r", deployment_id: "d", agent_id: "a" },
     data: "{}",
   },
+  webhooks: {
+    ...{ workspace_id: "w", url: "https://hooks.example", secret: "whsec_AA==", events: "", created_ms: 1 },
+    ...{ after_event_id: 0, failures: 0, failing_since_ms: null, next_attempt_ms: 0 },
+  },
+  webhook_deliveries: {
+    ...{ id: "m", workspace_id: "w", kind: "events", state: "pending", event_ids: "[1]", newest_ms: 1, created_ms: 1 },
+    ...{ finished_ms: null, attempts: 0, attempted_ms: null, status: null, duration_ms: null, error: null },
+  },
   agent_peaks: { workspace_id: "w", month: "2026-01", peak: 1, at_ms: 1 },
   audit_log: {
     ...{ at_ms: 1, workspace_id: "w", actor_kind: "token", actor_id: "t", actor_name: "admin", address: null },

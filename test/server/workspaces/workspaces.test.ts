@@ -75,6 +75,7 @@ describe("a workspace", () => {
     const shown = workspaceSchema.parse(await (await server.fetch("workspaces/default")).json());
     expect(shown.settings).toEqual({
       ...{ confirmWindowMs: 120_000, activationTimeoutMs: null, expiresMs: 86_400_000, logRetentionMs: 86_400_000 },
+      deploymentRetentionMs: null,
     });
     const { database } = server.coordinator.services;
     const last = await database.selectFrom("deployments").select("policy").orderBy("number", "desc").executeTakeFirst();

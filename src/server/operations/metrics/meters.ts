@@ -27,6 +27,10 @@ export type Meters = {
   eventLoopLag(lagMs: number): void;
   /** Credentials that were no good. */
   failedLogin(of: "request" | "agent"): void;
+  /** One try of one delivery. */
+  webhookAttempt(result: "delivered" | "failed"): void;
+  /** Events that no receiver took in time. */
+  webhookGivenUp(events: number): void;
   collect(): readonly Family[];
 };
 
@@ -62,6 +66,15 @@ export function createMeters(): Meters {
     help: "Requests and agents' logins whose credential was no good.",
     seriesMax: 4,
   });
+  const webhookAttempts = createCounter({
+    name: "nixdeploy_webhook_attempts_total",
+    help: "Tries to hand a delivery to a webhook's receiver, by result.",
+    seriesMax: 2,
+  });
+  const webhookGivenUp = plain(
+    "nixdeploy_webhook_events_given_up_total",
+    "Events that no webhook's receiver took in time.",
+  );
   const lag = createHistogram({
     name: "nixdeploy_event_loop_lag_seconds",
     help: "How much later than due a timer ran, looked at each second.",
@@ -84,6 +97,11 @@ export function createMeters(): Meters {
     uploadedBytes: (count) => uploaded.add({}, count),
     eventLoopLag: (lagMs) => lag.observe({}, lagMs / MS_PER_S),
     failedLogin: (of) => failedLogins.add({ of }),
-    collect: () => [requests, frames, logLines, served, uploaded, failedLogins, lag].map((each) => each.collect()),
+    webhookAttempt: (result) => webhookAttempts.add({ result }),
+    webhookGivenUp: (events) => webhookGivenUp.add({}, events),
+    collect: () =>
+      [requests, frames, logLines, served, uploaded, failedLogins, webhookAttempts, webhookGivenUp, lag].map((each) =>
+        each.collect(),
+      ),
   };
 }

@@ -18,6 +18,7 @@ import {
 import { readDatabaseBytes, writeAheadLogOf } from "../../database/dialect.ts";
 import type { CoordinatorDatabase } from "../../database/schema.ts";
 import { countStalled } from "../../database/stalls.ts";
+import { countFailingWebhooks } from "../../database/webhooks.ts";
 import type { Readiness } from "../readiness.ts";
 import { readFileSize, readRoom, type StoragePlaces } from "../storage.ts";
 import { type Family, OTHER, type Sample, singleGauge } from "./exposition.ts";
@@ -81,6 +82,11 @@ export async function createMetrics(deps: MetricsDeps): Promise<Metrics> {
           "nixdeploy_deployments_stalled",
           "Deployments that run, and of which nothing comes any more.",
           await countStalled(deps.database, [...workspaces.keys()]),
+        ),
+        singleGauge(
+          "nixdeploy_webhooks_failing",
+          "Webhooks whose receiver takes nothing.",
+          await countFailingWebhooks(deps.database, [...workspaces.keys()]),
         ),
         ...(await collectStorage(deps)),
         {

@@ -1,0 +1,204 @@
+/** `nixdeploy webhook`: where a workspace's changes are sent to, and what became of it. */
+import { WEBHOOK_EVENTS, type WebhookDeliveryDto, type WebhookDto, type WebhookEvent } from "../api/webhooks.ts";
+import { NixdeployError } from "../errors.ts";
+import { parseWorkspaceName } from "../names.ts";
+import { formatCount } from "../quantity.ts";
+import { type ArgDeclaration, defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
+import { readSecretFile } from "./environment.ts";
+import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
+import { formatTable, printResult } from "./output.ts";
+
+const DELIVERIES_SHOWN = 20;
+const DELIVERIES_MAX = 200;
+
+const WORKSPACE = {
+  type: "string",
+  valueHint: "NAME",
+  parse: parseWorkspaceName,
+  description: "Whose it is (default: the token's, else default)",
+} as const satisfies ArgDeclaration;
+
+const set = defineNixdeployCommand({
+  name: "webhook set",
+  summary: "Send a workspace's changes to an address",
+  details:
+    "Each delivery is signed as Standard Webhooks has it (docs/operating.md shows how to verify one). The first time a " +
+    "secret is made and printed, this once; only the secret goes to standard output. Later the one that there is stays. " +
+    "Another address gets what waited for the one before. Without --events all kinds are sent from then on.",
+  examples: [
+    {
+      comment: "How deployments end, and what begins",
+      command: "nixdeploy webhook set https://hooks.example.org/nixdeploy --events rollout,outcome",
+    },
+    {
+      comment: "With a secret of your own",
+      command: "nixdeploy webhook set https://hooks.example.org/nixdeploy --secret-file FILE",
+    },
+  ],
+  args: {
+    events: {
+      type: "string",
+      valueHint: "KINDS",
+      description: `Only these, separated by commas: ${WEBHOOK_EVENTS.join(", ")} (default: all)`,
+      parse: parseEvents,
+    },
+    secretFile: { type: "string", valueHint: "FILE", description: "A file with the secret: 24 to 64 bytes in base64" },
+    newSecret: { type: "boolean", description: "Make another secret and print it" },
+    workspace: WORKSPACE,
+    dataDir: DATA_DIR_ARG,
+  },
+  positionals: {
+    // Not `url`, which is the coordinator's.
+    receiver: { label: "URL", description: "Of the receiver, http or https", required: true, parse: parseReceiver },
+  },
+  async run({ args, context }) {
+    const { receiver: url, events, secretFile, newSecret } = args;
+    if (secretFile !== undefined && newSecret) {
+      throw new NixdeployError("usage", "cannot set the webhook: give one of --secret-file and --new-secret");
+    }
+    const secret = secretFile === undefined ? undefined : (await readSecretFile(secretFile, "--secret-file")).trim();
+    const request = {
+      url,
+      ...(events === undefined ? {} : { events }),
+      ...(secret === undefined ? {} : { secret }),
+      ...(newSecret ? { newSecret } : {}),
+    };
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const saved = await coordinator.saveWebhook(args.workspace, request, context.signal);
+    await printResult(context, { json: saved, text: saved.secret ?? "" });
+    const what = saved.events?.join(", ") ?? "all changes";
+    context.log.info(`the webhook of ${saved.workspace} sends ${what} to ${saved.url}`);
+    if (saved.secret !== null) context.log.info("the secret is shown this once; receivers need it to verify");
+  },
+});
+
+const show = defineNixdeployCommand({
+  name: "webhook show",
+  summary: "Show where a workspace's changes are sent to, and whether they get there",
+  args: { workspace: WORKSPACE, dataDir: DATA_DIR_ARG },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const webhook = await coordinator.loadWebhook(args.workspace, context.signal);
+    await printResult(context, { json: webhook, text: formatWebhook(webhook) });
+  },
+});
+
+const remove = defineNixdeployCommand({
+  name: "webhook remove",
+  summary: "Send a workspace's changes nowhere any more",
+  details: "What waits is not sent, and the log of deliveries is forgotten.",
+  args: { workspace: WORKSPACE, dataDir: DATA_DIR_ARG },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    await coordinator.removeWebhook(args.workspace, context.signal);
+    await printResult(context, { json: { removed: true }, text: "" });
+    context.log.info("removed the webhook");
+  },
+});
+
+const test = defineNixdeployCommand({
+  name: "webhook test",
+  summary: "Send a delivery without changes, now, and say what came of it",
+  args: { workspace: WORKSPACE, dataDir: DATA_DIR_ARG },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const delivery = await coordinator.testWebhook(args.workspace, context.signal);
+    await printResult(context, { json: delivery, text: formatDeliveries([delivery]) });
+    requireDelivered(delivery);
+  },
+});
+
+const deliveries = defineNixdeployCommand({
+  name: "webhook deliveries",
+  summary: "List the latest deliveries, newest first",
+  args: {
+    limit: {
+      ...{ type: "integer", min: 1, max: DELIVERIES_MAX, valueHint: "N" },
+      description: `At most so many (default: ${DELIVERIES_SHOWN})`,
+    },
+    workspace: WORKSPACE,
+    dataDir: DATA_DIR_ARG,
+  },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const filter = { workspace: args.workspace, limit: args.limit ?? DELIVERIES_SHOWN };
+    const listed = await coordinator.listWebhookDeliveries(filter, context.signal);
+    await printResult(context, { json: { deliveries: listed }, text: formatDeliveries(listed) });
+  },
+});
+
+const redeliver = defineNixdeployCommand({
+  name: "webhook redeliver",
+  summary: "Send a delivery again, once, under the same id",
+  details: "One that is still being tried is tried at once instead, and on it goes.",
+  args: { workspace: WORKSPACE, dataDir: DATA_DIR_ARG },
+  positionals: {
+    id: { label: "ID", description: "As `webhook deliveries` shows it", required: true, parse: parseDeliveryId },
+  },
+  async run({ args, context }) {
+    await using coordinator = await openAdministration(context, args.dataDir);
+    const what = { workspace: args.workspace, id: args.id };
+    const delivery = await coordinator.redeliverWebhook(what, context.signal);
+    await printResult(context, { json: delivery, text: formatDeliveries([delivery]) });
+    if (delivery.state === "pending") context.log.info("it is tried now: see `nixdeploy webhook deliveries`");
+    else requireDelivered(delivery);
+  },
+});
+
+export const command = defineNixdeployGroup({
+  name: "webhook",
+  summary: "Send changes to an address of yours, signed",
+  commands: [set, show, remove, test, deliveries, redeliver],
+});
+
+function parseEvents(text: string): WebhookEvent[] {
+  return text.split(",").map((word) => {
+    const event = WEBHOOK_EVENTS.find((known) => known === word.trim());
+    if (event === undefined) throw new Error(`each is one of ${WEBHOOK_EVENTS.join(", ")}`);
+    return event;
+  });
+}
+
+/** The coordinator looks at the rest. A password in it would stand in the shell's history already. */
+function parseReceiver(text: string): string {
+  const url = URL.parse(text);
+  if (url?.protocol !== "https:" && url?.protocol !== "http:") throw new Error("it is no http:// or https:// address");
+  return text;
+}
+
+function parseDeliveryId(text: string): string {
+  if (!/^[0-9a-z]{16}$/.test(text)) throw new Error("an id has 16 lower-case letters and digits");
+  return text;
+}
+
+/** @throws NixdeployError "refused" with what the receiver said */
+function requireDelivered({ error }: WebhookDeliveryDto): void {
+  if (error === null) return;
+  throw new NixdeployError("refused", `cannot deliver to the webhook: ${error}`);
+}
+
+function formatWebhook({ workspace, url, events, failingSince, nextAttemptAt }: WebhookDto): string {
+  return [
+    `workspace:     ${workspace}`,
+    `url:           ${url}`,
+    `events:        ${events?.join(", ") ?? "all"}`,
+    ...(failingSince === null ? [] : [`failing since: ${formatTime(failingSince)}`]),
+    ...(nextAttemptAt === null ? [] : [`next attempt:  ${formatTime(nextAttemptAt)}`]),
+  ].join("\n");
+}
+
+function formatDeliveries(listed: readonly WebhookDeliveryDto[]): string {
+  return formatTable(["id", "made", "what", "state", "attempts", "status", "took", "error"], listed.map(formatRow));
+}
+
+function formatRow(delivery: WebhookDeliveryDto): string[] {
+  const { id, createdAt, kind, events, state, attempts, status, durationMs, error } = delivery;
+  const what = kind === "test" ? "test" : formatCount(events.length, "event");
+  const took = durationMs === null ? "" : `${durationMs} ms`;
+  return [id, formatTime(createdAt), what, state, String(attempts), String(status ?? ""), took, error ?? ""];
+}
+
+/** `2026-01-31 12:00:00`, UTC. */
+function formatTime(iso: string): string {
+  return iso.slice(0, 19).replace("T", " ");
+}
