@@ -11,6 +11,7 @@ import { BINARY } from "../support/fleet.ts";
 import type { NixDaemon } from "../support/nix-daemon.ts";
 import { ensureNixOf } from "../support/nix-versions.ts";
 import { type SshServer, startSshServer } from "../support/ssh-server.ts";
+import { prepareSudo } from "../support/sudo.ts";
 import { createTemporaryDirectory } from "../support/temporary-directory.ts";
 
 const MALLORY = { name: "mallory", id: 64_002 };
@@ -34,14 +35,8 @@ beforeAll(async () => {
   // It says whom it trusts, and it trusts root alone.
   nuc = stack.use(await createDevice({ ...options, nix: await ensureNixOf("sid") }));
   daemon = await nuc.startDaemon();
-  const sudoers = join(nuc.directory, "sudoers");
-  const kept = 'Defaults env_keep += "NIX_CONF_DIR XDG_STATE_HOME PATH", !secure_path';
-  await writeFile(sudoers, `${kept}\nbob ALL=(ALL) NOPASSWD: ALL\n`, { mode: 0o440 });
-  const pam = join(nuc.directory, "pam-sudo");
-  await writeFile(pam, "auth required pam_deny.so\naccount required pam_permit.so\nsession required pam_permit.so\n");
-  ssh = stack.use(await startSshServer(nuc, { users: ["mallory", "bob"], packages: ["sudo"] }));
-  await nuc.run(["mount", "--bind", sudoers, "/etc/sudoers"]);
-  await nuc.run(["mount", "--bind", pam, "/etc/pam.d/sudo"]);
+  await prepareSudo(nuc, { free: ["bob"] });
+  ssh = stack.use(await startSshServer(nuc, { users: ["mallory", "bob"] }));
   conf = join(nuc.directory, "etc-nix/nix.conf");
   original = await readFile(conf, "utf8");
 }, 120_000);

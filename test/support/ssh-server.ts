@@ -41,14 +41,12 @@ export type SshServerOptions = {
   readonly users?: readonly string[];
   /** Comes first in everybody's PATH. */
   readonly path?: string;
-  /** More packages of Debian that the machine is to have. */
-  readonly packages?: readonly string[];
   /** More lines of sshd_config. */
   readonly lines?: readonly string[];
 };
 
 export async function startSshServer(machine: Machine, options: SshServerOptions = {}): Promise<SshServer> {
-  await ensureDebianPackages(["openssh-server", "openssh-client", ...(options.packages ?? [])]);
+  await ensureDebianPackages(["openssh-server", "openssh-client"]);
   const [port = 0] = await findFreePorts(1);
   const directory = join(machine.directory, "sshd");
   await mkdir(directory, { recursive: true });

@@ -3,7 +3,8 @@
  * as any deployment (`nixdeploy local activate`). What proves it besides is a new ssh connection, made while the engine
  * waits for it; so a change that shuts us out is undone over there by itself.
  *
- * The session in which it began may die: what becomes of it is then asked over new ones.
+ * The session in which it began may die: what becomes of it is then asked over new ones. And who has rebooted a machine that
+ * has no unit of ours starts the supervisor again, which would else be that unit's work.
  */
 import { z } from "zod";
 import { OUTCOMES } from "../../deployment.ts";
@@ -39,12 +40,18 @@ const CALL_MAX_MS = 60_000;
 const REBOOT_MAX_MS = 15 * 60_000;
 /** Everything after the program's name is given to it. */
 const RUN_SCRIPT = `exec "$@"`;
+/** The same, and it outlives the session. */
+const START_SCRIPT = `if command -v setsid >/dev/null 2>&1; then setsid "$@" </dev/null >/dev/null 2>&1 &
+else nohup "$@" </dev/null >/dev/null 2>&1 &
+fi
+`;
 
 const endSchema = z.object({ outcome: z.enum(OUTCOMES), reason: z.string(), storePath: z.string() });
 const visitSchema = z.object({ visit: z.enum(["confirmed", "too-early", "too-late", "over"]) });
 const statusSchema = z.object({
   profilePath: z.string().nullable(),
-  activation: z.object({ storePath: z.string() }).nullable(),
+  stateDirectory: z.string(),
+  activation: z.object({ stage: z.string(), isSupervised: z.boolean() }).nullable(),
   lastOutcome: endSchema.nullable(),
 });
 
@@ -61,6 +68,7 @@ export async function activateFar(options: ActivateFarOptions): Promise<SystemEn
   const over = new AbortController();
   const both = AbortSignal.any([signal, over.signal]);
   const awaited = Promise.withResolvers<void>();
+  let hasBegun = false;
   const visiting = isVisited
     ? awaited.promise
         .then(() => visit(options, both))
@@ -68,27 +76,30 @@ export async function activateFar(options: ActivateFarOptions): Promise<SystemEn
           // It is over, or the end says more.
         })
     : null;
-  try {
-    const result = await side.run(
-      {
-        ...{ text: RUN_SCRIPT, words: listWords(options, isVisited), asRoot: options.asRoot },
-        deadlineMs: 2 * options.activationTimeoutMs + options.confirmWindowMs + REBOOT_MAX_MS,
-        onLine: (stream, line) => {
-          if (stream === "err" && line === "confirming") awaited.resolve();
-          if (stream === "err") options.onLine(line);
-        },
+  const begin = side.run(
+    {
+      ...{ text: RUN_SCRIPT, words: listWords(options, isVisited), asRoot: options.asRoot },
+      deadlineMs: 2 * options.activationTimeoutMs + options.confirmWindowMs + REBOOT_MAX_MS,
+      onLine: (stream, line) => {
+        if (stream === "err" && line === "activating") hasBegun = true;
+        if (stream === "err" && line === "confirming") awaited.resolve();
+        if (stream === "err") options.onLine(line);
       },
-      signal,
-    );
-    const end = parseEnd(result.stdout);
+    },
+    signal,
+  );
+  try {
+    const result = await begin.catch((error: unknown) => {
+      if (!hasBegun || signal.aborted) throw error;
+      // The session died, perhaps of the very change; what has begun goes on.
+      return null;
+    });
+    const end = parseEnd(result?.stdout ?? "");
     if (end !== null) return end;
-    throw new NixdeployError(
-      "refused",
-      `cannot activate ${options.storePath} on ${side.name}: ${whyNot(result.stderr)}`,
-    );
-  } catch (error) {
-    const isLost = error instanceof NixdeployError && error.kind === "unreachable";
-    if (!isLost || signal.aborted) throw error;
+    if (!hasBegun) {
+      const why = whyNot(result?.stderr ?? "");
+      throw new NixdeployError("refused", `cannot activate ${options.storePath} on ${side.name}: ${why}`);
+    }
     awaited.resolve();
     return await awaitEnd(options);
   } finally {
@@ -128,16 +139,24 @@ async function visit(
 /** After the session was lost. */
 async function awaitEnd(options: ActivateFarOptions): Promise<SystemEnd> {
   const { side, program, storePath, profilePath, asRoot, clock, signal } = options;
+  const ignoreUnlessAborted = (error: unknown) => {
+    if (signal.aborted) throw error;
+    // Not reached now: it is tried again.
+    return null;
+  };
   const untilMs = clock.monotonicMs() + 2 * options.activationTimeoutMs + options.confirmWindowMs + REBOOT_MAX_MS;
   const words = [program, "local", "status", "--profile", profilePath, "--json"];
   while (clock.monotonicMs() < untilMs) {
     const script = { text: RUN_SCRIPT, words, asRoot, fresh: true, deadlineMs: CALL_MAX_MS };
-    const said = await side.run(script, signal).catch((error: unknown) => {
-      if (signal.aborted) throw error;
-      return null;
-    });
+    const said = await side.run(script, signal).catch(ignoreUnlessAborted);
     const status = statusSchema.safeParse(parseJson(said?.stdout ?? "")).data;
-    if (status !== undefined && status.activation === null) {
+    // A record that is finished stays until somebody begins another.
+    const isOver = status !== undefined && (status.activation === null || status.activation.stage === "finished");
+    if (status?.activation?.isSupervised === false && !isOver) {
+      const supervise = [program, "supervise", "--state-dir", status.stateDirectory];
+      await side.run({ text: START_SCRIPT, words: supervise, asRoot, fresh: true }, signal).catch(ignoreUnlessAborted);
+    }
+    if (isOver) {
       const { lastOutcome } = status;
       if (lastOutcome?.storePath === storePath) {
         return { by: BY, outcome: lastOutcome.outcome, reason: asClause(lastOutcome.reason) };
