@@ -32,7 +32,8 @@ let
     proxy_request_buffering off;
     proxy_buffering off;
   '';
-  caddyProxy = "reverse_proxy ${upstream}";
+  # What docs/caddy.md says.
+  caddyProxy = "reverse_proxy ${upstream} {\n  flush_interval -1\n}\n";
 in
 {
   _file = "nixdeploy/nix/modules/nixos-server.nix";
@@ -181,7 +182,7 @@ in
     (mkIf (cfg.reverseProxy == "caddy") {
       services.caddy.enable = true;
       services.caddy.virtualHosts.${host}.extraConfig =
-        if path == "" then "${caddyProxy}\n" else "handle_path ${path}/* {\n  ${caddyProxy}\n}\n";
+        if path == "" then caddyProxy else "handle_path ${path}/* {\n${caddyProxy}}\n";
     })
   ]);
 }

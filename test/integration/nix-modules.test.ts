@@ -236,14 +236,23 @@ describe("the coordinator behind a web server", () => {
     ).toEqual(directives(documented).sort() as string[]);
   });
 
-  test("Caddy gets a host, and a path where there is one", async () => {
-    const caddy = async (url: string) =>
-      configSchema.parse(await configure(server(`publicUrl = "${url}"; reverseProxy = "caddy";`))).services.caddy;
-    expect(await caddy(URL)).toEqual({
-      enable: true,
-      virtualHosts: { "deploy.example.org": { extraConfig: "reverse_proxy 127.0.0.1:8470\n" } },
+  test("Caddy gets what docs/caddy.md says, for a host of its own and below a path", async () => {
+    const text = await readFile(join(import.meta.dir, "../../docs/caddy.md"), "utf8");
+    const blocks = [...text.matchAll(/\n```caddy\n([^`]*)```/g)].map(([, block = ""]) => block);
+    const lines = (block: string) =>
+      block
+        .split("\n")
+        .map((line) => line.trim())
+        .filter((line) => line !== "" && !line.startsWith("#"));
+    const caddy = z.looseObject({
+      enable: z.literal(true),
+      virtualHosts: z.strictObject({ "deploy.example.org": z.strictObject({ extraConfig: z.string() }) }),
     });
-    expect(JSON.stringify(await caddy(`${URL}/deploy/`))).toContain("handle_path /deploy/* {");
+    for (const [index, url] of [URL, `${URL}/deploy/`].entries()) {
+      const config = configSchema.parse(await configure(server(`publicUrl = "${url}"; reverseProxy = "caddy";`)));
+      const { extraConfig } = caddy.parse(config.services.caddy).virtualHosts["deploy.example.org"];
+      expect(["deploy.example.org {", ...lines(extraConfig), "}"]).toEqual(lines(blocks[index] ?? ""));
+    }
   });
 
   test("TLS of its own on port 443", async () => {
