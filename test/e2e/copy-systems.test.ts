@@ -35,7 +35,7 @@ beforeAll(async () => {
   holds = createHolds(nuc);
   await prepareSudo(nuc, { free: ["bob"], asked: { users: ["alice"], password: "open-sesame" } });
   ssh = stack.use(await startSshServer(nuc, { users: ["alice", "bob"] }));
-}, 120_000);
+}, 240_000);
 afterAll(async () => {
   await stack[Symbol.asyncDispose]();
 }, 30_000);
@@ -224,3 +224,35 @@ test("--reboot without a way back is refused unless it is asked for by name", as
   expect(stderr).toContain("3. Reboot all the same: --allow-unproven-boot");
   expect(await sides()).toEqual(before);
 });
+
+test("--reboot by the engine tries it for one boot, in which we must get in again", async () => {
+  const base = { bootLoader: "systemd-boot", units: [{ name: "web.service" }] } as const;
+  await using pi = await createDevice({ name: "pi", directory: join(directory, "pi") });
+  const before = await build("trial-0", base);
+  await pi.install(builder, before);
+  await using server = await startSshServer(pi);
+  const reboot = (system: string, ...flags: readonly string[]) =>
+    builder.spawn(
+      [
+        BINARY,
+        ...["copy", "--no-compress", "--send-binary", "--to", server.address("root"), system, "--reboot", ...flags],
+      ],
+      { env: server.client },
+    );
+  const comeUp = async () => {
+    await pi.run(["mkdir", "-p", "/run/sshd"]);
+    await server.start();
+  };
+  const good = await build("trial-1", { ...base, kernelVersion: "6.12" });
+  // The program, first: sending it takes a while.
+  const words = ["--no-compress", "--send-binary", "--to", server.address("root"), good, "--dry-activate"];
+  await builder.run([BINARY, "copy", ...words], { env: server.client, timeoutMs: 120_000 });
+  const command = reboot(good);
+  expect(await pi.awaitReboot(command.output)).toBe(good);
+  // Until the proof the old one is what any other boot brings.
+  expect(await pi.bootDefault()).toBe(before);
+  await comeUp();
+  expect({ ...(await command.exited), output: command.output() }).toMatchObject({ exitCode: 0 });
+  expect(command.output()).toContain("succeeded: ");
+  expect([await pi.link(SYSTEM_PROFILE), await pi.bootDefault()]).toEqual([good, good]);
+}, 240_000);

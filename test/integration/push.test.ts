@@ -70,6 +70,16 @@ for (const suite of NIX_SUITES) {
       expect(JSON.parse((await push(fake, [next, "--json"])).stdout)).toMatchObject({ uploaded: 3, skipped: 1 });
     });
 
+    test("a derivation goes up with all that is needed to build it", async () => {
+      await using fake = startFakeCoordinator();
+      const derivation = await builder.run(["nix-store", "--query", "--deriver", path]);
+      const needed = (await builder.run(["nix-store", "--query", "--requisites", derivation])).split("\n");
+      const { stdout, exitCode } = await push(fake, [derivation, "--json"]);
+      expect(exitCode).toBe(0);
+      expect(JSON.parse(stdout)).toMatchObject({ paths: [derivation], uploaded: needed.length });
+      expect(needed.every((one) => fake.cache.paths.has(storePathHash(parseStorePath(one))))).toBe(true);
+    });
+
     test("a key that stays here signs each path", async () => {
       await using fake = startFakeCoordinator();
       const key = await builder.generateKey("ci-1");

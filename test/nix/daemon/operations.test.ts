@@ -149,6 +149,28 @@ describe("queryPathInfo", () => {
     );
   });
 
+  test("of several paths is asked at once, and answered in their order, some of them not valid", async () => {
+    const refused = errorReply("the disk is on fire");
+    await withDaemon(
+      async (peer) => {
+        for (const path of [lib, app, lib]) await peer.expect(int(26), str(path));
+        await peer.send(LAST, int(0), errorReply(`path '${app}' is not valid`), LAST, int(0));
+        for (const path of [lib, app]) await peer.expect(int(26), str(path));
+        await peer.send(refused, LAST, int(0));
+        await peer.expect(int(26), str(lib));
+        await peer.send(LAST, int(0));
+      },
+      async (connection) => {
+        expect(await connection.queryPathInfos([lib, app, lib])).toEqual([null, null, null]);
+        expect(await failureOf(connection.queryPathInfos([lib, app]))).toMatchObject({
+          message: "cannot ask the Nix daemon about 2 paths: the disk is on fire",
+        });
+        // It is still in step.
+        expect(await connection.queryPathInfo(lib)).toBeNull();
+      },
+    );
+  });
+
   test.each([
     { what: "a hash that is none", fields: [str(""), str("xyz"), strs(), int(0), int(1), int(0), strs(), str("")] },
     {
