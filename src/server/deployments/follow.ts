@@ -39,7 +39,7 @@ const PIECE_CHARACTERS = 64 * 1024;
 const REST_MS_EACH = 1 / 40;
 const REST_MAX_MS = 250;
 /** So few are not worth a wait. */
-const RESTLESS_MAX = 100;
+const RESTLESS_MAX = 500;
 
 export function followRollout(services: Services, following: Following): Response {
   const hungUp = new AbortController();
