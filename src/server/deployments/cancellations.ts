@@ -41,7 +41,10 @@ export async function cancelDeployments(
     if (live.length === 0) faults.push(...(await describeOver(deps.database, target, rows)));
   }
   if (faults.length > 0) {
-    throw new NixdeployError("refused", "cannot cancel: nothing was cancelled", { details: faults });
+    throw new NixdeployError("refused", "cannot cancel: nothing was cancelled", {
+      details: faults,
+      hint: "`nixdeploy status` shows what waits and what runs.",
+    });
   }
   const atMs = deps.clock.nowMs();
   const rows = await deps.writes.write(async (transaction) => {
