@@ -89,14 +89,18 @@ export const logPageSchema = z.object({ lines: z.array(logLineSchema), next: cou
 
 /**
  * GET /api/v1/rollouts/ID/follow and /api/v1/deployments/ID/follow: server-sent events, resumable by `Last-Event-ID`.
- * First every deployment as it is, then as it is whenever it has changed (a phase that ended at once is not seen), and
- * all log lines; `end` when every deployment is terminal.
+ * First every deployment as it is, then as it is whenever it has changed, and all log lines; `phase` for each state that a
+ * deployment went through in between, also before the first look; `end` when every deployment is terminal.
  */
 export const followEventSchema = z.discriminatedUnion("event", [
   z.object({ event: z.literal("deployment"), data: deploymentSchema }),
   z.object({
     event: z.literal("log"),
     data: z.object({ deployment: deploymentId, agent: agentName, lines: z.array(logLineSchema) }),
+  }),
+  z.object({
+    event: z.literal("phase"),
+    data: z.object({ deployment: deploymentId, agent: agentName, state: z.enum(DEPLOYMENT_STATES), at: time }),
   }),
   z.object({
     event: z.literal("progress"),

@@ -14,7 +14,7 @@
  * bad already, else 75.
  */
 import type { DeploymentDto, FollowEvent, LogLine } from "../api/deployments.ts";
-import type { DeploymentState } from "../deployment.ts";
+import { type DeploymentState, isTerminal } from "../deployment.ts";
 import type { DeploymentId } from "../names.ts";
 
 export type Contact = DeploymentDto["contact"];
@@ -116,6 +116,13 @@ export function createFollowState(deployments: readonly DeploymentDto[]): Follow
           set(event.data);
           return isNews ? [{ kind: "state", deployment: event.data }] : [];
         }
+        case "phase": {
+          const before = known.get(event.data.deployment);
+          const passed = before === undefined ? null : passedThrough(before, event.data.state);
+          if (before === undefined || passed === null || !isNewsAfter(before, passed)) return [];
+          set(passed);
+          return [{ kind: "state", deployment: passed }];
+        }
         case "log": {
           const { deployment, agent, lines } = event.data;
           const last = lastLines.get(deployment) ?? 0;
@@ -133,6 +140,12 @@ export function createFollowState(deployments: readonly DeploymentDto[]): Follow
       }
     },
   };
+}
+
+/** As it was in a state that it has left by now; what it is comes next. Null where that tells nothing. */
+function passedThrough(before: DeploymentDto, state: DeploymentState): DeploymentDto | null {
+  if (isTerminal(before.state) || isTerminal(state)) return null;
+  return { ...before, state, reason: null, stalledSince: null };
 }
 
 function isNewsAfter(before: DeploymentDto | undefined, now: DeploymentDto): boolean {

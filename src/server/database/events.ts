@@ -21,10 +21,10 @@ export async function insertEvents(database: CoordinatorDatabase, rows: readonly
 export async function loadRolloutEvents(
   database: CoordinatorDatabase,
   query: { readonly rolloutId: RolloutId; readonly afterId: number; readonly limit: number },
-): Promise<readonly Pick<EventRow, "id" | "deployment_id">[]> {
+): Promise<readonly Pick<EventRow, "id" | "at_ms" | "kind" | "deployment_id" | "data">[]> {
   return await database
     .selectFrom("events")
-    .select(["id", "deployment_id"])
+    .select(["id", "at_ms", "kind", "deployment_id", "data"])
     .where("rollout_id", "=", query.rolloutId)
     .where("id", ">", query.afterId)
     .orderBy("id")

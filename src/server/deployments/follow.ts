@@ -3,37 +3,29 @@
  * client that was cut off goes on from `Last-Event-ID` and misses nothing, a restart of the coordinator included. The
  * bus only says when to look again.
  *
+ * Each state is told of, also one that had ended before anybody looked: as a `phase`, before the deployment as it is now.
+ *
  * Event id: `<last event row>.<last log chunk>`. Besides changes, a deployment is sent again when its agent has been
  * silent long enough to count as offline, because a waiting `activate` ends on that.
  */
 import type { DeploymentDto, FollowEvent } from "../../api/deployments.ts";
-import type { DeploymentId, RolloutId } from "../../names.ts";
 import { TOKENS_TOPIC } from "../access/authentication.ts";
 import type { Subscription } from "../bus.ts";
 import { deploymentsToDtos } from "../convert.ts";
 import { loadAgents } from "../database/agents.ts";
-import {
-  type DeploymentRow,
-  findDeployment,
-  findRollout,
-  loadDeployments,
-  loadRolloutDeployments,
-} from "../database/deployments.ts";
-import { loadRolloutEvents } from "../database/events.ts";
+import { type DeploymentRow, findRollout } from "../database/deployments.ts";
 import { findLastChunkId, loadLogChunks } from "../database/logs.ts";
 import { findWorkspaceById } from "../database/workspaces.ts";
 import type { Services } from "../services.ts";
+import { type Cursor, type Followable, look, type Passed, planPassed } from "./follow-look.ts";
 import { FollowedDeployments } from "./followed.ts";
 import { rolloutTopic } from "./transition.ts";
 
-type Following = { readonly rolloutId: RolloutId; readonly only: DeploymentId | null; readonly request: Request };
-type Cursor = { eventId: number; chunkId: number };
-
+type Following = Followable & { readonly request: Request };
 const CURSOR = /^(\d{1,15})\.(\d{1,15})$/;
 /** A comment this often keeps proxies from cutting a quiet stream, and finds out whether the token has expired. */
 const HEARTBEAT_MS = 15_000;
 const PROGRESS_INTERVAL_MS = 500;
-const BATCH = 1_000;
 const PIECE_CHARACTERS = 64 * 1024;
 /** Between two looks, milliseconds for each deployment that runs, so that one look is for many changes; and at most. */
 const REST_MS_EACH = 1 / 40;
@@ -70,13 +62,13 @@ async function* follow(
   using followed = new FollowedDeployments(services);
   const cursor = parseFollowCursor(following.request.headers.get("last-event-id"));
   for (let isFirst = true; ; isFirst = false) {
-    // In this order a row is never older than the events taken, and its log never shorter than the row.
-    const changed = await takeEvents(services, following.rolloutId, cursor);
-    const rows = isFirst ? await loadFollowed(services, following) : await loadChanged(services, followed, changed);
+    const { changes, rows } = await look(services, { following, followed, cursor, isFirst });
     const deployments = await deploymentsToDtos(services, rows);
+    const passed = rows.map(({ id }) => planPassed(changes.get(id) ?? [], followed.find(id)?.state ?? "queued"));
     await note(services, followed, { rows, deployments });
+    // Its log is never shorter than what the row says.
     yield* newLogs(services, { following, followed, cursor });
-    yield* inPieces(deployments.map((data) => formatEvent({ event: "deployment", data }, cursor)));
+    yield* inPieces(formatDeployments(deployments, passed, cursor));
     yield* inPieces(changedProgress(followed));
     if (followed.liveCount === 0) {
       yield formatEvent({ event: "end", data: {} }, cursor);
@@ -86,24 +78,6 @@ async function* follow(
     await nextChange(services, { subscription, followed, signal: following.signal });
     if (following.signal.aborted || !(await stillAllowed(services, following))) return;
   }
-}
-
-async function loadFollowed(services: Services, following: Following): Promise<readonly DeploymentRow[]> {
-  if (following.only === null) return await loadRolloutDeployments(services.database, following.rolloutId);
-  const row = await findDeployment(services.database, following.only);
-  return row === null ? [] : [row];
-}
-
-/** Those with new events, and those that have not ended whose agent is in another contact than it was. */
-async function loadChanged(
-  services: Services,
-  followed: FollowedDeployments,
-  changed: ReadonlySet<DeploymentId>,
-): Promise<readonly DeploymentRow[]> {
-  const ids = new Set(followed.takeOtherContacts());
-  for (const id of changed) if (followed.find(id) !== null) ids.add(id);
-  const rows = new Map((await loadDeployments(services.database, [...ids])).map((row) => [row.id, row]));
-  return [...ids].map((id) => rows.get(id)).filter((row) => row !== undefined);
 }
 
 async function note(
@@ -157,20 +131,17 @@ function* inPieces(events: Iterable<string>): Generator<string> {
   if (piece !== "") yield piece;
 }
 
-/** Moves the cursor behind the newest event. @returns the deployments that have changed since */
-async function takeEvents(
-  services: Services,
-  rolloutId: RolloutId,
+function* formatDeployments(
+  deployments: readonly DeploymentDto[],
+  passed: readonly (readonly Passed[])[],
   cursor: Cursor,
-): Promise<ReadonlySet<DeploymentId>> {
-  const changed = new Set<DeploymentId>();
-  for (;;) {
-    const events = await loadRolloutEvents(services.database, { rolloutId, afterId: cursor.eventId, limit: BATCH });
-    for (const event of events) {
-      if (event.deployment_id !== null) changed.add(event.deployment_id);
-      cursor.eventId = event.id;
+): Generator<string> {
+  for (const [index, data] of deployments.entries()) {
+    for (const { state, atMs } of passed[index] ?? []) {
+      const phase = { deployment: data.id, agent: data.agent, state, at: new Date(atMs).toISOString() };
+      yield formatEvent({ event: "phase", data: phase }, cursor);
     }
-    if (events.length < BATCH) return changed;
+    yield formatEvent({ event: "deployment", data }, cursor);
   }
 }
 

@@ -45,6 +45,8 @@ function summarize({ event }: StreamedEvent): string[] {
       return [`${event.data.agent} ${event.data.state}`];
     case "log":
       return event.data.lines.map(({ text }) => `${event.data.agent}: ${text}`);
+    case "phase":
+      return [`${event.data.agent} (${event.data.state})`];
     case "progress":
       return [`${event.data.agent} ${event.data.bytes}/${event.data.bytesTotal}`];
     case "end":
@@ -88,7 +90,9 @@ describe("a follower sees", () => {
     const rollout = await server.activate(ONE, "nuc");
     await runToItsEnd(nuc, idOf(rollout));
     const stream = await follow(server, `rollouts/${rollout.id}`);
-    expect((await stream.rest()).flatMap(summarize)).toEqual(["nuc: a", "nuc: b", "nuc: c", "nuc succeeded", "end"]);
+    const lines = ["nuc: a", "nuc: b", "nuc: c"];
+    const states = ["nuc (offered)", "nuc (fetching)", "nuc (activating)", "nuc succeeded"];
+    expect((await stream.rest()).flatMap(summarize)).toEqual([...lines, ...states, "end"]);
   });
 
   test("one deployment of several, and its end alone", async () => {
@@ -100,7 +104,7 @@ describe("a follower sees", () => {
     await runToItsEnd(nuc, idOf(rollout));
     const words = (await stream.rest()).flatMap(summarize);
     expect(words.filter((word) => word.startsWith("tuc"))).toEqual([]);
-    expect(words.filter((word) => word !== "nuc offered")).toEqual([
+    expect(words.filter((word) => !/^nuc \(?(?:offered|fetching|activating)/.test(word))).toEqual([
       "nuc: a",
       "nuc: b",
       "nuc: c",
@@ -109,13 +113,32 @@ describe("a follower sees", () => {
     ]);
   });
 
+  test("each state once and in its order, also those that ended before anybody looked", async () => {
+    await using server = await createServer();
+    const nuc = await server.connectAgent("nuc");
+    const rollout = await server.activate(ONE, "nuc");
+    const stream = await follow(server, `rollouts/${rollout.id}`);
+    expect((await stream.until(isState("offered"))).flatMap(summarize)).toEqual(["nuc offered"]);
+    const all = ["fetching", "activating", "rebooting", "confirming"] as const;
+    await nuc.report(
+      idOf(rollout),
+      numberEntries([...all.map((phase) => phaseEntry(phase)), outcomeEntry("succeeded")]),
+    );
+    const seen = await stream.rest();
+    const states = all.map((phase) => `nuc (${phase})`);
+    expect(seen.flatMap(summarize)).toEqual([...states, "nuc succeeded", "end"]);
+    // Cut off in between, he goes on where he was.
+    const again = await follow(server, `rollouts/${rollout.id}`, seen.at(0)?.id);
+    expect((await again.rest()).flatMap(summarize)).toEqual(["nuc succeeded", "end"]);
+  });
+
   test("progress, without a place in the order", async () => {
     await using server = await createServer();
     const nuc = await server.connectAgent("nuc");
     const rollout = await server.activate(ONE, "nuc");
     await nuc.report(idOf(rollout), numberEntries([phaseEntry("fetching")]));
     const stream = await follow(server, `rollouts/${rollout.id}`);
-    await stream.next();
+    await stream.until(isState("fetching"));
     await nuc.send({
       kind: "progress",
       deploymentId: idOf(rollout),
