@@ -32,6 +32,7 @@ const SAMPLES = [
   "1h",
   "sample-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
   "/nix/store/00000000000000000000000000000000-sample",
+  "rollout",
 ];
 
 type Row = readonly [what: string, words: readonly string[], says: string, hint?: string];
