@@ -157,6 +157,16 @@ describe("a copy that breaks", () => {
     const { command, paths } = await startHalf(top);
     command.kill("SIGKILL");
     await command.exited;
+    await waitFor("its connection to be gone", async () => {
+      const lines = await Promise.all(
+        builder.processes().map((id) =>
+          Bun.file(`/proc/${id}/cmdline`)
+            .text()
+            .catch(() => ""),
+        ),
+      );
+      return !lines.some((line) => line.startsWith("ssh\0"));
+    });
     const before = await there(paths);
     expect(before).toBeLessThan(60);
     const again = await copy(["--to", ssh.address("root"), top, "--json"]);

@@ -140,8 +140,12 @@ async function startMaster(
 ): Promise<ChildProcess> {
   const { base, address, environment, clock, name, signal } = options;
   const [program = "", ...args] = base;
-  const words = [...args, "-M", "-N", "-o", "ControlPersist=no", "-S", path, ...sshDestination(address)];
-  const child = spawn(program, words, { env: environment, stdio: ["ignore", "ignore", "pipe"] });
+  // It runs what ends with its input, and that is ours: so no connection outlives us, however we die.
+  const words = [...args, "-M", "-o", "ControlPersist=no", "-S", path, ...sshDestination(address), "exec cat"];
+  const child = spawn(program, words, { env: environment, stdio: ["pipe", "ignore", "pipe"] });
+  child.stdin.on("error", () => {
+    // The connection has ended, which whoever uses it is told.
+  });
   let said = "";
   child.stderr.setEncoding("utf8").on("data", (text) => {
     said = `${said}${String(text)}`.slice(-16_384);
