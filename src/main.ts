@@ -6,13 +6,13 @@
  * the command too, without a word.
  */
 import { isatty } from "node:tty";
-import type { CommandEntry } from "./commands/args.ts";
-import { COMMON_DEFAULTS, type CommonValues, guessCommonValues } from "./commands/common-args.ts";
-import type { CommandContext, OutputStream, SignalListener, WorkflowLog } from "./commands/context.ts";
-import { describeFailure, formatFailure, listCauses } from "./commands/format-failure.ts";
+import type { CommandEntry } from "./commands/command-line/args.ts";
+import { COMMON_DEFAULTS, type CommonValues, guessCommonValues } from "./commands/command-line/common-args.ts";
+import type { CommandContext, OutputStream, SignalListener, WorkflowLog } from "./commands/command-line/context.ts";
+import { describeFailure, formatFailure, listCauses } from "./commands/command-line/format-failure.ts";
 import { COMMANDS, resolveRequest } from "./commands/root.ts";
-import { createSecretPrompt } from "./commands/secret-prompt.ts";
-import { neutralizeWorkflowCommands } from "./commands/workflow-commands.ts";
+import { createSecretPrompt } from "./commands/terminal/secret-prompt.ts";
+import { neutralizeWorkflowCommands } from "./commands/terminal/workflow-commands.ts";
 import { describeError, NixdeployError, ProgramEnded, toExitCode } from "./errors.ts";
 import { createLogger, type Logger } from "./log.ts";
 import { systemClock, systemRandom } from "./runtime.ts";

@@ -4,7 +4,7 @@
  */
 import type { z } from "zod";
 import type { originSchema, RolloutFactsDto } from "../api/rollouts.ts";
-import { cleanLogText } from "./follow-text.ts";
+import { cleanLogText } from "./follow/follow-text.ts";
 
 export type Origin = z.input<typeof originSchema>;
 type Environment = Readonly<Record<string, string | undefined>>;

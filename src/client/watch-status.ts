@@ -8,8 +8,8 @@ import type { StatusDto } from "../api/status.ts";
 import { NixdeployError } from "../errors.ts";
 import type { WorkspaceName } from "../names.ts";
 import type { Clock, Random } from "../runtime.ts";
-import type { CoordinatorClient } from "./coordinator.ts";
-import { watchEvents } from "./watch-events.ts";
+import type { CoordinatorClient } from "./api/coordinator.ts";
+import { watchEvents } from "./follow/watch-events.ts";
 
 export type Seen = { readonly status: StatusDto; readonly agents: readonly AgentDto[] };
 

@@ -6,8 +6,8 @@ import { type AgentProcess, runBootstrap } from "../agent/bootstrap.ts";
 import { isLocked } from "../agent/machine/flock.ts";
 import { ownProgram, runProgram } from "../agent/machine/process.ts";
 import { describeExit } from "../agent/machine/program-exit.ts";
-import type { CommandContext, Environment } from "./context.ts";
-import { formatDuration } from "./duration.ts";
+import type { CommandContext, Environment } from "./command-line/context.ts";
+import { formatDuration } from "./command-line/duration.ts";
 
 export const BOOTSTRAP_TIMEOUT_DEFAULT_MS = 30 * 60_000;
 export const BOOTSTRAP_TIMEOUT_MAX_MS = 7 * 24 * 60 * 60_000;

@@ -1,9 +1,9 @@
 /** `nixdeploy agent rotate-key`: another key for an agent of this machine. */
 import { join, resolve } from "node:path";
 import { parseAgentName } from "../names.ts";
-import { defineNixdeployCommand } from "./args.ts";
-import { resolveStateRoot } from "./directories.ts";
-import { printResult } from "./output.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
+import { resolveStateRoot } from "./command-line/directories.ts";
+import { printResult } from "./terminal/output.ts";
 
 export const rotateKey = defineNixdeployCommand({
   name: "agent rotate-key",

@@ -7,9 +7,9 @@ import { parseAgentName } from "../names.ts";
 import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
 import { notifyServiceManager } from "../service-notification.ts";
 import { rotateKey } from "./agent-rotate-key.ts";
-import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
-import { resolveStateRoot } from "./directories.ts";
-import { readCoordinatorUrl, readToken } from "./environment.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
+import { resolveStateRoot } from "./command-line/directories.ts";
+import { readCoordinatorUrl, readToken } from "./command-line/environment.ts";
 import { parseProfile, resolveProfile, withoutFormat } from "./local-args.ts";
 
 /**

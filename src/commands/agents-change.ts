@@ -4,9 +4,9 @@ import { NixdeployError } from "../errors.ts";
 import { formatLabels, parseLabelChange } from "../labels.ts";
 import { parseAgentName, parseTokenId, parseWorkspaceName } from "../names.ts";
 import { formatCount } from "../quantity.ts";
-import { type ArgDeclarations, defineNixdeployCommand, type PositionalDeclaration } from "./args.ts";
+import { type ArgDeclarations, defineNixdeployCommand, type PositionalDeclaration } from "./command-line/args.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
-import { printResult } from "./output.ts";
+import { printResult } from "./terminal/output.ts";
 
 export const AGENTS_ARGS = {
   workspace: {

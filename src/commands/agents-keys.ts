@@ -3,9 +3,9 @@ import type { EnrolmentRequestDto } from "../api/agents.ts";
 import { parseKeyFingerprint } from "../key-fingerprint.ts";
 import { parseAgentName } from "../names.ts";
 import { AGENTS_ARGS } from "./agents-change.ts";
-import { defineNixdeployCommand, type PositionalDeclaration } from "./args.ts";
+import { defineNixdeployCommand, type PositionalDeclaration } from "./command-line/args.ts";
 import { openAdministration } from "./open-coordinator.ts";
-import { formatTable, printResult } from "./output.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 
 const FINGERPRINT = {
   type: "string",

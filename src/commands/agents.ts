@@ -1,15 +1,15 @@
 /** `nixdeploy agents`: the registered agents and what runs on them; what else can be done to them is beside this file. */
 import type { AgentDto } from "../api/agents.ts";
-import { describeExpiry, describePutOff, describeStall, describeStop } from "../client/follow-text.ts";
+import { describeExpiry, describePutOff, describeStall, describeStop } from "../client/follow/follow-text.ts";
 import type { DeploymentState } from "../deployment.ts";
 import { formatLabels } from "../labels.ts";
 import { storePathName } from "../nix/store-path.ts";
 import { formatCount, formatSpan } from "../quantity.ts";
 import { ADMITTED_BY_ARG, AGENTS_ARGS, label, remove, rename, SELECTORS } from "./agents-change.ts";
 import { approve, pending, reject } from "./agents-keys.ts";
-import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
 import { openAdministration } from "./open-coordinator.ts";
-import { formatTable, printResult } from "./output.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 
 const LIST = {
   summary: "List the agents",

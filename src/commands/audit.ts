@@ -1,9 +1,9 @@
 /** `nixdeploy audit`: who did what, from where, with what effect. */
 import type { AuditEntryDto } from "../api/audit.ts";
 import { parseWorkspaceName } from "../names.ts";
-import { defineNixdeployCommand } from "./args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
-import { formatTable, printResult } from "./output.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 
 const LIMIT = 100;
 const LIMIT_MAX = 1_000;

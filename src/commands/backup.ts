@@ -1,9 +1,9 @@
 /** `nixdeploy backup`: the coordinator's database in one file, taken while it serves. */
 import { join, resolve } from "node:path";
 import { formatBytes } from "../quantity.ts";
-import { defineNixdeployCommand } from "./args.ts";
-import { resolveDataDirectory } from "./directories.ts";
-import { printResult } from "./output.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
+import { resolveDataDirectory } from "./command-line/directories.ts";
+import { printResult } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({
   name: "backup",

@@ -1,7 +1,7 @@
 /** What the commands of `nixdeploy cache` take alike. */
 import { parseCacheName, parseWorkspaceName } from "../names.ts";
 import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
-import type { ArgDeclaration, PositionalDeclaration } from "./args.ts";
+import type { ArgDeclaration, PositionalDeclaration } from "./command-line/args.ts";
 import { withoutFormat } from "./local-args.ts";
 
 export const CACHE_NAME = {

@@ -6,20 +6,20 @@ import { existsSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import type { CacheDto } from "../api/caches.ts";
-import { chooseReadToken, type TokenChoice } from "../client/cache-token.ts";
-import { findNetrcEntry, netrcHost, withNetrcEntry, withoutNetrcEntry } from "../client/netrc.ts";
+import { chooseReadToken, type TokenChoice } from "../client/nix-files/cache-token.ts";
+import { findNetrcEntry, netrcHost, withNetrcEntry, withoutNetrcEntry } from "../client/nix-files/netrc.ts";
 import {
   findCacheBlocks,
   findNetrcFile,
   formatNixModule,
   withCacheBlock,
   withoutCacheBlock,
-} from "../client/nix-conf.ts";
+} from "../client/nix-files/nix-conf.ts";
 import { NixdeployError } from "../errors.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
-import { defineNixdeployCommand } from "./args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import { CACHE_NAME } from "./cache-args.ts";
-import type { CommandContext } from "./context.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { resolveCoordinatorUrl, resolveToken } from "./coordinator-access.ts";
 import {
   isMadeByNix,
@@ -32,7 +32,7 @@ import {
   writeNixConf,
 } from "./nix-files.ts";
 import { openCoordinatorAt } from "./open-coordinator.ts";
-import { printResult } from "./output.ts";
+import { printResult } from "./terminal/output.ts";
 
 export const use = defineNixdeployCommand({
   name: "cache use",

@@ -4,11 +4,11 @@
  */
 import { NixdeployError } from "../errors.ts";
 import { signKeyVoucher } from "../key-voucher.ts";
-import { defineNixdeployCommand } from "./args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import { CACHE_NAME, DEFAULT_WORKSPACE, parseKeyArgument, WORKSPACE } from "./cache-args.ts";
-import type { CommandContext } from "./context.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
-import { printResult } from "./output.ts";
+import { printResult } from "./terminal/output.ts";
 import { readSigningKey } from "./signing-key.ts";
 
 export const vouch = defineNixdeployCommand({

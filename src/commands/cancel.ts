@@ -1,8 +1,8 @@
 /** `nixdeploy cancel`: what waits is gone at once, what runs is asked to stop or to go back. Waits for nobody. */
-import { describeCancelled } from "../client/follow-text.ts";
-import { defineNixdeployCommand } from "./args.ts";
+import { describeCancelled } from "../client/follow/follow-text.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { printResult } from "./output.ts";
+import { printResult } from "./terminal/output.ts";
 import { readTargets, TARGET_ARGS, TARGET_POSITIONALS } from "./target-args.ts";
 
 export const command = defineNixdeployCommand({

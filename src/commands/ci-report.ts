@@ -4,13 +4,13 @@
  */
 import { appendFile } from "node:fs/promises";
 import { formatStepSummary } from "../client/ci/step-summary.ts";
-import { standingOf } from "../client/follow-state.ts";
-import { cleanLogText } from "../client/follow-text.ts";
-import type { RolloutResult } from "../client/rollout-result.ts";
+import { standingOf } from "../client/follow/follow-state.ts";
+import { cleanLogText } from "../client/follow/follow-text.ts";
+import type { RolloutResult } from "../client/follow/rollout-result.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { DeploymentId } from "../names.ts";
-import type { CommandContext } from "./context.ts";
-import { formatAnnotation, formatOutputs } from "./workflow-commands.ts";
+import type { CommandContext } from "./command-line/context.ts";
+import { formatAnnotation, formatOutputs } from "./terminal/workflow-commands.ts";
 
 /** GitHub shows as many of a step. */
 const ANNOTATIONS_MAX = 10;

@@ -5,13 +5,13 @@
  * It is on nobody's screen, so nothing of it may wait or complain: what the coordinator does not say within
  * {@link ASK_MAX_MS} is left out.
  */
-import type { AdministrationClient } from "../client/administration.ts";
-import type { CoordinatorClient } from "../client/coordinator.ts";
+import type { AdministrationClient } from "../client/api/administration.ts";
+import type { CoordinatorClient } from "../client/api/coordinator.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { storePathName } from "../nix/store-path.ts";
-import { type CommandEntry, defineNixdeployCommand, type NixdeployCommand } from "./args.ts";
-import { afterProgram, splitCommandLine } from "./command-line.ts";
-import type { CommandContext } from "./context.ts";
+import { type CommandEntry, defineNixdeployCommand, type NixdeployCommand } from "./command-line/args.ts";
+import { afterProgram, splitCommandLine } from "./command-line/command-line.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { loadLogins } from "./logins.ts";
 import { openAdministration, openCoordinator } from "./open-coordinator.ts";
 import { type Candidate, type CompletionPlan, planCompletion, type ValueKind } from "./plan-completion.ts";

@@ -1,5 +1,5 @@
 /** `nixdeploy completion`: what makes a shell complete our command lines. */
-import { defineNixdeployCommand } from "./args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import { COMPLETION_SCRIPTS } from "./completion-scripts.ts";
 
 const SHELLS = ["bash", "zsh", "fish"] as const;

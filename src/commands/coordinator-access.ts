@@ -7,7 +7,7 @@
 
 import type { ConfiguredToken } from "../doctor/coordinator-checks.ts";
 import { NixdeployError } from "../errors.ts";
-import type { CommandContext } from "./context.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import {
   checkToken,
   findCoordinatorUrl,
@@ -16,7 +16,7 @@ import {
   noTokenError,
   type Sourced,
   type TokenRole,
-} from "./environment.ts";
+} from "./command-line/environment.ts";
 import { loadLogins } from "./logins.ts";
 
 const LOGIN_SOURCE = "nixdeploy login";

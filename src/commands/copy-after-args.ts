@@ -5,7 +5,7 @@ import { ACTIVATION_TIMEOUT_DEFAULT_MS, CONFIRM_WINDOW_DEFAULT_MS } from "../dep
 import { NixdeployError } from "../errors.ts";
 import { type StorePath, storePathContaining } from "../nix/store-path.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
-import type { ArgDeclarations, ArgValues } from "./args.ts";
+import type { ArgDeclarations, ArgValues } from "./command-line/args.ts";
 import { parseProfile } from "./local-args.ts";
 import { POLICY_ARGS } from "./policy-args.ts";
 

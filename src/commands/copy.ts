@@ -4,21 +4,21 @@ import { join } from "node:path";
 import type { AfterCopy, AfterCopyEnd } from "../client/copy/after-copy.ts";
 import type { CopyDeps, CopyRequest, CopyResult } from "../client/copy/copy-host.ts";
 import type { HostEnd } from "../client/copy/copy-hosts.ts";
-import { cleanLogText } from "../client/follow-text.ts";
-import { readPushPaths } from "../client/push-paths.ts";
+import { cleanLogText } from "../client/follow/follow-text.ts";
+import { readPushPaths } from "../client/push/push-paths.ts";
 import { formatSshAddress, isSshUrl, parseSshAddress, type SshAddress } from "../client/ssh/ssh-address.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import { storePathContaining } from "../nix/store-path.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
-import { type ArgValues, defineNixdeployCommand } from "./args.ts";
-import type { CommandContext } from "./context.ts";
+import { type ArgValues, defineNixdeployCommand } from "./command-line/args.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { AFTER_ARGS, readAfterCopy } from "./copy-after-args.ts";
-import { type CopyProgress, createCopyProgress } from "./copy-progress.ts";
-import { resolveStateRoot } from "./directories.ts";
-import { printResult } from "./output.ts";
-import { createProgressLine } from "./progress-line.ts";
+import { type CopyProgress, createCopyProgress } from "./terminal/copy-progress.ts";
+import { resolveStateRoot } from "./command-line/directories.ts";
+import { printResult } from "./terminal/output.ts";
+import { createProgressLine } from "./terminal/progress-line.ts";
 import { readSigningKey } from "./signing-key.ts";
-import { askSecretLine, askYes } from "./terminal.ts";
+import { askSecretLine, askYes } from "./terminal/terminal.ts";
 
 const ARGS = {
   to: {

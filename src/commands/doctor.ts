@@ -18,11 +18,11 @@ import { NixdeployError } from "../errors.ts";
 import { parseAgentName } from "../names.ts";
 import { STORE_DIR } from "../nix/store-path.ts";
 import { formatCount } from "../quantity.ts";
-import { defineNixdeployCommand } from "./args.ts";
-import type { CommandContext } from "./context.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { listConfiguredTokens, resolveCoordinatorUrl } from "./coordinator-access.ts";
-import { resolveStateRoot } from "./directories.ts";
-import { createStyle, printResult, type Style } from "./output.ts";
+import { resolveStateRoot } from "./command-line/directories.ts";
+import { createStyle, printResult, type Style } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({
   name: "doctor",

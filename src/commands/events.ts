@@ -1,11 +1,11 @@
 /** `nixdeploy events`: everything that changes, as it happens, until somebody stops it. */
 import type { ChangeEvent, StreamEvent } from "../api/events.ts";
-import { cleanLogText } from "../client/follow-text.ts";
-import { watchEvents } from "../client/watch-events.ts";
+import { cleanLogText } from "../client/follow/follow-text.ts";
+import { watchEvents } from "../client/follow/watch-events.ts";
 import { parseWorkspaceName } from "../names.ts";
-import { defineNixdeployCommand } from "./args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { printJsonLine } from "./output.ts";
+import { printJsonLine } from "./terminal/output.ts";
 
 const EVENT_ID = /^\d{1,15}$/;
 

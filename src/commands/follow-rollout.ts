@@ -1,16 +1,16 @@
 /** What the commands do with the rollout that they have started: show it while it runs, end with the truth. */
 import type { RolloutPlanDto } from "../api/rollout-plans.ts";
 import type { StartedRolloutDto } from "../api/rollouts.ts";
-import type { CoordinatorClient } from "../client/coordinator.ts";
-import { type FollowResult, followDeployments } from "../client/follow.ts";
-import { hintToFollow, toFollowFailure } from "../client/follow-failure.ts";
-import { formatDeploymentLine, listUnitChanges, summarize } from "../client/follow-text.ts";
-import { type RolloutResult, toRolloutResult } from "../client/rollout-result.ts";
+import type { CoordinatorClient } from "../client/api/coordinator.ts";
+import { type FollowResult, followDeployments } from "../client/follow/follow.ts";
+import { hintToFollow, toFollowFailure } from "../client/follow/follow-failure.ts";
+import { formatDeploymentLine, listUnitChanges, summarize } from "../client/follow/follow-text.ts";
+import { type RolloutResult, toRolloutResult } from "../client/follow/rollout-result.ts";
 import { NixdeployError } from "../errors.ts";
-import type { ArgDeclarations } from "./args.ts";
+import type { ArgDeclarations } from "./command-line/args.ts";
 import { reportRollout, reportStarted } from "./ci-report.ts";
-import type { CommandContext } from "./context.ts";
-import { formatTable, printResult } from "./output.ts";
+import type { CommandContext } from "./command-line/context.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 import { chooseView } from "./rollout-view/choose-view.ts";
 import { createEndedLogs } from "./rollout-view/ended-logs.ts";
 import { printEvent } from "./rollout-view/events-view.ts";

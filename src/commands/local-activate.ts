@@ -2,15 +2,15 @@
 import { userInfo } from "node:os";
 import type { LocalTarget } from "../agent/local/local-target.ts";
 import type { Generation } from "../agent/machine/profile-link.ts";
-import { cleanLogText } from "../client/follow-text.ts";
+import { cleanLogText } from "../client/follow/follow-text.ts";
 import { requireStorePath } from "../client/store-argument.ts";
 import { NixdeployError } from "../errors.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import type { ReportEntry } from "../protocol.ts";
-import { type ArgValues, defineNixdeployCommand } from "./args.ts";
-import type { CommandContext } from "./context.ts";
+import { type ArgValues, defineNixdeployCommand } from "./command-line/args.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { findTarget, TARGET_ARGS } from "./local-args.ts";
-import { printResult } from "./output.ts";
+import { printResult } from "./terminal/output.ts";
 import { POLICY_ARGS, readPolicy } from "./policy-args.ts";
 
 const ARGS = {

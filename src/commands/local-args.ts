@@ -4,9 +4,9 @@ import type { LocalTarget } from "../agent/local/local-target.ts";
 import { parseAgentName } from "../names.ts";
 import { NixParseError } from "../nix/parse-error.ts";
 import { resolveProfilePath } from "../nix/profile.ts";
-import type { ArgDeclarations, ArgValues } from "./args.ts";
-import type { CommandContext, Environment } from "./context.ts";
-import { resolveHome, resolveStateRoot } from "./directories.ts";
+import type { ArgDeclarations, ArgValues } from "./command-line/args.ts";
+import type { CommandContext, Environment } from "./command-line/context.ts";
+import { resolveHome, resolveStateRoot } from "./command-line/directories.ts";
 
 export const TARGET_ARGS = {
   name: {

@@ -1,10 +1,10 @@
 /** `nixdeploy local`: at the machine itself, when coordinator, CI or network are down. */
 import type { LocalStatus } from "../agent/local/local-status.ts";
-import { cleanLogText } from "../client/follow-text.ts";
-import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
+import { cleanLogText } from "../client/follow/follow-text.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
 import { activate, confirm, rollback } from "./local-activate.ts";
 import { findTarget, TARGET_ARGS } from "./local-args.ts";
-import { formatTable, printResult } from "./output.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 
 const status = defineNixdeployCommand({
   name: "local status",

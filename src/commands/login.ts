@@ -1,13 +1,13 @@
 /** `nixdeploy login`: remembers a coordinator's address and a token for it. */
 import type { Identity } from "../api/tokens.ts";
 import { NixdeployError } from "../errors.ts";
-import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
-import type { CommandContext } from "./context.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { resolveCoordinatorUrl } from "./coordinator-access.ts";
-import { checkCoordinatorUrl, checkToken } from "./environment.ts";
+import { checkCoordinatorUrl, checkToken } from "./command-line/environment.ts";
 import { loadLogins, loginsFile, saveLogins, withLogin } from "./logins.ts";
 import { openCoordinatorAt } from "./open-coordinator.ts";
-import { formatTable, printResult } from "./output.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 
 const STDIN_BYTES_MAX = 16 * 1024;
 

@@ -11,8 +11,8 @@ import { z } from "zod";
 import { ensureDirectory, writeDurableFile } from "../agent/machine/durable-file.ts";
 import { describeFileFault, isMissing } from "../agent/machine/system-error.ts";
 import { NixdeployError } from "../errors.ts";
-import type { Environment } from "./context.ts";
-import { resolveHome } from "./directories.ts";
+import type { Environment } from "./command-line/context.ts";
+import { resolveHome } from "./command-line/directories.ts";
 
 const loginSchema = z.object({ url: z.string(), token: z.string(), savedAt: z.string() });
 const loginsSchema = z.object({ version: z.literal(1), current: z.string().nullable(), logins: z.array(loginSchema) });

@@ -1,10 +1,10 @@
 /** `nixdeploy logout`: forgets what `nixdeploy login` has saved. The token itself stays good. */
 import { NixdeployError } from "../errors.ts";
-import { defineNixdeployCommand } from "./args.ts";
-import { findCoordinatorUrl } from "./environment.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
+import { findCoordinatorUrl } from "./command-line/environment.ts";
 import { notLoggedIn, readAddress } from "./login.ts";
 import { loadLogins, saveLogins, withoutLogin } from "./logins.ts";
-import { printResult } from "./output.ts";
+import { printResult } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({
   name: "logout",

@@ -1,19 +1,19 @@
 /** `nixdeploy logs`: what was said during a deployment, line by line. */
 import { SELECTOR_HINT } from "../agent-selector.ts";
 import type { DeploymentDto, LogLine } from "../api/deployments.ts";
-import type { CoordinatorClient } from "../client/coordinator.ts";
-import { followDeployments } from "../client/follow.ts";
-import { toFollowFailure } from "../client/follow-failure.ts";
-import { cleanLogText, formatDeploymentLine, formatLogLine } from "../client/follow-text.ts";
-import { findLogTarget, type LogTarget } from "../client/log-target.ts";
+import type { CoordinatorClient } from "../client/api/coordinator.ts";
+import { followDeployments } from "../client/follow/follow.ts";
+import { toFollowFailure } from "../client/follow/follow-failure.ts";
+import { cleanLogText, formatDeploymentLine, formatLogLine } from "../client/follow/follow-text.ts";
+import { findLogTarget, type LogTarget } from "../client/follow/log-target.ts";
 import { describeStart } from "../client/origin.ts";
 import { isTerminal } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
 import { parseWorkspaceName } from "../names.ts";
-import { defineNixdeployCommand } from "./args.ts";
-import type { CommandContext } from "./context.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { printJsonLine } from "./output.ts";
+import { printJsonLine } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({
   name: "logs",

@@ -7,8 +7,8 @@ import { dirname, isAbsolute, join } from "node:path";
 import { ensureDirectory, writeDurableFile } from "../agent/machine/durable-file.ts";
 import { describeFileFault, isMissing } from "../agent/machine/system-error.ts";
 import { NixdeployError } from "../errors.ts";
-import type { Environment } from "./context.ts";
-import { resolveHome } from "./directories.ts";
+import type { Environment } from "./command-line/context.ts";
+import { resolveHome } from "./command-line/directories.ts";
 
 export type NixMode = "user" | "system";
 

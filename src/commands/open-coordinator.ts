@@ -5,15 +5,15 @@
  */
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { type AdministrationClient, createAdministrationClient } from "../client/administration.ts";
-import { type CoordinatorClient, createCoordinatorClient } from "../client/coordinator.ts";
-import { createFetchCallApi, createHttpTransport, probeSocket } from "../client/transport.ts";
+import { type AdministrationClient, createAdministrationClient } from "../client/api/administration.ts";
+import { type CoordinatorClient, createCoordinatorClient } from "../client/api/coordinator.ts";
+import { createFetchCallApi, createHttpTransport, probeSocket } from "../client/api/transport.ts";
 import { NixdeployError } from "../errors.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
-import type { ArgDeclaration } from "./args.ts";
-import type { CommandContext } from "./context.ts";
+import type { ArgDeclaration } from "./command-line/args.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { resolveCoordinatorUrl, resolveToken } from "./coordinator-access.ts";
-import { findCoordinatorUrl, type TokenRole } from "./environment.ts";
+import { findCoordinatorUrl, type TokenRole } from "./command-line/environment.ts";
 import { loadLogins } from "./logins.ts";
 
 /** For the commands that {@link openAdministration} serves. */

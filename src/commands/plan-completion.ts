@@ -11,9 +11,9 @@ import {
   flagNameOf,
   type NixdeployCommand,
   type NixdeployGroup,
-} from "./args.ts";
-import type { CommandLine } from "./command-line.ts";
-import { COMMON_ARGS } from "./common-args.ts";
+} from "./command-line/args.ts";
+import type { CommandLine } from "./command-line/command-line.ts";
+import { COMMON_ARGS } from "./command-line/common-args.ts";
 
 export type Candidate = { readonly value: string; readonly description: string };
 

@@ -1,7 +1,7 @@
 /** The flags that say how an activation is done and judged: those of `activate`, and of `local` at the machine itself. */
 import { type ActivationPolicy, INHIBITOR_POLICIES, MODES } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
-import type { ArgDeclarations, ArgValues } from "./args.ts";
+import type { ArgDeclarations, ArgValues } from "./command-line/args.ts";
 
 export const POLICY_ARGS = {
   mode: { type: "enum", options: MODES, default: "switch", description: "What to do on the device" },

@@ -1,14 +1,14 @@
 /** `nixdeploy push --watch-exec -- CMD`: runs CMD, and pushes what is built meanwhile. */
-import { describeFailed, watchAndPush } from "../client/watch-and-push.ts";
-import { watchStore } from "../client/watch-store.ts";
+import { describeFailed, watchAndPush } from "../client/push/watch-and-push.ts";
+import { watchStore } from "../client/push/watch-store.ts";
 import { describeError, NixdeployError, ProgramEnded } from "../errors.ts";
 import type { RunUploadOptions } from "../nix/cache/upload/upload.ts";
 import { loadUploadPlan, runUpload } from "../nix/cache/upload/upload.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
-import type { CommandContext } from "./context.ts";
-import { printResult } from "./output.ts";
+import type { CommandContext } from "./command-line/context.ts";
+import { printResult } from "./terminal/output.ts";
 import { startChild } from "./run-child.ts";
 
 export type PushWatching = Pick<RunUploadOptions, "target" | "sign" | "jobs"> & {

@@ -1,9 +1,9 @@
 /** `nixdeploy restore`: makes a backup the database of a coordinator that does not run. */
 import { resolve } from "node:path";
 import { formatCount } from "../quantity.ts";
-import { defineNixdeployCommand } from "./args.ts";
-import { resolveDataDirectory } from "./directories.ts";
-import { printResult } from "./output.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
+import { resolveDataDirectory } from "./command-line/directories.ts";
+import { printResult } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({
   name: "restore",

@@ -1,7 +1,7 @@
 /** `nixdeploy retry`: a new rollout of what did not succeed, followed like that of `activate`. */
 import { readOrigin } from "../client/origin.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
-import { defineNixdeployCommand } from "./args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { chooseKey, START_ARGS } from "./start-args.ts";

@@ -1,10 +1,10 @@
 /** `nixdeploy rollback`: a new rollout of what ran before, followed like that of `activate`. */
 import { readOrigin } from "../client/origin.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
-import { defineNixdeployCommand } from "./args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { formatTable, printResult } from "./output.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 import { chooseKey, START_ARGS } from "./start-args.ts";
 import { readTargets, TARGET_ARGS, TARGET_POSITIONALS } from "./target-args.ts";
 

@@ -10,13 +10,13 @@ import {
   flagNameOf,
   type NixdeployCommand,
   type NixdeployGroup,
-} from "./args.ts";
-import { COMMON_ARGS, type CommonValues, parseCommonValues } from "./common-args.ts";
-import type { CommandContext } from "./context.ts";
-import { formatCommandHelp, formatGroupHelp, formatRootHelp } from "./help.ts";
-import { findNearestName } from "./nearest-name.ts";
-import { parseArgs } from "./parse-args.ts";
-import { quoteWord } from "./quote-word.ts";
+} from "./command-line/args.ts";
+import { COMMON_ARGS, type CommonValues, parseCommonValues } from "./command-line/common-args.ts";
+import type { CommandContext } from "./command-line/context.ts";
+import { formatCommandHelp, formatGroupHelp, formatRootHelp } from "./command-line/help.ts";
+import { findNearestName } from "./command-line/nearest-name.ts";
+import { parseArgs } from "./command-line/parse-args.ts";
+import { quoteWord } from "./command-line/quote-word.ts";
 
 /** In the order of the help text. One line for each file `src/commands/<name>.ts` that exports `command`. */
 export const COMMANDS: readonly CommandEntry[] = [

@@ -5,7 +5,7 @@
 import { constants } from "node:os";
 import { isatty } from "node:tty";
 import { describeError, NixdeployError } from "../errors.ts";
-import type { CommandContext } from "./context.ts";
+import type { CommandContext } from "./command-line/context.ts";
 
 export type Child = {
   /** Resolves when it has ended: its exit code; 128 and the signal's number for one that a signal ended, as shells say it. */

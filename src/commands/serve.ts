@@ -3,9 +3,9 @@ import { resolve } from "node:path";
 import { NixdeployError } from "../errors.ts";
 import { parseTrustedProxies } from "../server/requests/peer-address.ts";
 import { notifyServiceManager, watchdogIntervalMs } from "../service-notification.ts";
-import { defineNixdeployCommand } from "./args.ts";
-import type { CommandContext } from "./context.ts";
-import { resolveDataDirectory } from "./directories.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
+import type { CommandContext } from "./command-line/context.ts";
+import { resolveDataDirectory } from "./command-line/directories.ts";
 
 /** Looks behind, so that a long row of slashes elsewhere costs one look each, not one for all behind it. */
 const TRAILING_SLASHES = /(?<!\/)\/+$/;

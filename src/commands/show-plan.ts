@@ -1,11 +1,11 @@
 /** What `activate` says before it starts anything: what would change on each agent. */
 import type { RolloutPlanDto } from "../api/rollout-plans.ts";
 import type { CreateRollout } from "../api/rollouts.ts";
-import type { CoordinatorClient } from "../client/coordinator.ts";
+import type { CoordinatorClient } from "../client/api/coordinator.ts";
 import { BRIEF, formatPlan, WHOLE } from "../client/plan-text.ts";
 import { NixdeployError } from "../errors.ts";
-import type { CommandContext } from "./context.ts";
-import { printResult } from "./output.ts";
+import type { CommandContext } from "./command-line/context.ts";
+import { printResult } from "./terminal/output.ts";
 import { printEvent } from "./rollout-view/events-view.ts";
 
 export type ShowPlanOptions = {

@@ -2,8 +2,8 @@
 import { describeError, NixdeployError } from "../errors.ts";
 import { NixParseError } from "../nix/parse-error.ts";
 import { parseSecretKey, type SecretKey } from "../nix/signing-key.ts";
-import type { Environment } from "./context.ts";
-import { readKey, readSecretFile } from "./environment.ts";
+import type { Environment } from "./command-line/context.ts";
+import { readKey, readSecretFile } from "./command-line/environment.ts";
 
 /** Null when none is named. @throws NixdeployError("usage") for one that is none, or cannot be read */
 export async function readSigningKey(env: Environment, keyFile: string | undefined): Promise<SecretKey | null> {

@@ -1,7 +1,7 @@
 /** The flags of the commands that start a rollout and follow it: `activate`, `retry`, `rollback`, `redeploy`. */
 import { drawId } from "../names.ts";
-import type { ArgDeclarations } from "./args.ts";
-import type { CommandContext } from "./context.ts";
+import type { ArgDeclarations } from "./command-line/args.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { FOLLOW_ARGS } from "./follow-rollout.ts";
 
 const KEY = /^[!-~]{1,255}$/;

@@ -1,13 +1,13 @@
 /** `nixdeploy status --watch`: on a terminal the table, painted anew; elsewhere the table once, then a line an event. */
 
-import type { CoordinatorClient } from "../client/coordinator.ts";
+import type { CoordinatorClient } from "../client/api/coordinator.ts";
 import { cutToWidth } from "../client/watch/screen.ts";
 import { type Seen, watchStatus } from "../client/watch-status.ts";
 import type { WorkspaceName } from "../names.ts";
 import { formatCount } from "../quantity.ts";
-import type { CommandContext } from "./context.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { formatStreamEvent } from "./events.ts";
-import { createStyle, printJsonLine } from "./output.ts";
+import { createStyle, printJsonLine } from "./terminal/output.ts";
 import { createScreenArea } from "./rollout-view/screen-area.ts";
 
 type Watching = {

@@ -5,9 +5,9 @@ import { describeStart } from "../client/origin.ts";
 import type { Seen } from "../client/watch-status.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { formatAgents } from "./agents.ts";
-import { defineNixdeployCommand } from "./args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { printResult } from "./output.ts";
+import { printResult } from "./terminal/output.ts";
 import { showStatusLive } from "./status-watch.ts";
 
 export const command = defineNixdeployCommand({

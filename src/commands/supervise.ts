@@ -3,7 +3,7 @@
  * whatever comes up after them; harmless when there is nothing to do or somebody else does it.
  */
 import { resolve } from "node:path";
-import { defineNixdeployCommand } from "./args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 
 export const command = defineNixdeployCommand({
   name: "supervise",

@@ -1,7 +1,7 @@
 /** How `retry`, `cancel` and `rollback` are told what to act on: ids of rollouts or deployments, or names of agents. */
 import { SELECTOR_HINT } from "../agent-selector.ts";
 import { parseWorkspaceName } from "../names.ts";
-import type { ArgDeclarations, ArgValues, PositionalDeclarations } from "./args.ts";
+import type { ArgDeclarations, ArgValues, PositionalDeclarations } from "./command-line/args.ts";
 
 export const TARGET_ARGS = {
   workspace: {

@@ -3,10 +3,10 @@ import { TOKEN_DESCRIPTION_LENGTH_MAX, TOKEN_USES_MAX, type TokenDto } from "../
 import { NixdeployError } from "../errors.ts";
 import { parseAgentName, parseTokenId, parseWorkspaceName } from "../names.ts";
 import { TOKEN_KINDS } from "../token.ts";
-import { defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
-import { parseLine } from "./description.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
+import { parseLine } from "./command-line/description.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
-import { formatTable, printResult } from "./output.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 
 const create = defineNixdeployCommand({
   name: "token create",

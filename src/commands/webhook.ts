@@ -3,10 +3,10 @@ import { WEBHOOK_EVENTS, type WebhookDeliveryDto, type WebhookDto, type WebhookE
 import { NixdeployError } from "../errors.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { formatCount } from "../quantity.ts";
-import { type ArgDeclaration, defineNixdeployCommand, defineNixdeployGroup } from "./args.ts";
-import { readSecretFile } from "./environment.ts";
+import { type ArgDeclaration, defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
+import { readSecretFile } from "./command-line/environment.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
-import { formatTable, printResult } from "./output.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 
 const DELIVERIES_SHOWN = 20;
 const DELIVERIES_MAX = 200;

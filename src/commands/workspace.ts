@@ -8,10 +8,10 @@ import {
   defineNixdeployCommand,
   defineNixdeployGroup,
   type PositionalDeclaration,
-} from "./args.ts";
-import { formatDuration, parseDuration } from "./duration.ts";
+} from "./command-line/args.ts";
+import { formatDuration, parseDuration } from "./command-line/duration.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
-import { formatTable, printResult } from "./output.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 
 const NAME = {
   label: "NAME",

@@ -1,8 +1,8 @@
 /** The way to the coordinator, as a command here would go it: address, proxy, TLS, clock, tokens, cache. */
 import { readlink } from "node:fs/promises";
 import type { Identity } from "../api/tokens.ts";
-import { type CoordinatorClient, createCoordinatorClient } from "../client/coordinator.ts";
-import { createHttpTransport } from "../client/transport.ts";
+import { type CoordinatorClient, createCoordinatorClient } from "../client/api/coordinator.ts";
+import { createHttpTransport } from "../client/api/transport.ts";
 import { NixdeployError } from "../errors.ts";
 import { readAnswerText } from "../http/answer.ts";
 import { readCertificate } from "../http/certificate.ts";

@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { isMissing } from "../agent/machine/system-error.ts";
 import { statusSchema } from "../api/status.ts";
-import { createHttpTransport, type HttpTransport, probeSocket } from "../client/transport.ts";
+import { createHttpTransport, type HttpTransport, probeSocket } from "../client/api/transport.ts";
 import { readCertificate } from "../http/certificate.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { readLastBackup } from "../server/operations/last-backup.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { mkdir, symlink, writeFile } from "node:fs/promises";
-import { readPushPaths } from "../../src/client/push-paths.ts";
+import { readPushPaths } from "../../src/client/push/push-paths.ts";
 import { requireStorePath, resolveArgument } from "../../src/client/store-argument.ts";
 import { NixdeployError } from "../../src/errors.ts";
 import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";

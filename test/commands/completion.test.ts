@@ -1,6 +1,6 @@
 /** What may come next: words of a line, plans by declarations, and values asked of a coordinator, which may be away. */
 import { describe, expect, test } from "bun:test";
-import { afterProgram, splitCommandLine } from "../../src/commands/command-line.ts";
+import { afterProgram, splitCommandLine } from "../../src/commands/command-line/command-line.ts";
 import { FAKE_TOKEN, type FakeCoordinator, startFakeCoordinator } from "../support/fake-coordinator.ts";
 import { runCommand } from "../support/run-command.ts";
 import { createTemporaryDirectory } from "../support/temporary-directory.ts";

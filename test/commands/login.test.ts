@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { chmod, mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Logins, NO_LOGINS, withLogin, withoutLogin } from "../../src/commands/logins.ts";
-import { type Typing, typeCharacters } from "../../src/commands/secret-prompt.ts";
+import { type Typing, typeCharacters } from "../../src/commands/terminal/secret-prompt.ts";
 import { parseTokenId } from "../../src/names.ts";
 import { formatToken } from "../../src/token.ts";
 import { FAKE_TOKEN, startFakeCoordinator } from "../support/fake-coordinator.ts";

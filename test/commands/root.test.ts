@@ -1,8 +1,8 @@
 /** Every registered command is declared so that parser and help can trust it. */
 import { describe, expect, test } from "bun:test";
-import { flagNameOf, listCommands, type NixdeployCommand } from "../../src/commands/args.ts";
-import { COMMON_ARGS } from "../../src/commands/common-args.ts";
-import { parseArgs } from "../../src/commands/parse-args.ts";
+import { flagNameOf, listCommands, type NixdeployCommand } from "../../src/commands/command-line/args.ts";
+import { COMMON_ARGS } from "../../src/commands/command-line/common-args.ts";
+import { parseArgs } from "../../src/commands/command-line/parse-args.ts";
 import { COMMANDS } from "../../src/commands/root.ts";
 import { NixdeployError } from "../../src/errors.ts";
 

@@ -8,7 +8,7 @@ import {
   formatGroup,
   formatOutputs,
   neutralizeWorkflowCommands,
-} from "../../src/commands/workflow-commands.ts";
+} from "../../src/commands/terminal/workflow-commands.ts";
 import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
 import { FAKE_TOKEN, type FakeCoordinator, startFakeCoordinator } from "../support/fake-coordinator.ts";
 import { waitFor } from "../support/wait-for.ts";

@@ -5,7 +5,7 @@ import type { z } from "zod";
 import { cacheListSchema, foreignCacheListSchema, keyVoucherListSchema } from "../../src/api/caches.ts";
 import { createdTokenSchema } from "../../src/api/tokens.ts";
 import { workspaceListSchema, workspaceSchema } from "../../src/api/workspaces.ts";
-import { formatDuration, parseDuration } from "../../src/commands/duration.ts";
+import { formatDuration, parseDuration } from "../../src/commands/command-line/duration.ts";
 import { whyNotVouched } from "../../src/key-voucher.ts";
 import { formatPublicKey, formatSecretKey, publicKeyOf, secretKeyFromSeed } from "../../src/nix/signing-key.ts";
 import { runCommand } from "../support/run-command.ts";

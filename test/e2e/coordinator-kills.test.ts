@@ -9,7 +9,7 @@ import { expect, test } from "bun:test";
 import { deploymentSchema, logPageSchema } from "../../src/api/deployments.ts";
 import { rolloutSchema } from "../../src/api/rollouts.ts";
 import { createdTokenSchema, tokenListSchema } from "../../src/api/tokens.ts";
-import { readAllPages } from "../../src/client/all-pages.ts";
+import { readAllPages } from "../../src/client/api/all-pages.ts";
 import { isTerminal } from "../../src/deployment.ts";
 import { type CoordinatorApi, openCoordinatorApi } from "../support/coordinator-api.ts";
 import { startCoordinator } from "../support/fleet.ts";

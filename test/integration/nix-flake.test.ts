@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { cp, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { parseSpec } from "../../src/client/spec.ts";
+import { parseSpec } from "../../src/client/spec/spec.ts";
 import { NIXDEPLOY_VERSION } from "../../src/version.ts";
 import { type Builder, createBuilder } from "../support/builder.ts";
 import { createTemporaryDirectory, type TemporaryDirectory } from "../support/temporary-directory.ts";

@@ -3,7 +3,7 @@
  * would refuse is refused at evaluation, all faults at once.
  */
 import { beforeAll, describe, expect, test } from "bun:test";
-import { parseSpec } from "../../src/client/spec.ts";
+import { parseSpec } from "../../src/client/spec/spec.ts";
 import { evaluate, libExpression, NIX_LIBS } from "../support/nix-modules.ts";
 import { ensureNixOf, NIX_SUITES, type NixSuite } from "../support/nix-versions.ts";
 import { type RunResult, runProcess } from "../support/processes.ts";

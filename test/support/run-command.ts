@@ -3,10 +3,10 @@
  * no process of their own.
  */
 
-import type { CommandContext, OutputStream } from "../../src/commands/context.ts";
-import { describeFailure, formatFailure } from "../../src/commands/format-failure.ts";
+import type { CommandContext, OutputStream } from "../../src/commands/command-line/context.ts";
+import { describeFailure, formatFailure } from "../../src/commands/command-line/format-failure.ts";
 import { resolveRequest } from "../../src/commands/root.ts";
-import { neutralizeWorkflowCommands } from "../../src/commands/workflow-commands.ts";
+import { neutralizeWorkflowCommands } from "../../src/commands/terminal/workflow-commands.ts";
 import { ProgramEnded } from "../../src/errors.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Random, systemClock, systemRandom } from "../../src/runtime.ts";

@@ -9,8 +9,8 @@
  */
 import { type DeploymentState, isTerminal } from "../../deployment.ts";
 import { formatBytes, formatCount, formatDuration } from "../../quantity.ts";
-import { standingOf } from "../follow-state.ts";
-import { cleanLogText, describePutOff, describeStall, STATE_WORDS } from "../follow-text.ts";
+import { standingOf } from "../follow/follow-state.ts";
+import { cleanLogText, describePutOff, describeStall, STATE_WORDS } from "../follow/follow-text.ts";
 import type { Watched } from "./rollout-watch.ts";
 import { measureSpeed } from "./transfer-speed.ts";
 

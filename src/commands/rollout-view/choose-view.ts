@@ -1,6 +1,6 @@
 /** Which of the views it is: by what was asked for, and by where it is printed. */
 import type { StartedRolloutDto } from "../../api/rollouts.ts";
-import type { CommandContext } from "../context.ts";
+import type { CommandContext } from "../command-line/context.ts";
 import type { EndedLogs } from "./ended-logs.ts";
 import { createEventsView } from "./events-view.ts";
 import { createLiveView } from "./live-view.ts";

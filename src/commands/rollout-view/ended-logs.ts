@@ -1,10 +1,10 @@
 /** Logs of deployments that have ended, read from the coordinator: of what failed always, for whoever looks on. */
 import type { DeploymentDto } from "../../api/deployments.ts";
-import type { CoordinatorClient } from "../../client/coordinator.ts";
-import { formatLogLine } from "../../client/follow-text.ts";
+import type { CoordinatorClient } from "../../client/api/coordinator.ts";
+import { formatLogLine } from "../../client/follow/follow-text.ts";
 import { describeError } from "../../errors.ts";
 import type { DeploymentId } from "../../names.ts";
-import type { CommandContext } from "../context.ts";
+import type { CommandContext } from "../command-line/context.ts";
 
 export type EndedLogs = {
   /**

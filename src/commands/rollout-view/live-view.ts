@@ -2,12 +2,12 @@
  * A rollout on a terminal: a live line for each agent at the bottom, and above it what stays: what went wrong, with its
  * whole log, and with `--logs` every line. It is painted a few times a second, because time passes also when nothing comes.
  */
-import { standingOf } from "../../client/follow-state.ts";
-import { formatDeploymentLine, formatLogLine } from "../../client/follow-text.ts";
+import { standingOf } from "../../client/follow/follow-state.ts";
+import { formatDeploymentLine, formatLogLine } from "../../client/follow/follow-text.ts";
 import { createRolloutWatch } from "../../client/watch/rollout-watch.ts";
 import { renderScreen } from "../../client/watch/screen.ts";
-import type { CommandContext, TerminalSize } from "../context.ts";
-import { createStyle } from "../output.ts";
+import type { CommandContext, TerminalSize } from "../command-line/context.ts";
+import { createStyle } from "../terminal/output.ts";
 import type { ViewOptions } from "./choose-view.ts";
 import { createScreenArea } from "./screen-area.ts";
 import { describeContact, type RolloutView } from "./view.ts";

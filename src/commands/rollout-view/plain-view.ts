@@ -5,17 +5,17 @@
  */
 
 import type { DeploymentDto } from "../../api/deployments.ts";
-import type { FollowNote } from "../../client/follow-state.ts";
-import { standingOf } from "../../client/follow-state.ts";
-import { formatDeploymentLine, formatLogLine, formatProgress } from "../../client/follow-text.ts";
+import type { FollowNote } from "../../client/follow/follow-state.ts";
+import { standingOf } from "../../client/follow/follow-state.ts";
+import { formatDeploymentLine, formatLogLine, formatProgress } from "../../client/follow/follow-text.ts";
 import { createRolloutWatch, type Watched } from "../../client/watch/rollout-watch.ts";
 import { formatCounts, formatLeft } from "../../client/watch/screen.ts";
 import { measureSpeed } from "../../client/watch/transfer-speed.ts";
 import { isTerminal } from "../../deployment.ts";
 import { formatBytes } from "../../quantity.ts";
 import { drawToken } from "../ci-report.ts";
-import type { CommandContext } from "../context.ts";
-import { formatGroup } from "../workflow-commands.ts";
+import type { CommandContext } from "../command-line/context.ts";
+import { formatGroup } from "../terminal/workflow-commands.ts";
 import type { ViewOptions } from "./choose-view.ts";
 import { describeContact, type RolloutView } from "./view.ts";
 

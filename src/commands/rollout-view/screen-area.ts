@@ -3,7 +3,7 @@
  * "erase below", which every terminal has. Knows how many rows the terminal made of what was painted last, also after it was
  * made narrower.
  */
-import type { OutputStream, TerminalSize } from "../context.ts";
+import type { OutputStream, TerminalSize } from "../command-line/context.ts";
 
 const ESCAPE = "\u001b[";
 const ERASE_BELOW = `\r${ESCAPE}J`;

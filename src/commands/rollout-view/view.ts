@@ -1,5 +1,5 @@
 /** How a rollout is shown while it runs. One of: lines (`plain-view.ts`), a live screen, JSON lines. */
-import type { FollowNote } from "../../client/follow-state.ts";
+import type { FollowNote } from "../../client/follow/follow-state.ts";
 
 export type RolloutView = {
   note(note: FollowNote): Promise<void>;

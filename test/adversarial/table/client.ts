@@ -1,9 +1,9 @@
 /** The parsers of the command line and of what clients read: words, specs, addresses, answers of a cache. */
-import { parseSpec, splitAssignment } from "../../../src/client/spec.ts";
-import { listCommands, type NixdeployCommand } from "../../../src/commands/args.ts";
-import { parseDuration } from "../../../src/commands/duration.ts";
-import { readCoordinatorUrl } from "../../../src/commands/environment.ts";
-import { parseArgs } from "../../../src/commands/parse-args.ts";
+import { parseSpec, splitAssignment } from "../../../src/client/spec/spec.ts";
+import { listCommands, type NixdeployCommand } from "../../../src/commands/command-line/args.ts";
+import { parseDuration } from "../../../src/commands/command-line/duration.ts";
+import { readCoordinatorUrl } from "../../../src/commands/command-line/environment.ts";
+import { parseArgs } from "../../../src/commands/command-line/parse-args.ts";
 import { COMMANDS } from "../../../src/commands/root.ts";
 import { NixdeployError } from "../../../src/errors.ts";
 import { readNetworkSettings } from "../../../src/http/settings.ts";

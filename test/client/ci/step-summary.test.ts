@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import { rolloutSchema } from "../../../src/api/rollouts.ts";
 import { escapeMarkdown, formatStepSummary } from "../../../src/client/ci/step-summary.ts";
-import { toRolloutResult } from "../../../src/client/rollout-result.ts";
+import { toRolloutResult } from "../../../src/client/follow/rollout-result.ts";
 import { createDeployment } from "../../support/deployment-example.ts";
 import { storePathFor } from "../../support/tiny-path.ts";
 

@@ -9,8 +9,8 @@ import {
   listCommands,
   type NixdeployCommand,
   type NixdeployGroup,
-} from "../../../src/commands/args.ts";
-import { COMMON_ARGS } from "../../../src/commands/common-args.ts";
+} from "../../../src/commands/command-line/args.ts";
+import { COMMON_ARGS } from "../../../src/commands/command-line/common-args.ts";
 import { COMMANDS } from "../../../src/commands/root.ts";
 
 export type Misuse = {

@@ -1,0 +1,103 @@
+/** How far a push is, in words: from the engine's events to the progress line. */
+
+import type { UploadPlan } from "../../nix/cache/upload/plan-upload.ts";
+import { planNars } from "../../nix/cache/upload/plan-upload.ts";
+import type { UploadResult } from "../../nix/cache/upload/upload.ts";
+import type { UploadEvent } from "../../nix/cache/upload/upload-nar.ts";
+import { storePathBaseName } from "../../nix/store-path.ts";
+import { formatBytes, formatCount } from "../../quantity.ts";
+import { createRate, formatRemaining } from "../../rate.ts";
+import type { Clock } from "../../runtime.ts";
+import type { ProgressLine } from "./progress-line.ts";
+
+/** NARs from this size on have a line of their own. */
+const LARGE_NAR_BYTES = 10_000_000;
+
+export type PushProgress = {
+  start(): Promise<void>;
+  readonly onEvent: (event: UploadEvent) => void;
+  end(result: UploadResult): Promise<void>;
+  /** Takes the changing line away. */
+  clear(): Promise<void>;
+};
+
+export function createPushProgress(
+  line: ProgressLine,
+  push: { readonly plan: UploadPlan; readonly cache: string; readonly clock: Clock },
+): PushProgress {
+  const { closure, missing } = push.plan;
+  const nars = planNars(missing);
+  const totalBytes = nars.reduce((total, info) => total + info.narSizeBytes, 0);
+  const there = closure.length - missing.length;
+  let readBytes = 0;
+  let sentBytes = 0;
+  let doneNars = 0;
+  // Events come without waiting; what they print is written in their order.
+  let printing: Promise<void> = Promise.resolve();
+  const print = (write: () => Promise<void>) => {
+    printing = printing.then(write);
+  };
+  // What is read is known from the start; what is sent, compressed, is what a person's network carries.
+  const reading = createRate(push.clock);
+  const sending = createRate(push.clock);
+  const describe = () => {
+    const speed = sending.perSecond();
+    const remainingMs = reading.remainingMs(totalBytes - readBytes);
+    return [
+      `${doneNars} of ${nars.length} NARs`,
+      `${formatBytes(readBytes)} of ${formatBytes(totalBytes)}`,
+      `${formatBytes(sentBytes)} sent`,
+      ...(speed === null ? [] : [`${formatBytes(Math.round(speed))}/s`]),
+      ...(remainingMs === null ? [] : [`${formatRemaining(remainingMs)} left`]),
+    ].join(", ");
+  };
+
+  return {
+    async start() {
+      if (missing.length === 0) return;
+      const what = `${formatCount(missing.length, "path")} (${formatBytes(totalBytes)})`;
+      await line.say(`pushing ${what} into the cache ${push.cache}, ${there} there already`);
+    },
+    onEvent(event) {
+      switch (event.kind) {
+        case "read":
+          readBytes += event.bytes;
+          reading.add(event.bytes);
+          break;
+        case "sent":
+          sentBytes += event.bytes;
+          sending.add(event.bytes);
+          break;
+        case "uploaded":
+          doneNars += 1;
+          if (event.info.narSizeBytes >= LARGE_NAR_BYTES) print(() => line.say(describeUploaded(event)));
+          break;
+        case "start-anew": {
+          const name = storePathBaseName(event.info.storePath);
+          print(() => line.say(`the coordinator has forgotten the upload of ${name}: starting it anew`));
+          break;
+        }
+        default:
+          event satisfies never;
+      }
+      print(() => line.update(describe));
+    },
+    async end(result) {
+      await printing;
+      await line.say(
+        missing.length === 0
+          ? `nothing to do: the cache ${push.cache} has all of it (${formatCount(closure.length, "path")})`
+          : `pushed ${formatCount(result.uploadedPaths, "path")}: ${formatBytes(result.uploadedBytes)} sent`,
+      );
+    },
+    async clear() {
+      await printing;
+      await line.clear();
+    },
+  };
+}
+
+function describeUploaded({ info, fileSizeBytes }: Extract<UploadEvent, { kind: "uploaded" }>): string {
+  const sizes = `${formatBytes(info.narSizeBytes)}, ${formatBytes(fileSizeBytes)} compressed`;
+  return `${storePathBaseName(info.storePath)} (${sizes})`;
+}
