@@ -106,6 +106,19 @@ describe("what a follower takes in", () => {
     expect(state.apply(logEvent(4))).toEqual([]);
   });
 
+  test("a state that was passed through is news once, and never after an end", () => {
+    const state = createFollowState([deployment({ state: "fetching" })]);
+    const { id, agent } = deployment({});
+    const pass = (passed: DeploymentState) =>
+      state.apply({ event: "phase", data: { deployment: id, agent, state: passed, at: "2026-01-01T00:00:00.000Z" } });
+    expect(pass("activating")).toMatchObject([{ kind: "state", deployment: { state: "activating" } }]);
+    expect(pass("activating")).toEqual([]);
+    expect(state.verdict()).toEqual({ kind: "running" });
+    state.apply({ event: "deployment", data: deployment({ state: "succeeded" }) });
+    expect(pass("confirming")).toEqual([]);
+    expect(state.verdict()).toMatchObject({ kind: "over", exitCode: 0 });
+  });
+
   test("end is remembered", () => {
     const state = start();
     expect(state.ended).toBe(false);
