@@ -2,15 +2,15 @@
 import { type AgentSelector, parseAgentSelector, SELECTOR_HINT } from "../agent-selector.ts";
 import { type CreateRollout, ROLLOUT_DESCRIPTION_LENGTH_MAX } from "../api/rollouts.ts";
 import type { CoordinatorClient } from "../client/api/coordinator.ts";
+import { createWorkspaceCacheReader } from "../client/api/workspace-caches.ts";
 import { readOrigin } from "../client/origin.ts";
 import { planRolloutRequest } from "../client/spec/rollout-request.ts";
 import { needsLabels, selectSpecAgents } from "../client/spec/select-spec.ts";
 import { readSpec } from "../client/spec/spec-source.ts";
-import { createWorkspaceCacheReader } from "../client/api/workspace-caches.ts";
 import { type ActivationPolicy, CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { parseWorkspaceName } from "../names.ts";
-import { defineNixdeployCommand } from "./command-line/args.ts";
 import { reportRefusal } from "./ci-report.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { parseDescription } from "./command-line/description.ts";
 import { checkOutput, followStartedRollout } from "./follow-rollout.ts";

@@ -17,8 +17,8 @@ import {
 } from "../client/nix-files/nix-conf.ts";
 import { NixdeployError } from "../errors.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
-import { defineNixdeployCommand } from "./command-line/args.ts";
 import { CACHE_NAME } from "./cache-args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { resolveCoordinatorUrl, resolveToken } from "./coordinator-access.ts";
 import {

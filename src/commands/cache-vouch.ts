@@ -4,12 +4,12 @@
  */
 import { NixdeployError } from "../errors.ts";
 import { signKeyVoucher } from "../key-voucher.ts";
-import { defineNixdeployCommand } from "./command-line/args.ts";
 import { CACHE_NAME, DEFAULT_WORKSPACE, parseKeyArgument, WORKSPACE } from "./cache-args.ts";
+import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
-import { printResult } from "./terminal/output.ts";
 import { readSigningKey } from "./signing-key.ts";
+import { printResult } from "./terminal/output.ts";
 
 export const vouch = defineNixdeployCommand({
   name: "cache vouch",

@@ -2,10 +2,10 @@
 import type { CacheDto, ForeignCacheDto } from "../api/caches.ts";
 import { NixdeployError } from "../errors.ts";
 import { formatCount } from "../quantity.ts";
-import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
 import { DEFAULT_WORKSPACE, CACHE_NAME as NAME, parseKeyArgument, WORKSPACE } from "./cache-args.ts";
 import { use } from "./cache-use.ts";
 import { vouch } from "./cache-vouch.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./terminal/output.ts";
 

@@ -2,8 +2,8 @@
 import { describeCancelled } from "../client/follow/follow-text.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { printResult } from "./terminal/output.ts";
 import { readTargets, TARGET_ARGS, TARGET_POSITIONALS } from "./target-args.ts";
+import { printResult } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({
   name: "cancel",

@@ -12,12 +12,12 @@ import { storePathContaining } from "../nix/store-path.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
 import { type ArgValues, defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
-import { AFTER_ARGS, readAfterCopy } from "./copy-after-args.ts";
-import { type CopyProgress, createCopyProgress } from "./terminal/copy-progress.ts";
 import { resolveStateRoot } from "./command-line/directories.ts";
+import { AFTER_ARGS, readAfterCopy } from "./copy-after-args.ts";
+import { readSigningKey } from "./signing-key.ts";
+import { type CopyProgress, createCopyProgress } from "./terminal/copy-progress.ts";
 import { printResult } from "./terminal/output.ts";
 import { createProgressLine } from "./terminal/progress-line.ts";
-import { readSigningKey } from "./signing-key.ts";
 import { askSecretLine, askYes } from "./terminal/terminal.ts";
 
 const ARGS = {

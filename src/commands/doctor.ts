@@ -20,8 +20,8 @@ import { STORE_DIR } from "../nix/store-path.ts";
 import { formatCount } from "../quantity.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
-import { listConfiguredTokens, resolveCoordinatorUrl } from "./coordinator-access.ts";
 import { resolveStateRoot } from "./command-line/directories.ts";
+import { listConfiguredTokens, resolveCoordinatorUrl } from "./coordinator-access.ts";
 import { createStyle, printResult, type Style } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({

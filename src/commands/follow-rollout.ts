@@ -7,13 +7,13 @@ import { hintToFollow, toFollowFailure } from "../client/follow/follow-failure.t
 import { formatDeploymentLine, listUnitChanges, summarize } from "../client/follow/follow-text.ts";
 import { type RolloutResult, toRolloutResult } from "../client/follow/rollout-result.ts";
 import { NixdeployError } from "../errors.ts";
-import type { ArgDeclarations } from "./command-line/args.ts";
 import { reportRollout, reportStarted } from "./ci-report.ts";
+import type { ArgDeclarations } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
-import { formatTable, printResult } from "./terminal/output.ts";
 import { chooseView } from "./rollout-view/choose-view.ts";
 import { createEndedLogs } from "./rollout-view/ended-logs.ts";
 import { printEvent } from "./rollout-view/events-view.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 
 export const FOLLOW_ARGS = {
   async: { type: "boolean", description: "Return as soon as the rollout is recorded" },

@@ -10,8 +10,8 @@ import type { ReportEntry } from "../protocol.ts";
 import { type ArgValues, defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { findTarget, TARGET_ARGS } from "./local-args.ts";
-import { printResult } from "./terminal/output.ts";
 import { POLICY_ARGS, readPolicy } from "./policy-args.ts";
+import { printResult } from "./terminal/output.ts";
 
 const ARGS = {
   ...TARGET_ARGS,

@@ -12,8 +12,8 @@ import { NixdeployError } from "../errors.ts";
 import { NIXDEPLOY_VERSION } from "../version.ts";
 import type { ArgDeclaration } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
-import { resolveCoordinatorUrl, resolveToken } from "./coordinator-access.ts";
 import { findCoordinatorUrl, type TokenRole } from "./command-line/environment.ts";
+import { resolveCoordinatorUrl, resolveToken } from "./coordinator-access.ts";
 import { loadLogins } from "./logins.ts";
 
 /** For the commands that {@link openAdministration} serves. */

@@ -8,8 +8,8 @@ import { connectDaemon } from "../nix/daemon/connect.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
 import type { CommandContext } from "./command-line/context.ts";
-import { printResult } from "./terminal/output.ts";
 import { startChild } from "./run-child.ts";
+import { printResult } from "./terminal/output.ts";
 
 export type PushWatching = Pick<RunUploadOptions, "target" | "sign" | "jobs"> & {
   readonly words: readonly string[];

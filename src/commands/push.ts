@@ -1,7 +1,7 @@
 /** `nixdeploy push`: brings closures from the local store into a cache. */
 
-import { readPushPaths } from "../client/push/push-paths.ts";
 import { loadDefaultCache } from "../client/api/workspace-caches.ts";
+import { readPushPaths } from "../client/push/push-paths.ts";
 import { NixdeployError } from "../errors.ts";
 import { parseCacheName, parseWorkspaceName } from "../names.ts";
 import type { UploadPlan } from "../nix/cache/upload/plan-upload.ts";
@@ -14,11 +14,11 @@ import { formatBytes, formatCount } from "../quantity.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { openCoordinator } from "./open-coordinator.ts";
+import { pushWatching } from "./push-watching.ts";
+import { readSigningKey } from "./signing-key.ts";
 import { printResult } from "./terminal/output.ts";
 import { createProgressLine } from "./terminal/progress-line.ts";
 import { createPushProgress } from "./terminal/push-progress.ts";
-import { pushWatching } from "./push-watching.ts";
-import { readSigningKey } from "./signing-key.ts";
 
 export const command = defineNixdeployCommand({
   name: "push",

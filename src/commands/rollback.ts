@@ -4,9 +4,9 @@ import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { formatTable, printResult } from "./terminal/output.ts";
 import { chooseKey, START_ARGS } from "./start-args.ts";
 import { readTargets, TARGET_ARGS, TARGET_POSITIONALS } from "./target-args.ts";
+import { formatTable, printResult } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({
   name: "rollback",

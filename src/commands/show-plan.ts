@@ -5,8 +5,8 @@ import type { CoordinatorClient } from "../client/api/coordinator.ts";
 import { BRIEF, formatPlan, WHOLE } from "../client/plan-text.ts";
 import { NixdeployError } from "../errors.ts";
 import type { CommandContext } from "./command-line/context.ts";
-import { printResult } from "./terminal/output.ts";
 import { printEvent } from "./rollout-view/events-view.ts";
+import { printResult } from "./terminal/output.ts";
 
 export type ShowPlanOptions = {
   readonly coordinator: Pick<CoordinatorClient, "planRollout">;

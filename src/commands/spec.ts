@@ -1,12 +1,12 @@
 /** `nixdeploy spec`: makes a deployment spec of what CI has evaluated or built, and shows what one says. */
 import { open } from "node:fs/promises";
 import { resolve } from "node:path";
+import { createWorkspaceCacheReader } from "../client/api/workspace-caches.ts";
 import type { CacheReader } from "../client/nix-files/cache-file.ts";
 import { FILE_BYTES_MAX } from "../client/nix-files/cache-file.ts";
 import type { DeploymentSpec } from "../client/spec/spec.ts";
 import { type JobText, makeSpec, splitAttribute } from "../client/spec/spec-from-jobs.ts";
 import { readSpec } from "../client/spec/spec-source.ts";
-import { createWorkspaceCacheReader } from "../client/api/workspace-caches.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import { formatCount } from "../quantity.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";

@@ -7,8 +7,8 @@ import type { WorkspaceName } from "../names.ts";
 import { formatCount } from "../quantity.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { formatStreamEvent } from "./events.ts";
-import { createStyle, printJsonLine } from "./terminal/output.ts";
 import { createScreenArea } from "./rollout-view/screen-area.ts";
+import { createStyle, printJsonLine } from "./terminal/output.ts";
 
 type Watching = {
   readonly coordinator: CoordinatorClient;

@@ -7,8 +7,8 @@ import { parseWorkspaceName } from "../names.ts";
 import { formatAgents } from "./agents.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { printResult } from "./terminal/output.ts";
 import { showStatusLive } from "./status-watch.ts";
+import { printResult } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({
   name: "status",

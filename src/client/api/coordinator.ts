@@ -33,12 +33,12 @@ import { type StatusDto, statusSchema } from "../../api/status.ts";
 import type { CacheName, DeploymentId, RolloutId, WorkspaceName } from "../../names.ts";
 import type { UploadTarget } from "../../nix/cache/upload/upload-target.ts";
 import { formatHashNix32 } from "../../nix/hash.ts";
+import type { OpenEvents } from "../follow/follow.ts";
+import type { WatchOptions } from "../follow/watch-events.ts";
+import type { CacheReader } from "../nix-files/cache-file.ts";
 import { type AdministrationClient, createAdministrationClient } from "./administration.ts";
 import { type CallApi, formatApiPath } from "./api-call.ts";
-import type { CacheReader } from "../nix-files/cache-file.ts";
-import type { OpenEvents } from "../follow/follow.ts";
 import type { HttpTransport } from "./transport.ts";
-import type { WatchOptions } from "../follow/watch-events.ts";
 
 export type LogPage = { readonly lines: readonly LogLine[]; readonly next: number | null };
 export type DeploymentFilter = {

@@ -11,10 +11,10 @@ import { parseAnswer, readAnswerText } from "../../http/answer.ts";
 import { createHttpClient, type HttpClient, type HttpClientOptions, type PutRequest } from "../../http/client.ts";
 import type { ServerSentEvent } from "../../http/event-stream.ts";
 import { failureOfAnswer } from "../../http/failure.ts";
-import { type CallApi, formatApiPath } from "./api-call.ts";
-import type { CacheReader } from "../nix-files/cache-file.ts";
 import type { FollowMessage } from "../follow/follow.ts";
 import type { StreamMessage } from "../follow/watch-events.ts";
+import type { CacheReader } from "../nix-files/cache-file.ts";
+import { type CallApi, formatApiPath } from "./api-call.ts";
 
 export type HttpTransportOptions = HttpClientOptions & {
   /** Without a slash at its end. */

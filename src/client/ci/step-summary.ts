@@ -5,9 +5,9 @@
 import type { DeploymentId } from "../../names.ts";
 import { formatDuration } from "../../quantity.ts";
 import { cleanLogText } from "../follow/follow-text.ts";
+import type { RolloutOutcome, RolloutResult } from "../follow/rollout-result.ts";
 import { formatOrigin } from "../origin.ts";
 import { describeDiff, formatAgents, formatVersions, groupPlan, KINDS, type PlanGroup } from "../plan-text.ts";
-import type { RolloutOutcome, RolloutResult } from "../follow/rollout-result.ts";
 
 export type StepSummary = {
   readonly result: RolloutResult;

@@ -9,9 +9,9 @@ import { type AgentName, NAME_RULE, parseAgentName } from "../../names.ts";
 import { quoteExcerpt } from "../../nix/parse-error.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import { type CacheReader, FILE_BYTES_MAX, readFileFromCache } from "../nix-files/cache-file.ts";
+import { describeAbsent, requireStorePath, resolveArgument } from "../store-argument.ts";
 import { type ParsedSpec, parseSpec, splitAssignment } from "./spec.ts";
 import { NO_HEALTH_CHECKS } from "./spec-health-checks.ts";
-import { describeAbsent, requireStorePath, resolveArgument } from "../store-argument.ts";
 
 export type ReadSpecOptions = {
   /** SPEC, or one or more NAME=PATH. */

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { randomFillSync } from "node:crypto";
 import { type CoordinatorClient, createCoordinatorClient } from "../../../src/client/api/coordinator.ts";
+import { createHttpTransport } from "../../../src/client/api/transport.ts";
 import { type FollowOptions, type FollowResult, followDeployments } from "../../../src/client/follow/follow.ts";
 import type { FollowNote } from "../../../src/client/follow/follow-state.ts";
-import { createHttpTransport } from "../../../src/client/api/transport.ts";
 import { NixdeployError } from "../../../src/errors.ts";
 import { parseCacheName } from "../../../src/names.ts";
 import { loadUploadPlan, runUpload } from "../../../src/nix/cache/upload/upload.ts";

@@ -9,7 +9,12 @@ import {
   type Standing,
   standingOf,
 } from "../../../src/client/follow/follow-state.ts";
-import { cleanLogText, formatDeploymentLine, formatProgress, summarize } from "../../../src/client/follow/follow-text.ts";
+import {
+  cleanLogText,
+  formatDeploymentLine,
+  formatProgress,
+  summarize,
+} from "../../../src/client/follow/follow-text.ts";
 import { DEPLOYMENT_STATES, type DeploymentState } from "../../../src/deployment.ts";
 import { createDeployment as deployment, EXAMPLE_HASH_PART as HASH } from "../../support/deployment-example.ts";
 

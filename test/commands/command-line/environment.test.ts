@@ -2,8 +2,8 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { resolveToken } from "../../../src/commands/coordinator-access.ts";
 import { readCoordinatorUrl, readKey, readToken } from "../../../src/commands/command-line/environment.ts";
+import { resolveToken } from "../../../src/commands/coordinator-access.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nixdeploy-environment-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
