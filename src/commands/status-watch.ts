@@ -2,7 +2,7 @@
 
 import type { CoordinatorClient } from "../client/api/coordinator.ts";
 import { cutToWidth } from "../client/watch/screen.ts";
-import { type Seen, watchStatus } from "../client/watch-status.ts";
+import { type Seen, watchStatus } from "../client/watch/watch-status.ts";
 import type { WorkspaceName } from "../names.ts";
 import { formatCount } from "../quantity.ts";
 import type { CommandContext } from "./command-line/context.ts";

@@ -2,7 +2,7 @@
 import type { RolloutFactsDto } from "../api/rollouts.ts";
 import type { StatusDto } from "../api/status.ts";
 import { describeStart } from "../client/origin.ts";
-import type { Seen } from "../client/watch-status.ts";
+import type { Seen } from "../client/watch/watch-status.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { formatAgents } from "./agents.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";

@@ -2,14 +2,14 @@
  * The coordinator and its agents as they are, again and again: read anew when an event says that something has changed,
  * and now and then for what has no event (drift, failed units, free space). Survives a coordinator that restarts.
  */
-import type { AgentDto } from "../api/agents.ts";
-import type { StreamEvent } from "../api/events.ts";
-import type { StatusDto } from "../api/status.ts";
-import { NixdeployError } from "../errors.ts";
-import type { WorkspaceName } from "../names.ts";
-import type { Clock, Random } from "../runtime.ts";
-import type { CoordinatorClient } from "./api/coordinator.ts";
-import { watchEvents } from "./follow/watch-events.ts";
+import type { AgentDto } from "../../api/agents.ts";
+import type { StreamEvent } from "../../api/events.ts";
+import type { StatusDto } from "../../api/status.ts";
+import { NixdeployError } from "../../errors.ts";
+import type { WorkspaceName } from "../../names.ts";
+import type { Clock, Random } from "../../runtime.ts";
+import type { CoordinatorClient } from "../api/coordinator.ts";
+import { watchEvents } from "../follow/watch-events.ts";
 
 export type Seen = { readonly status: StatusDto; readonly agents: readonly AgentDto[] };
 

@@ -1,12 +1,12 @@
 /** A watch looks again when something happens, bundles what comes at once, looks now and then anyway, and survives a restart. */
 import { expect, test } from "bun:test";
-import type { StreamEvent } from "../../src/api/events.ts";
-import type { WatchStatusOptions } from "../../src/client/watch-status.ts";
-import { watchStatus } from "../../src/client/watch-status.ts";
-import { NixdeployError } from "../../src/errors.ts";
-import { createManualClock } from "../support/manual-clock.ts";
-import { impatientRandom } from "../support/run-command.ts";
-import { waitFor } from "../support/wait-for.ts";
+import type { StreamEvent } from "../../../src/api/events.ts";
+import type { WatchStatusOptions } from "../../../src/client/watch/watch-status.ts";
+import { watchStatus } from "../../../src/client/watch/watch-status.ts";
+import { NixdeployError } from "../../../src/errors.ts";
+import { createManualClock } from "../../support/manual-clock.ts";
+import { impatientRandom } from "../../support/run-command.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 const away = () => new NixdeployError("unreachable", "cannot reach it");
 
