@@ -103,10 +103,10 @@ async function printSummary(
   { end, result }: { readonly end: RolloutResult; readonly result: FollowResult },
 ): Promise<void> {
   const rows = result.deployments.map(summarize);
-  const header = ["agent", "outcome", "duration", "reason", "url"];
+  // The reason may be long: nothing stands behind it.
   const text = formatTable(
-    header,
-    rows.map(({ agent, outcome, duration, reason, url }) => [agent, outcome, duration, reason, url]),
+    ["agent", "outcome", "duration", "url", "reason"],
+    rows.map(({ agent, outcome, duration, url, reason }) => [agent, outcome, duration, url, reason]),
   );
   const changes = listUnitChanges(result.deployments).map(({ agent, would, units }) => [agent, would, units]);
   const texts = changes.length === 0 ? [text] : [text, formatTable(["agent", "would", "units"], changes)];

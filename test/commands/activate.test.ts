@@ -39,7 +39,7 @@ describe("a rollout", () => {
     const { exitCode, stdout, stderr } = await command.result;
     expect(exitCode).toBe(0);
     expect(stdout.replace(/ +/g, " ")).toBe(
-      `AGENT OUTCOME DURATION REASON URL\nnuc succeeded 12 s ${fake.deploymentOf("nuc").url}\n`,
+      `AGENT OUTCOME DURATION URL REASON\nnuc succeeded 12 s ${fake.deploymentOf("nuc").url}\n`,
     );
     const lines = [`nuc: queued ${SYSTEM}`, "nuc: fetching", "nuc | starting units", "nuc: succeeded"];
     expect(stderr.split("\n").slice(1, -1)).toEqual(lines);

@@ -31,7 +31,7 @@ describe("retry", () => {
     const { exitCode, stdout, stderr } = await command.result;
     expect(exitCode).toBe(0);
     expect(stdout.replace(/ +/g, " ")).toBe(
-      `AGENT OUTCOME DURATION REASON URL\ntv succeeded 12 s ${fake.deploymentOf("tv").url}\n`,
+      `AGENT OUTCOME DURATION URL REASON\ntv succeeded 12 s ${fake.deploymentOf("tv").url}\n`,
     );
     expect(stderr).toContain(`tv: queued ${SYSTEM}`);
   });
