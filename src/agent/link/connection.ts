@@ -12,7 +12,7 @@ import type { ToldCaches, Welcome } from "../../protocol.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import type { DeploymentStore } from "../journal/deployment-store.ts";
 import type { Contact } from "./contact.ts";
-import { type Enrolment, planPins, writeEnrolment } from "./enrolment.ts";
+import { type Enrolment, isSameEnrolment, planPins, writeEnrolment } from "./enrolment.ts";
 import type { Identity, Keys } from "./identity.ts";
 import { type HelloFacts, type Proof, sendFrame } from "./login.ts";
 import { type KeyLogin, loginWithKeys } from "./login-with-keys.ts";
@@ -247,9 +247,7 @@ async function remember(welcome: Welcome, options: ConnectionOptions, memory: Me
     pinnedPublicKeys: [...decision.pinned],
     ...others.record,
   };
-  if (JSON.stringify(enrolment) !== JSON.stringify(before)) {
-    await writeEnrolment(options.stateDirectory, enrolment);
-  }
+  if (!isSameEnrolment(before, enrolment)) await writeEnrolment(options.stateDirectory, enrolment);
   // Said once it is on the disk.
   for (const news of [...decision.news, ...others.news]) options.logger.info(news);
   memory.enrolment = enrolment;

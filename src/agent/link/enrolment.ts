@@ -8,6 +8,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { NixdeployError } from "../../errors.ts";
 import { followKeyStatements, type KeyStatement } from "../../key-statement.ts";
@@ -56,6 +57,14 @@ export async function readEnrolment(stateDirectory: string): Promise<Enrolment |
 export async function writeEnrolment(stateDirectory: string, enrolment: Enrolment): Promise<void> {
   const text = `${JSON.stringify(enrolment, null, 2)}\n`;
   await writeDurableFile({ path: join(stateDirectory, FILE_NAME), text, mode: 0o600 });
+}
+
+/**
+ * Whether there is nothing new to write: a disk that takes no writes must not keep an agent from being heard. By value,
+ * since what was read and what was made name their fields in another order.
+ */
+export function isSameEnrolment(before: Enrolment | null, now: Enrolment): boolean {
+  return isDeepStrictEqual(before, now);
 }
 
 export type PinDecision = {
