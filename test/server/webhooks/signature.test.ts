@@ -1,15 +1,18 @@
-/** Secrets and signatures of webhooks against the vector that every implementation of Standard Webhooks is tested with. */
+/** Secrets and signatures of webhooks against a vector that another program made. */
 import { describe, expect, test } from "bun:test";
 import { makeWebhookSecret, parseWebhookSecret, signDelivery } from "../../../src/server/webhooks/signature.ts";
 import { createSeededRandom } from "../../support/seeded-random.ts";
 
-/** The vector of the Standard Webhooks libraries (`TestWebhookSign` of the reference implementation in Go). */
+/**
+ * By OpenSSL 3, as Standard Webhooks has it: printf 'ID.SECONDS.BODY' | openssl dgst -sha256 -mac HMAC -macopt hexkey:0707…07
+ * (24 bytes) -binary | base64. (The reference libraries' own vector passes, too; it is left out, since its secret looks like one.)
+ */
 const VECTOR = {
-  secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-  id: "msg_p5jXN8AQM9LWM0D4loKWxJek",
+  secret: `whsec_${Buffer.alloc(24, 7).toString("base64")}`,
+  id: "msg_1",
   seconds: 1614265330,
   body: '{"test": 2432232314}',
-  signature: "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+  signature: "v1,7uBtESEWGtDKv2DcFOvwVnDWKwiIT+87mO9EJbkknYM=",
 };
 
 test("the known vector", () => {
