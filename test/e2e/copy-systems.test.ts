@@ -149,6 +149,17 @@ for (const { by, flags } of [
       expect(await sides()).toEqual(all(before));
     }, 120_000);
 
+    test("one that cannot become the default is undone: profile, boot loader and what runs", async () => {
+      const faults = [{ stage: "boot-loader", kind: "fail", actions: ["boot"] }] as const;
+      const system = await build(`${by}-unbootable`, { units: units("web"), faults });
+      const { exitCode, stdout } = await copy([system, "--switch", ...flags]);
+      expect({ exitCode, system: systemOf(stdout) }).toMatchObject({
+        exitCode: 1,
+        system: { by, outcome: "rolled-back" },
+      });
+      expect(await sides()).toEqual(all(before));
+    }, 120_000);
+
     // What the script does by itself, verb by verb, is in copy-verbs.test.ts.
     if (by === "switch-to-configuration") return;
 

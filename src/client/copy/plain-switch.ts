@@ -15,7 +15,7 @@ import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import { lastLine } from "../ssh/ssh-failure.ts";
 import type { Side } from "./side.ts";
-import { judgeSwitch, type SystemEnd, type SystemMethod } from "./system-end.ts";
+import { type JudgedSwitch, judgeCommit, judgeSwitch, type SystemEnd, type SystemMethod } from "./system-end.ts";
 
 export type PlainSwitchOptions = {
   readonly side: Side;
@@ -63,7 +63,7 @@ old=$(readlink -f "$2")
 run=$(mktemp -d /run/nixdeploy-copy.XXXXXX)
 mkdir "$run/armed"
 : > "$run/log"
-printf 'nixdeploy-run=%s\\n' "$run"
+printf 'nixdeploy-old=%s\\nnixdeploy-run=%s\\n' "$old" "$run"
 setsid sh -c "$6" nixdeploy "$run" "$1" "$old" "$3" "$4" "$5" </dev/null >> "$run/log" 2>&1 &
 tail -n +1 -f "$run/log" >&2 &
 tail=$!
@@ -88,15 +88,21 @@ echo "nixdeploy-code=$(cat "$run/code")"
 /** $1 the folder. */
 const FORGET_SCRIPT = `case $1 in /run/nixdeploy-copy.*) rm -rf -- "$1" ;; esac`;
 
-/** $1 profile, $2 new, $3 "live" when the new one runs already. */
-const COMMIT_SCRIPT = `before=$(readlink -f "$1" || :)
-old=$(readlink -f /run/current-system || :)
+/** $1 profile, $2 new, $3 what ran before the new one was made live; "" where it is not. Says how the way back ended, too. */
+const COMMIT_SCRIPT = `before=
+if [ -e "$1" ]; then before=$(readlink -f "$1"); fi
 code=0
 mkdir -p "$(dirname "$1")"
 nix-env --profile "$1" --set "$2" >&2 && "$2/bin/switch-to-configuration" boot >&2 || code=$?
 if [ "$code" != 0 ]; then
-  if [ -n "$before" ]; then nix-env --profile "$1" --set "$before" >&2; "$before/bin/switch-to-configuration" boot >&2; fi
-  if [ "$3" = live ] && [ -n "$before" ]; then "$before/bin/switch-to-configuration" test >&2; fi
+  back=0
+  if [ -n "$before" ]; then
+    nix-env --profile "$1" --set "$before" >&2 && "$before/bin/switch-to-configuration" boot >&2 || back=$?
+  else
+    back=1
+  fi
+  if [ -n "$3" ]; then "$3/bin/switch-to-configuration" test >&2 || back=$?; fi
+  echo "nixdeploy-back=$back"
 fi
 echo "nixdeploy-code=$code"
 `;
@@ -109,17 +115,16 @@ export async function switchPlainly(options: PlainSwitchOptions): Promise<System
     case "dry-activate":
       return await dryActivate(options);
     case "boot":
-      return await commit(options, "waits");
+      return await commit(options, null);
     case "reboot": {
-      const end = await commit(options, "waits");
+      const end = await commit(options, null);
       return end.outcome === "succeeded" ? await reboot(options) : end;
     }
     case "test":
     case "switch": {
-      const end = await testAndConfirm(options);
-      const isLive = end.outcome === "succeeded" || end.outcome === "degraded";
-      if (method === "test" || !isLive || end.reason.includes("way back")) return end;
-      const committed = await commit(options, "live");
+      const { end, isLive, old } = await testAndConfirm(options);
+      if (method === "test" || !isLive) return end;
+      const committed = await commit(options, old);
       return committed.outcome === "succeeded" ? end : committed;
     }
     default:
@@ -157,10 +162,12 @@ async function dryActivate({ side, storePath, asRoot, activationTimeoutMs, onLin
   return { by: BY, outcome: isGood ? "succeeded" : "failed", reason } as const;
 }
 
-async function testAndConfirm(options: PlainSwitchOptions): Promise<SystemEnd> {
+/** @returns besides: whether the new one is live now, and what ran before it */
+async function testAndConfirm(options: PlainSwitchOptions): Promise<JudgedSwitch & { readonly old: string | null }> {
   const { side, storePath, asRoot, activationTimeoutMs, confirmWindowMs, onUnitFailure, signal } = options;
   const windowSeconds = Math.ceil(confirmWindowMs / 1_000);
   let folder: string | null = null;
+  let old: string | null = null;
   const words = [storePath, "/run/current-system", String(windowSeconds), onUnitFailure];
   const limit = String(Math.ceil(activationTimeoutMs / 1_000));
   try {
@@ -174,6 +181,7 @@ async function testAndConfirm(options: PlainSwitchOptions): Promise<SystemEnd> {
         },
         onLine: (stream, line) => {
           const [, found] = /^nixdeploy-run=(\/run\/nixdeploy-copy\.\w+)$/.exec(line) ?? [];
+          old ??= /^nixdeploy-old=(\/nix\/store\/\S+)$/.exec(line)?.[1] ?? null;
           if (found !== undefined) folder = found;
           else if (stream === "err") options.onLine(line);
         },
@@ -188,7 +196,7 @@ async function testAndConfirm(options: PlainSwitchOptions): Promise<SystemEnd> {
     if (folder === null || signal.aborted) throw error;
   }
   const visit = await visitUntilTold(folder, options);
-  return judgeSwitch({ ...visit, onUnitFailure, windowSeconds });
+  return { ...judgeSwitch({ ...visit, onUnitFailure, windowSeconds }), old };
 }
 
 async function visitUntilTold(folder: string, options: PlainSwitchOptions) {
@@ -218,26 +226,21 @@ function numberOf(text: string | undefined, key: "code" | "back"): number | null
   return digits === undefined ? null : Number(digits);
 }
 
-/** Profile and boot loader. */
-async function commit(options: PlainSwitchOptions, state: "live" | "waits"): Promise<SystemEnd> {
+/** Profile and boot loader. @param old what ran before, where the new one is live already */
+async function commit(options: PlainSwitchOptions, old: string | null): Promise<SystemEnd> {
   const { side, profilePath, storePath, asRoot, activationTimeoutMs, onLine, signal } = options;
+  const words = [profilePath, storePath, old ?? ""];
   const result = await side.run(
     {
-      ...{ text: COMMIT_SCRIPT, words: [profilePath, storePath, state], asRoot, deadlineMs: 3 * activationTimeoutMs },
+      ...{ text: COMMIT_SCRIPT, words, asRoot, deadlineMs: 3 * activationTimeoutMs },
       onLine: (stream, line) => {
         if (stream === "err") onLine(line);
       },
     },
     signal,
   );
-  const code = numberOf(result.stdout, "code");
-  if (code === 0) {
-    const reason = state === "live" ? "it is live" : "it takes effect at the next reboot";
-    return { by: BY, outcome: "succeeded", reason };
-  }
-  const what = code === null ? "was not heard of any more" : `ended with code ${code}`;
-  const outcome = code === null ? "degraded" : "rolled-back";
-  return { by: BY, outcome, reason: `making it the default ${what}; profile and boot loader were put back` };
+  const { stdout } = result;
+  return judgeCommit({ code: numberOf(stdout, "code"), back: numberOf(stdout, "back"), isLive: old !== null });
 }
 
 const BOOT_ID_SCRIPT = `echo "nixdeploy-boot=$(cat /proc/sys/kernel/random/boot_id)"; readlink -f /run/current-system | sed 's/^/nixdeploy-system=/'`;

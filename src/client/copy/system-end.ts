@@ -33,26 +33,61 @@ export type SwitchFacts = {
   readonly windowSeconds: number;
 };
 
+const BY = "switch-to-configuration";
 const LIVE = 0;
 const UNITS_FAILED = 4;
 const LOCK_HELD = 11;
 const TIMED_OUT = 124;
 
-export function judgeSwitch(facts: SwitchFacts): SystemEnd {
+export type JudgedSwitch = {
+  readonly end: SystemEnd;
+  /** It may become the default. */
+  readonly isLive: boolean;
+};
+
+/** What became of making it live. */
+export function judgeSwitch(facts: SwitchFacts): JudgedSwitch {
   const { code, back, isConfirmed, onUnitFailure } = facts;
-  const by = "switch-to-configuration";
-  if (code === LOCK_HELD) return { by, outcome: "failed", reason: "another activation is running there (code 11)" };
-  if (isConfirmed && code === LIVE) return { by, outcome: "succeeded", reason: "it is live" };
-  if (isConfirmed && code === UNITS_FAILED && onUnitFailure === "keep") {
-    return { by, outcome: "degraded", reason: "it is live, and some of its units failed (code 4)" };
+  if (code === LOCK_HELD) {
+    return {
+      isLive: false,
+      end: { by: BY, outcome: "failed", reason: "another activation is running there (code 11)" },
+    };
   }
-  const why = describeFault(facts);
-  if (back === LIVE) return { by, outcome: "rolled-back", reason: why };
+  if (isConfirmed && code === LIVE) {
+    return { isLive: true, end: { by: BY, outcome: "succeeded", reason: "it is live" } };
+  }
+  if (isConfirmed && code === UNITS_FAILED && onUnitFailure === "keep") {
+    const reason = "it is live, and some of its units failed (code 4)";
+    return { isLive: true, end: { by: BY, outcome: "degraded", reason } };
+  }
+  return { isLive: false, end: judgeWayBack(describeFault(facts), back) };
+}
+
+export type CommitFacts = {
+  /** Of setting the profile and the new system's `boot`; null: it was not heard of. */
+  readonly code: number | null;
+  /** Of putting both back, and of the old system's `test` where the new one was live; null when there was none. */
+  readonly back: number | null;
+  readonly isLive: boolean;
+};
+
+/** What became of making it the default. */
+export function judgeCommit({ code, back, isLive }: CommitFacts): SystemEnd {
+  if (code === 0) {
+    return { by: BY, outcome: "succeeded", reason: isLive ? "it is live" : "it takes effect at the next reboot" };
+  }
+  const what = code === null ? "was not heard of any more" : `ended with code ${code}`;
+  return judgeWayBack(`making it the default ${what}`, back);
+}
+
+function judgeWayBack(why: string, back: number | null): SystemEnd {
+  if (back === LIVE) return { by: BY, outcome: "rolled-back", reason: why };
   if (back === UNITS_FAILED) {
-    return { by, outcome: "rolled-back", reason: `${why}; some units of the old system fail now (code 4)` };
+    return { by: BY, outcome: "rolled-back", reason: `${why}; some units of the old system fail now (code 4)` };
   }
   const end = back === null ? "was not heard of" : `ended with code ${back}`;
-  return { by, outcome: "degraded", reason: `${why}; the way back ${end}` };
+  return { by: BY, outcome: "degraded", reason: `${why}; the way back ${end}` };
 }
 
 function describeFault({ code, windowSeconds }: SwitchFacts): string {

@@ -5,7 +5,7 @@ import { type Probe, parseProbe } from "../../../src/client/copy/probe.ts";
 import { isProfileOfRoot, resolveFarProfile } from "../../../src/client/copy/profile.ts";
 import { fitsPlatform } from "../../../src/client/copy/send-binary.ts";
 import { signingKeyName } from "../../../src/client/copy/signing.ts";
-import { judgeSwitch, type SwitchFacts } from "../../../src/client/copy/system-end.ts";
+import { judgeCommit, judgeSwitch, type SwitchFacts } from "../../../src/client/copy/system-end.ts";
 import { isTrusted, listUnsigned, planKeyEntry } from "../../../src/client/copy/trust.ts";
 import { NixdeployError } from "../../../src/errors.ts";
 import { narHashFromDigest } from "../../../src/nix/hash.ts";
@@ -113,7 +113,24 @@ describe("the end of a switch without the engine", () => {
     [{ back: 0 }, "rolled-back", "no new connection by ssh was possible within 60 s"],
     [{ code: null }, "degraded", "was not heard of any more; the way back was not heard of"],
   ] as const)("%j is %s", (changes, outcome, words) => {
-    const end = judgeSwitch(facts(changes));
+    const { end, isLive } = judgeSwitch(facts(changes));
+    expect(end.outcome).toBe(outcome);
+    expect(end.reason).toContain(words);
+    expect(isLive).toBe(end.reason.startsWith("it is live"));
+  });
+});
+
+describe("making a system the default", () => {
+  test.each([
+    [{ code: 0, back: null, isLive: true }, "succeeded", "it is live"],
+    [{ code: 0, back: null, isLive: false }, "succeeded", "at the next reboot"],
+    [{ code: 1, back: 0, isLive: true }, "rolled-back", "ended with code 1"],
+    [{ code: 1, back: 4, isLive: true }, "rolled-back", "some units of the old system fail now"],
+    // Nobody may say that it is back when it is not.
+    [{ code: 1, back: 1, isLive: false }, "degraded", "the way back ended with code 1"],
+    [{ code: null, back: null, isLive: true }, "degraded", "the way back was not heard of"],
+  ] as const)("%j is %s", (facts, outcome, words) => {
+    const end = judgeCommit(facts);
     expect(end.outcome).toBe(outcome);
     expect(end.reason).toContain(words);
   });
