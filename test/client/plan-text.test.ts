@@ -47,14 +47,14 @@ test("one agent: counts, sizes, and a line for each package", () => {
 });
 
 test("agents alike stand together; what runs already and what is unknown is said", () => {
-  const why = "what runs there is not known";
+  const why = "nothing is known to run there yet";
   const plan = planOf({ a: {}, b: {}, c: { from: TO, diff: null }, d: { from: null, diff: null, why } }, [
     { ...DIFF, changes: [], rebuilt: 0, fetchPaths: 0, fetchBytes: 0, sizeAfterBytes: DIFF.sizeBeforeBytes },
   ]);
   expect(formatPlan(plan, BRIEF)).toEqual([
     "a, b: no package changes; 1.2 GB → 1.2 GB (+0 B); nothing to download",
     "c: runs it already",
-    "d: cannot compare: what runs there is not known",
+    "d: cannot compare: nothing is known to run there yet",
   ]);
 });
 

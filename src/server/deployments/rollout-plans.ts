@@ -28,7 +28,7 @@ export async function planRollout(
   return {
     workspace: workspace.name,
     agents: agents.map(({ name: agent, contact, from, to }) => {
-      const known = from === null ? "what runs there is not known" : compared.get(keyOf({ from, to }));
+      const known = from === null ? "nothing is known to run there yet" : compared.get(keyOf({ from, to }));
       if (known === undefined) throw new Error("a pair was not looked at");
       const found =
         typeof known === "string" ? { diff: null, why: known } : { diff: indexes.get(known) ?? null, why: null };

@@ -73,7 +73,7 @@ describe("a plan", () => {
     expect(diffs).toEqual([]);
     expect(agents.map(({ diff, why }) => [diff, why])).toEqual([
       [null, `what runs there is not in the cache: ${BY_HAND}`],
-      [null, "what runs there is not known"],
+      [null, "nothing is known to run there yet"],
     ]);
   });
 
