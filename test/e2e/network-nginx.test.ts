@@ -3,15 +3,14 @@
  * nginx cuts idle connections, or something else answers.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { makeCertificate, type TestCertificate } from "../support/certificates.ts";
 import { addBigPath } from "../support/closure.ts";
 import { createFleet, type Fleet } from "../support/fleet.ts";
 import { findFreePorts } from "../support/free-port.ts";
 import { type Nginx, startNginx } from "../support/nginx.ts";
-import { cacheResultSchema, rolloutResultSchema } from "../support/results.ts";
+import { rolloutResultSchema } from "../support/results.ts";
 import { createTemporaryDirectory, type TemporaryDirectory } from "../support/temporary-directory.ts";
+import { expectVanillaNixReads } from "../support/vanilla-reader.ts";
 import { waitFor } from "../support/wait-for.ts";
 
 const PROFILE = "/nix/var/nix/profiles/hello";
@@ -61,19 +60,8 @@ describe("under a sub-path, with TLS", () => {
   }, 90_000);
 
   test("vanilla Nix reads the cache", async () => {
-    const path = await fleet.builder.build("app", { name: "tool", version: "1" });
-    await fleet.expectRun(["push", path], { env: trust });
-    const shown = JSON.parse(await fleet.expectRun(["cache", "show", "default", "--json"], { env: trust }));
-    const { url, publicKeys } = cacheResultSchema.parse(shown);
-    expect(url).toBe(`${address.public}/cache/default`);
-    const netrc = join(directory.path, "netrc");
-    await writeFile(netrc, `machine localhost login any password ${await fleet.makeToken("read")}\n`);
-    const reader = await fleet.addDevice("reader");
-    const options = { "trusted-public-keys": publicKeys.join(" "), "netrc-file": netrc };
-    const flags = Object.entries(options).flatMap(([name, value]) => ["--option", name, value]);
-    const env = { NIX_SSL_CERT_FILE: certificate.authorityFile, NIX_REMOTE: "local" };
-    await reader.run(["nix", "copy", "--from", url, path, ...flags], { env });
-    expect(await reader.run([`${path}/bin/tool`])).toBe("tool 1");
+    const way = { publicUrl: address.public, authorityFile: certificate.authorityFile, env: trust };
+    await expectVanillaNixReads(fleet, way);
   }, 60_000);
 });
 
