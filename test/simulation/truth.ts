@@ -179,13 +179,19 @@ async function judgeLog(row: Row, journals: Journals, world: World): Promise<str
   return [`its log has ${stored.length} lines, the device printed ${printed.map((whole) => whole.length).join(", ")}`];
 }
 
-/** A device works on nothing that nobody asked for; a restore may have forgotten who did. */
+/**
+ * A device works on nothing that nobody asked for; a restore may have forgotten who did. A journal without an entry, begun
+ * for an offer that waited behind a stuck disk, is no work yet.
+ */
 function judgeUnknown({ devices, restored }: World, ids: ReadonlySet<string>): string[] {
   const mayBeForgotten = (beganMs: number) =>
     restored.some(({ takenMs, atMs }) => takenMs <= beganMs && beganMs <= atMs + LATE_MS);
   return devices.flatMap((device) =>
     [...device.journals()]
-      .filter(([id, journals]) => !ids.has(id) && !mayBeForgotten(journals[0]?.entries[0]?.atMs ?? 0))
+      .filter(([id, journals]) => {
+        const first = journals.flatMap(({ entries }) => entries)[0];
+        return first !== undefined && !ids.has(id) && !mayBeForgotten(first.atMs);
+      })
       .map(([id]) => `${device.name} worked on ${id}, which nobody knows`),
   );
 }
