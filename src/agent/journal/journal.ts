@@ -216,15 +216,20 @@ function createWriter(file: JournalFile, clock: Clock, changes: ChangeSignal) {
     await writing;
   };
   const flushLater = () => {
-    timer ??= clock
-      .sleep(FLUSH_INTERVAL_MS, closing.signal)
-      .then(flush)
-      .catch(() => {
-        // Closing, which flushes itself; or the disk refuses, which the next phase or outcome reports.
-      })
-      .finally(() => {
-        timer = null;
-      });
+    timer ??= flushUntilEmpty();
+  };
+  /** What comes while a write is under way finds this at work, and so starts nobody else. */
+  const flushUntilEmpty = async () => {
+    try {
+      do {
+        await clock.sleep(FLUSH_INTERVAL_MS, closing.signal);
+        await flush();
+      } while (gathered.length > 0);
+    } catch {
+      // Closing, which flushes itself; or the disk refuses, which the next phase or outcome reports.
+    } finally {
+      timer = null;
+    }
   };
   const gather = <Entry extends Unnumbered<ReportEntry>>(entry: Entry) => {
     const numbered = { n: lastNumber + 1, atMs: clock.nowMs(), ...entry };

@@ -4,10 +4,12 @@ import { appendFile, readdir, readFile, truncate, writeFile } from "node:fs/prom
 import { createChangeSignal } from "../../../src/agent/journal/change-signal.ts";
 import { type DeploymentStore, openDeploymentStore } from "../../../src/agent/journal/deployment-store.ts";
 import { createJournal, type Journal } from "../../../src/agent/journal/journal.ts";
-import { openJournalFile, START } from "../../../src/agent/journal/journal-file.ts";
+import { type JournalFile, openJournalFile, START } from "../../../src/agent/journal/journal-file.ts";
 import { LOG_LINE_CHARACTERS_MAX, type ReportEntry } from "../../../src/protocol.ts";
 import { systemClock } from "../../../src/runtime.ts";
+import { createManualClock } from "../../support/manual-clock.ts";
 import { createTemporaryDirectory, type TemporaryDirectory } from "../../support/temporary-directory.ts";
+import { waitFor } from "../../support/wait-for.ts";
 import { deploymentIdOf, offerOf } from "../offers.ts";
 
 let directory: TemporaryDirectory;
@@ -52,6 +54,20 @@ async function readAll(journal: Journal): Promise<ReportEntry[]> {
 
 const openEmpty = (name: string) =>
   openJournalFile({ path: directory.join(name), onEntry: () => {}, isFollowed: false });
+
+/** The same file, on a disk that takes lines in another way. */
+function withAppend(file: JournalFile, append: JournalFile["append"]): JournalFile {
+  return {
+    get end() {
+      return file.end;
+    },
+    append,
+    read: file.read,
+    find: file.find,
+    catchUp: file.catchUp,
+    [Symbol.asyncDispose]: async () => {},
+  };
+}
 
 const journalPath = () => directory.join("deployments", offer.deploymentId, "journal.ndjson");
 
@@ -141,6 +157,29 @@ test("a report holds at most 2,000 entries and about a mebibyte", async () => {
   expect((await readAll(journal)).length).toBe(2_701);
 });
 
+test("a line that comes while the disk is at work on the one before is written, too, without anything else to come", async () => {
+  await using file = await openEmpty("slow.ndjson");
+  const clock = createManualClock();
+  const atWork = Promise.withResolvers<void>();
+  const goOn = Promise.withResolvers<void>();
+  const slow = withAppend(file, async (lines, count) => {
+    atWork.resolve();
+    await goOn.promise;
+    await file.append(lines, count);
+  });
+  const changes = createChangeSignal();
+  const journal = createJournal({ offer, file: slow, recovered: [], acknowledged: START, clock, changes });
+  await journal.log("agent", "first");
+  await clock.advance(1_000);
+  await atWork.promise;
+  await journal.log("agent", "second");
+  goOn.resolve();
+  await waitFor("the second line", async () => {
+    await clock.advance(1_000);
+    return journal.durable.n === 2;
+  });
+});
+
 describe("output without end", () => {
   test("is kept up to the limit, which the log says; phases and outcome still come", async () => {
     const changes = createChangeSignal();
@@ -167,19 +206,10 @@ describe("output without end", () => {
     let isFull = true;
     const changes = createChangeSignal();
     await using file = await openEmpty("full.ndjson");
-    const full = {
-      get end() {
-        return file.end;
-      },
-      append: async (lines: string, count: number) => {
-        if (isFull) throw new Error("ENOSPC");
-        await file.append(lines, count);
-      },
-      read: file.read,
-      find: file.find,
-      catchUp: file.catchUp,
-      [Symbol.asyncDispose]: async () => {},
-    };
+    const full = withAppend(file, async (lines, count) => {
+      if (isFull) throw new Error("ENOSPC");
+      await file.append(lines, count);
+    });
     const journal = createJournal({
       offer,
       file: full,
