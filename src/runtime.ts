@@ -24,23 +24,35 @@ export type Random = {
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),
-  sleep: (durationMs, signal) =>
-    new Promise((resolve, reject) => {
-      if (signal.aborted) {
-        reject(signal.reason);
-        return;
-      }
-      const onAbort = () => {
-        clearTimeout(timer);
-        reject(signal.reason);
-      };
-      const timer = setTimeout(() => {
-        signal.removeEventListener("abort", onAbort);
-        resolve();
-      }, durationMs);
-      signal.addEventListener("abort", onAbort, { once: true });
-    }),
+  async sleep(durationMs, signal) {
+    const untilMs = performance.now() + durationMs;
+    for (let leftMs = durationMs; ; leftMs = untilMs - performance.now()) {
+      await sleepOnce(Math.min(leftMs, TIMER_MAX_MS), signal);
+      if (leftMs <= TIMER_MAX_MS) return;
+    }
+  },
 };
+
+/** A timer that is set for longer fires at once. */
+const TIMER_MAX_MS = 2 ** 31 - 1;
+
+function sleepOnce(durationMs: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      reject(signal.reason);
+      return;
+    }
+    const onAbort = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", onAbort);
+      resolve();
+    }, durationMs);
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+}
 
 export const systemRandom: Random = {
   // Not node:crypto's, which takes 50 times as long for a few bytes.
