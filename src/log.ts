@@ -4,6 +4,7 @@
  * `--log-format json` gives one JSON object per line.
  */
 import { createConsola, type LogObject } from "consola/core";
+import { cleanLine, cleanLines, formatJson } from "./printable.ts";
 
 export type LogFields = Readonly<Record<string, string | number | boolean | null>>;
 
@@ -27,7 +28,7 @@ const LEVEL_DEBUG = 4;
 const LEVEL_INFO = 3;
 
 export function createLogger(options: LoggerOptions): Logger {
-  const format = options.format === "json" ? formatJson : formatText;
+  const format = options.format === "json" ? formatJsonLine : formatText;
   const consola = createConsola({
     level: options.verbose ? LEVEL_DEBUG : LEVEL_INFO,
     throttle: 0,
@@ -53,15 +54,16 @@ function messageOf(entry: LogObject): string {
 function formatText(entry: LogObject): string {
   const fields = Object.entries(fieldsOf(entry)).map(([key, value]) => `${key}=${formatValue(value)}`);
   const prefix = entry.type === "info" ? "" : `${entry.type}: `;
-  return [`${prefix}${messageOf(entry)}`, ...fields].join(" ");
+  return [`${prefix}${cleanLines(messageOf(entry))}`, ...fields].join(" ");
 }
 
 function formatValue(value: string | number | boolean | null): string {
-  return typeof value === "string" && /[\s"=]/.test(value) ? JSON.stringify(value) : String(value);
+  const text = String(value);
+  return /[\s"=]/.test(text) || cleanLine(text) !== text ? formatJson(text) : text;
 }
 
-function formatJson(entry: LogObject): string {
-  return JSON.stringify({
+function formatJsonLine(entry: LogObject): string {
+  return formatJson({
     time: entry.date.toISOString(),
     level: entry.type,
     message: messageOf(entry),

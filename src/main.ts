@@ -15,6 +15,7 @@ import { createSecretPrompt } from "./commands/terminal/secret-prompt.ts";
 import { neutralizeWorkflowCommands } from "./commands/terminal/workflow-commands.ts";
 import { describeError, NixdeployError, ProgramEnded, toExitCode } from "./errors.ts";
 import { createLogger, type Logger } from "./log.ts";
+import { formatJson, stripColors } from "./printable.ts";
 import { systemClock, systemRandom } from "./runtime.ts";
 import { NIXDEPLOY_VERSION } from "./version.ts";
 
@@ -29,7 +30,9 @@ export async function main(commands: readonly CommandEntry[] = COMMANDS): Promis
   const signalListeners = new Set<SignalListener>();
   stopOnSignals(stop, signalListeners);
   const isWorkflow = process.env["GITHUB_ACTIONS"] === "true";
-  const prepare = isWorkflow ? neutralizeWorkflowCommands : (text: string) => text;
+  // Our own colors are not made in the first place; these are those of devices.
+  const uncolor = (process.env["NO_COLOR"] ?? "") === "" ? (text: string) => text : stripColors;
+  const prepare = (text: string) => (isWorkflow ? neutralizeWorkflowCommands(uncolor(text)) : uncolor(text));
   const onGone = () => stop.abort(new OutputClosedError());
   const stdout = createOutput(process.stdout, { prepare, onGone });
   const stderr = createOutput(process.stderr, { prepare, onGone: () => {} });
@@ -168,7 +171,7 @@ async function reportFailure({ error, common, signal, stderr }: FailureReport): 
   if (common.logFormat === "json") {
     const { message, hint, details } = failure;
     const time = new Date(systemClock.nowMs()).toISOString();
-    await stderr.write(`${JSON.stringify({ time, level: "error", message, hint, details, causes })}\n`);
+    await stderr.write(`${formatJson({ time, level: "error", message, hint, details, causes })}\n`);
   } else {
     await stderr.write(formatFailure(failure, NIXDEPLOY_VERSION) + causes.map((text) => `cause: ${text}\n`).join(""));
   }

@@ -2,9 +2,10 @@
  * What a CI job knows about itself, recorded with the rollout that it starts. Pure. Sources: GitHub "Default environment
  * variables" (which Forgejo and Gitea set as well), GitLab "Predefined CI/CD variables reference".
  */
+
 import type { z } from "zod";
 import type { originSchema, RolloutFactsDto } from "../api/rollouts.ts";
-import { cleanLogText } from "./follow/follow-text.ts";
+import { cleanLine } from "../printable.ts";
 
 export type Origin = z.input<typeof originSchema>;
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -62,5 +63,5 @@ export function describeStart({ id, description, origin, startedBy }: RolloutFac
   const token = startedBy === null || startedBy.description === "" ? "" : `token "${startedBy.description}"`;
   const who = [facts, token].filter((part) => part !== "").join(", ");
   const parts = [description ?? "", who === "" ? "" : `started by ${who}`].filter((part) => part !== "");
-  return parts.length === 0 ? "" : cleanLogText(`rollout ${id}: ${parts.join("; ")}`);
+  return parts.length === 0 ? "" : cleanLine(`rollout ${id}: ${parts.join("; ")}`);
 }

@@ -2,13 +2,14 @@
  * What GitHub Actions, Forgejo and Gitea are told of a rollout besides the log: annotations, the page of the step, and its
  * outputs. Nothing anywhere else. That any of it cannot be written is said, and changes nothing.
  */
+
 import { appendFile } from "node:fs/promises";
 import { formatStepSummary } from "../client/ci/step-summary.ts";
 import { standingOf } from "../client/follow/follow-state.ts";
-import { cleanLogText } from "../client/follow/follow-text.ts";
 import type { RolloutResult } from "../client/follow/rollout-result.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { DeploymentId } from "../names.ts";
+import { cleanPlain } from "../printable.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { formatAnnotation, formatOutputs } from "./terminal/workflow-commands.ts";
 
@@ -27,7 +28,7 @@ export async function reportRollout(
   const bad = result.deployments.filter(({ state, contact }) => standingOf(state, contact) === "bad");
   const counted = bad.slice(0, bad.length > ANNOTATIONS_MAX ? ANNOTATIONS_MAX - 1 : ANNOTATIONS_MAX);
   for (const { agent, state, reason, url } of counted) {
-    const text = `${Bun.stripANSI(cleanLogText(reason ?? "no reason was given"))}\n${url}`;
+    const text = `${cleanPlain(reason ?? "no reason was given")}\n${url}`;
     await workflow.write(formatAnnotation({ level: "error", title: `${agent}: ${state}`, text }));
   }
   if (bad.length > counted.length) {
@@ -64,7 +65,7 @@ export async function reportRefusal<Value>(context: Reporting, run: () => Promis
   } catch (error) {
     if (context.workflow !== null && error instanceof NixdeployError && error.kind !== "interrupted") {
       const lines = [error.message, ...error.details, ...(error.hint === undefined ? [] : [error.hint])];
-      const text = lines.map((line) => Bun.stripANSI(cleanLogText(line))).join("\n");
+      const text = lines.map(cleanPlain).join("\n");
       await context.workflow.write(formatAnnotation({ level: "error", title: "nothing was deployed", text }));
       await writeOutputs(context, { outcome: "refused" });
     }

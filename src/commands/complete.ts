@@ -9,6 +9,7 @@ import type { AdministrationClient } from "../client/api/administration.ts";
 import type { CoordinatorClient } from "../client/api/coordinator.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { storePathName } from "../nix/store-path.ts";
+import { cleanPlain } from "../printable.ts";
 import { type CommandEntry, defineNixdeployCommand, type NixdeployCommand } from "./command-line/args.ts";
 import { afterProgram, splitCommandLine } from "./command-line/command-line.ts";
 import type { CommandContext } from "./command-line/context.ts";
@@ -37,15 +38,12 @@ export function createComplete(commands: () => readonly CommandEntry[]): Nixdepl
       const candidates = [...plan.candidates, ...(await askForValues(context, plan, line.current))];
       const lines = [
         ...(plan.files === null ? [] : [`:${plan.files}`]),
-        ...candidates.map(({ value, description }) => `${value}\t${clean(description)}`),
+        ...candidates.map(({ value, description }) => `${value}\t${cleanPlain(description)}`),
       ];
       if (lines.length > 0) await context.stdout.write(`${lines.join("\n")}\n`);
     },
   });
 }
-
-/** No line break, no tab: they are the format's. */
-const clean = (text: string) => text.replace(/[\t\r\n]+/g, " ");
 
 async function askForValues(
   context: CommandContext,

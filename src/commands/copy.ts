@@ -1,14 +1,15 @@
 /** `nixdeploy copy`: closures between this machine and others over plain SSH, without a coordinator. */
+
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { AfterCopy, AfterCopyEnd } from "../client/copy/after-copy.ts";
 import type { CopyDeps, CopyRequest, CopyResult } from "../client/copy/copy-host.ts";
 import type { HostEnd } from "../client/copy/copy-hosts.ts";
-import { cleanLogText } from "../client/follow/follow-text.ts";
 import { readPushPaths } from "../client/push/push-paths.ts";
 import { formatSshAddress, isSshUrl, parseSshAddress, type SshAddress } from "../client/ssh/ssh-address.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import { storePathContaining } from "../nix/store-path.ts";
+import { cleanLine } from "../printable.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
 import { type ArgValues, defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
@@ -156,7 +157,7 @@ async function copyAll(
   };
   const finishing = {
     ...{ note: progress.say, clock: context.clock, signal: context.signal, askSecret: deps.askSecret },
-    onLine: (host: string, text: string) => progress.say(`${host}: ${cleanLogText(text)}`),
+    onLine: (host: string, text: string) => progress.say(`${host}: ${cleanLine(text)}`),
   };
   return await forEachHost({
     hosts: hosts.map((address) => ({ name: formatSshAddress(address), address })),

@@ -1,8 +1,9 @@
 /** `nixdeploy events`: everything that changes, as it happens, until somebody stops it. */
+
 import type { ChangeEvent, StreamEvent } from "../api/events.ts";
-import { cleanLogText } from "../client/follow/follow-text.ts";
 import { watchEvents } from "../client/follow/watch-events.ts";
 import { parseWorkspaceName } from "../names.ts";
+import { cleanLine } from "../printable.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { printJsonLine } from "./terminal/output.ts";
@@ -63,7 +64,7 @@ export function formatStreamEvent({ event, data }: StreamEvent): string {
     const why = data.reason === "too-old" ? "are no longer kept" : "are not known here (was a backup restored?)";
     return `-- events behind ${data.after} and before ${data.next} ${why}`;
   }
-  return cleanLogText(`${data.id} ${data.at} ${data.workspace}: ${describeChange(data)}`);
+  return cleanLine(`${data.id} ${data.at} ${data.workspace}: ${describeChange(data)}`);
 }
 
 function describeChange(change: ChangeEvent): string {

@@ -1,11 +1,12 @@
 /** `nixdeploy local activate` and `local rollback`: what somebody does at the machine when nobody else can. */
+
 import { userInfo } from "node:os";
 import type { LocalTarget } from "../agent/local/local-target.ts";
 import type { Generation } from "../agent/machine/profile-link.ts";
-import { cleanLogText } from "../client/follow/follow-text.ts";
 import { requireStorePath } from "../client/store-argument.ts";
 import { NixdeployError } from "../errors.ts";
 import type { StorePath } from "../nix/store-path.ts";
+import { cleanLine } from "../printable.ts";
 import type { ReportEntry } from "../protocol.ts";
 import { type ArgValues, defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
@@ -145,7 +146,7 @@ async function run(options: {
   const { outcome: end, reason, exitCode, previousPath } = outcome;
   await printResult(context, {
     json: { ...{ outcome: end, reason, storePath, previousPath, exitCode }, profile: target.profilePath },
-    text: `${end}: ${cleanLogText(reason)}`,
+    text: `${end}: ${cleanLine(reason)}`,
   });
   if (end !== "succeeded") throw new NixdeployError("refused", `the activation ended ${end}: ${reason}`);
 }
@@ -153,8 +154,7 @@ async function run(options: {
 /** As `logs` prints it; with --json to the other stream, because the result is one document. */
 async function printEntry(context: CommandContext, entry: ReportEntry): Promise<void> {
   if (entry.type === "phase") return context.log.info(entry.phase);
-  if (entry.type === "log")
-    await (context.json ? context.stderr : context.stdout).write(`${cleanLogText(entry.text)}\n`);
+  if (entry.type === "log") await (context.json ? context.stderr : context.stdout).write(`${cleanLine(entry.text)}\n`);
 }
 
 /** Null where the system has no such name, or an odd one. */

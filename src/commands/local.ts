@@ -1,6 +1,7 @@
 /** `nixdeploy local`: at the machine itself, when coordinator, CI or network are down. */
+
 import type { LocalStatus } from "../agent/local/local-status.ts";
-import { cleanLogText } from "../client/follow/follow-text.ts";
+import { cleanLine } from "../printable.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
 import { activate, confirm, rollback } from "./local-activate.ts";
 import { findTarget, TARGET_ARGS } from "./local-args.ts";
@@ -60,5 +61,5 @@ function formatActivation({ activation, stateDirectory }: LocalStatus): string {
 
 function formatLast({ lastOutcome }: LocalStatus): string {
   if (lastOutcome === null) return "nothing that the coordinator does not know";
-  return `${lastOutcome.outcome} at ${lastOutcome.at}: ${cleanLogText(lastOutcome.reason)}`;
+  return `${lastOutcome.outcome} at ${lastOutcome.at}: ${cleanLine(lastOutcome.reason)}`;
 }

@@ -1,15 +1,17 @@
 /** `nixdeploy logs`: what was said during a deployment, line by line. */
+
 import { SELECTOR_HINT } from "../agent-selector.ts";
 import type { DeploymentDto, LogLine } from "../api/deployments.ts";
 import type { CoordinatorClient } from "../client/api/coordinator.ts";
 import { followDeployments } from "../client/follow/follow.ts";
 import { toFollowFailure } from "../client/follow/follow-failure.ts";
-import { cleanLogText, formatDeploymentLine, formatLogLine } from "../client/follow/follow-text.ts";
+import { formatDeploymentLine, formatLogLine } from "../client/follow/follow-text.ts";
 import { findLogTarget, type LogTarget } from "../client/follow/log-target.ts";
 import { describeStart } from "../client/origin.ts";
 import { isTerminal } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
 import { parseWorkspaceName } from "../names.ts";
+import { cleanLine } from "../printable.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { openCoordinator } from "./open-coordinator.ts";
@@ -63,7 +65,7 @@ function createPrinter(context: CommandContext, { deployments }: LogTarget): Pri
   const isOne = deployments.length === 1;
   return async (agent, line) => {
     if (context.json) return await printJsonLine(context, { agent, ...line });
-    await context.stdout.write(`${isOne ? cleanLogText(line.text) : formatLogLine(agent, line)}\n`);
+    await context.stdout.write(`${isOne ? cleanLine(line.text) : formatLogLine(agent, line)}\n`);
   };
 }
 

@@ -4,6 +4,7 @@ import type { StatusDto } from "../api/status.ts";
 import { describeStart } from "../client/origin.ts";
 import type { Seen } from "../client/watch/watch-status.ts";
 import { parseWorkspaceName } from "../names.ts";
+import { cleanLines } from "../printable.ts";
 import { formatAgents } from "./agents.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
@@ -50,7 +51,7 @@ function formatStatus(status: StatusDto): string {
   const peaks = status.agentPeaks.filter((peak) => peak.month === month);
   const peak = peaks.map(({ workspace, agents }) => `${agents} in ${workspace}`).join(", ");
   const stalled = status.deploymentsStalled === 0 ? "" : ` (${status.deploymentsStalled} without progress)`;
-  return [
+  const lines = [
     `coordinator: nixdeploy ${status.version} at ${status.url}, running since ${status.startedAt}`,
     `agents:      ${online} online, ${offline} offline${silent}`,
     `deployments: ${status.deploymentsRunning} running${stalled}, ${status.deploymentsQueued} queued`,
@@ -58,7 +59,8 @@ function formatStatus(status: StatusDto): string {
       (rollout, index) => `${index === 0 ? "latest:" : "       "}      ${formatRollout(rollout)}`,
     ),
     ...(month === undefined ? [] : [`peak:        ${peak}, connected at once in ${month}`]),
-  ].join("\n");
+  ];
+  return cleanLines(lines.join("\n"));
 }
 
 /** `2026-11-22T13:05:59.000Z rollout …: new kernel; started by alice, …` */

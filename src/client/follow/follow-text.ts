@@ -3,6 +3,7 @@
  */
 import type { DeploymentDto, FollowEvent, LogLine } from "../../api/deployments.ts";
 import { type DeploymentState, isTerminal } from "../../deployment.ts";
+import { cleanLine } from "../../printable.ts";
 import { formatBytes, formatDuration } from "../../quantity.ts";
 import { UNIT_ACTIONS, type UnitAction } from "../../unit-changes.ts";
 import { standingOf } from "./follow-state.ts";
@@ -38,7 +39,7 @@ export function formatDeploymentLine(deployment: DeploymentDto): string {
   if (state === "queued") return `${agent}: queued ${deployment.storePath}${describePutOff(deployment)}`;
   if (deployment.stalledSince !== null)
     return `${agent}: ${STATE_WORDS[state]}: ${describeStall(deployment.stalledSince)}`;
-  const why = reason === null || standing === "running" ? "" : `: ${cleanLogText(reason)}`;
+  const why = reason === null || standing === "running" ? "" : `: ${cleanLine(reason)}`;
   return `${agent}: ${STATE_WORDS[state]}${describeStop(deployment)}${why}${describeLate(deployment)}${describeRetry(deployment)}`;
 }
 
@@ -57,7 +58,7 @@ export function describeStop({ stopRequested }: Pick<DeploymentDto, "stopRequest
 /** ` The device said later: succeeded: It is live.`; "" for one of which nothing was. */
 function describeLate({ lateOutcome }: Pick<DeploymentDto, "lateOutcome">): string {
   if (lateOutcome === null) return "";
-  return ` The device said later: ${STATE_WORDS[lateOutcome.outcome]}: ${cleanLogText(lateOutcome.reason)}`;
+  return ` The device said later: ${STATE_WORDS[lateOutcome.outcome]}: ${cleanLine(lateOutcome.reason)}`;
 }
 
 /** `, try 2, not before 2026-11-22 13:05 UTC`; "" for one that goes at once. */
@@ -101,7 +102,7 @@ export function describeCancelled(deployment: DeploymentDto): string {
 
 /** `nuc | starting units` */
 export function formatLogLine(agent: string, line: Pick<LogLine, "text">): string {
-  return `${agent} | ${cleanLogText(line.text)}`;
+  return `${agent} | ${cleanLine(line.text)}`;
 }
 
 /** `nuc: fetching 12 of 40 paths, 3.1 MB of 20.0 MB` */
@@ -135,7 +136,7 @@ function describeParked(deployment: DeploymentDto): string {
 }
 
 function describeEnd(deployment: DeploymentDto): string {
-  return `${cleanLogText(deployment.reason ?? "")}${describeLate(deployment)}${describeRetry(deployment)}`.trim();
+  return `${cleanLine(deployment.reason ?? "")}${describeLate(deployment)}${describeRetry(deployment)}`.trim();
 }
 
 export type ChangeRow = { readonly agent: string; readonly would: string; readonly units: string };
@@ -162,20 +163,8 @@ export function listUnitChanges(deployments: readonly DeploymentDto[]): readonly
     ];
     const told = all.filter(([, names]) => names.length > 0);
     if (told.length === 0) return [{ agent, would: "change no unit", units: "" }];
-    return told.map(([would, names]) => ({ agent, would, units: cleanLogText(names.join(", ")) }));
+    return told.map(([would, names]) => ({ agent, would, units: cleanLine(names.join(", ")) }));
   });
-}
-
-const ESCAPE = "\u001b";
-const CONTROL = new RegExp(`${ESCAPE}\\[[0-9;]*m|[\\u0000-\\u0008\\u000a-\\u001f\\u007f-\\u009f]`, "g");
-
-/**
- * A line from a device made safe for this terminal: colors stay (and end with the line), whatever else a terminal
- * would obey goes.
- */
-export function cleanLogText(text: string): string {
-  const cleaned = text.replace(CONTROL, (match) => (match.length > 1 ? match : ""));
-  return cleaned.includes(ESCAPE) ? `${cleaned}${ESCAPE}[0m` : cleaned;
 }
 
 /** `-` when it has not finished. */

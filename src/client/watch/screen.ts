@@ -7,10 +7,12 @@
  *     pi   offline     takes it when it returns
  *     3 agents: 1 fetching, 1 activating, 1 offline; 10.0 MB/s
  */
+
 import { type DeploymentState, isTerminal } from "../../deployment.ts";
+import { cleanPlain } from "../../printable.ts";
 import { formatBytes, formatCount, formatDuration } from "../../quantity.ts";
 import { standingOf } from "../follow/follow-state.ts";
-import { cleanLogText, describePutOff, describeStall, STATE_WORDS } from "../follow/follow-text.ts";
+import { describePutOff, describeStall, STATE_WORDS } from "../follow/follow-text.ts";
 import type { Watched } from "./rollout-watch.ts";
 import { measureSpeed } from "./transfer-speed.ts";
 
@@ -80,12 +82,12 @@ function describeDetail(watched: Watched, nowMs: number): string {
   const standing = standingOf(state, contact);
   if (standing === "parked")
     return state === "queued" ? "takes it when it returns" : "may have begun; its word is waited for";
-  if (isTerminal(state)) return oneLine(reason ?? "");
+  if (isTerminal(state)) return cleanPlain(reason ?? "");
   if (stalledSince !== null) return describeStall(stalledSince);
   if (state === "queued") return describePutOff(deployment).replace(/^, /, "");
   if (state === "fetching" && progress !== null) return describeTransfer(watched, nowMs);
   const elapsed = formatSeconds(Math.floor(Math.max(0, nowMs - sinceMs) / 1_000));
-  return `${elapsed}${lastLine === null ? "" : `  ${oneLine(lastLine)}`}`;
+  return `${elapsed}${lastLine === null ? "" : `  ${cleanPlain(lastLine)}`}`;
 }
 
 function describeTransfer({ progress, samples }: Watched, nowMs: number): string {
@@ -124,11 +126,6 @@ export function formatCounts(watched: readonly Watched[], nowMs: number): string
   const told = words.map((word) => `${counts.get(word)} ${word}`).join(", ");
   const rate = bytesPerSecond === 0 ? "" : `; ${formatBytes(bytesPerSecond)}/s`;
   return `${formatCount(watched.length, "agent")}: ${told}${rate}`;
-}
-
-/** Without colors and line breaks, which would move what stands beside it. */
-function oneLine(text: string): string {
-  return Bun.stripANSI(cleanLogText(text)).replaceAll(/\s+/g, " ").trim();
 }
 
 /** No wider than `width` columns; what is cut ends with "…". */

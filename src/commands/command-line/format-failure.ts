@@ -3,6 +3,7 @@
  * was thrown is our bug: its stack, and the request to report it.
  */
 import { NixdeployError, toExitCode } from "../../errors.ts";
+import { cleanLines } from "../../printable.ts";
 
 export type Failure = {
   readonly exitCode: number;
@@ -33,10 +34,10 @@ export function describeFailure(error: unknown, signal: AbortSignal): Failure {
 export function formatFailure({ message, details, hint, isBug }: Failure, programVersion: string): string {
   if (isBug) {
     const platform = `nixdeploy ${programVersion}, ${process.platform}-${process.arch}`;
-    return `nixdeploy: this is a bug in nixdeploy\n${message}\nPlease report it with these lines (${platform}).\n`;
+    return `nixdeploy: this is a bug in nixdeploy\n${cleanLines(message)}\nPlease report it with these lines (${platform}).\n`;
   }
   const lines = [`nixdeploy: ${message}`, ...details.map((detail) => `  - ${detail}`)];
-  return `${[...lines, ...(hint === null ? [] : [`hint: ${hint}`])].join("\n")}\n`;
+  return `${cleanLines([...lines, ...(hint === null ? [] : [`hint: ${hint}`])].join("\n"))}\n`;
 }
 
 /** What lies behind an error, outermost first: for `--verbose`. */
@@ -44,7 +45,7 @@ export function listCauses(error: unknown): string[] {
   const causes: string[] = [];
   let cause = error instanceof Error ? error.cause : undefined;
   while (cause !== undefined && cause !== null && causes.length < CAUSES_MAX) {
-    causes.push(cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause));
+    causes.push(cleanLines(cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause)));
     cause = cause instanceof Error ? cause.cause : undefined;
   }
   return causes;

@@ -1,4 +1,5 @@
 /** How results look on stdout: JSON with `--json`, else text; and the pieces that such text is made of. */
+import { cleanLine, cleanLines, formatJson } from "../../printable.ts";
 import type { CommandContext, Environment } from "../command-line/context.ts";
 
 export type Result = {
@@ -10,7 +11,7 @@ export type Result = {
 
 /** Prints the one result of a command. */
 export async function printResult(context: Pick<CommandContext, "stdout" | "json">, result: Result): Promise<void> {
-  const text = context.json ? JSON.stringify(result.json, null, 2) : result.text;
+  const text = context.json ? formatJson(result.json, 2) : cleanLines(result.text);
   if (text !== "") {
     await context.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
   }
@@ -18,12 +19,12 @@ export async function printResult(context: Pick<CommandContext, "stdout" | "json
 
 /** Prints one JSON document on a line of its own: for commands whose result is a stream. */
 export async function printJsonLine(context: Pick<CommandContext, "stdout">, value: unknown): Promise<void> {
-  await context.stdout.write(`${JSON.stringify(value)}\n`);
+  await context.stdout.write(`${formatJson(value)}\n`);
 }
 
 /** Columns as wide as their widest cell, two spaces apart, no lines around them; the header in capitals. */
 export function formatTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const lines = [header.map((cell) => cell.toUpperCase()), ...rows];
+  const lines = [header.map((cell) => cell.toUpperCase()), ...rows.map((row) => row.map(cleanCell))];
   const widths = header.map((_, column) => Math.max(...lines.map((line) => Bun.stringWidth(line[column] ?? ""))));
   return lines
     .map((line) =>
@@ -33,6 +34,11 @@ export function formatTable(header: readonly string[], rows: readonly (readonly 
         .trimEnd(),
     )
     .join("\n");
+}
+
+/** On one line: a cell that breaks it would look like another row. */
+function cleanCell(cell: string): string {
+  return cleanLine(cell.replaceAll(/[\t\r\n]+/g, " "));
 }
 
 /** `padEnd` counts the bytes of colors and half of a wide character. */

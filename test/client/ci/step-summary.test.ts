@@ -10,11 +10,15 @@ const FROM = storePathFor("from");
 const TO = storePathFor("to");
 const NASTY = "| <script>alert(1)</script> [x](http://evil) **b** `c` &amp; @all #1\n# title \u001b[31mred";
 
-function summaryOf(count = 1) {
+function summaryOf(count = 1, worst: { readonly reason: string; readonly lines: readonly string[] } | null = null) {
   const deployments = Array.from({ length: count }, (_, index) =>
     createDeployment({
       ...{ id: `${index}`.padStart(16, "a"), agent: `nuc-${index}`, finishedAt: "2026-01-01T00:00:12Z" },
-      ...(index === count - 1 ? { state: "rolled-back", reason: NASTY } : { state: "succeeded" }),
+      ...(worst !== null
+        ? { state: "failed", reason: worst.reason }
+        : index === count - 1
+          ? { state: "rolled-back", reason: NASTY }
+          : { state: "succeeded" }),
     }),
   );
   const origin = { repository: "acme/fleet", commit: "0123456789abcdef", ref: "refs/heads/<b>", actor: "ada" };
@@ -42,8 +46,8 @@ function summaryOf(count = 1) {
     ],
   };
   const result = toRolloutResult(rollout, { deployments, plan });
-  const failed = deployments.at(-1);
-  const logs = new Map(failed === undefined ? [] : [[failed.id, ["starting", "</pre><b>", "", NASTY]] as const]);
+  const lines = worst?.lines ?? ["starting", "</pre><b>", "", NASTY];
+  const logs = new Map(deployments.map(({ id }) => [id, lines]));
   return formatStepSummary({ result, logs });
 }
 
@@ -78,4 +82,28 @@ test("of thousands it stays small, and what went wrong comes first", () => {
   expect(text.length).toBeLessThan(200_000);
   expect(text.split("\n").find((line) => line.startsWith("| [nuc"))).toContain("rolled-back");
   expect(text).toContain("| and 4800 more | | | |");
+});
+
+test("the log is shown of what failed only, although CI has read all of them", () => {
+  expect(summaryOf(3).match(/<summary>Log of/g)).toHaveLength(1);
+});
+
+test("devices that say as much as they can do not make it larger than the runner takes", () => {
+  const text = summaryOf(300, { reason: "😀".repeat(1_000), lines: Array(50).fill("<&>".repeat(400)) });
+  expect(Buffer.byteLength(text)).toBeLessThan(500_000);
+  expect(text).toContain("<summary>Log of nuc-0");
+  expect(text).toContain("There is more than this page can take");
+});
+
+test.each([
+  ["- item", "&#45; item"],
+  ["+1 B", "&#43;1 B"],
+  ["12. item", "12&#46; item"],
+  ["6.6.1 → 6.6.2", "6.6.1 → 6.6.2"],
+  ["===", "&#61;=="],
+  ["costs $x^2$", "costs &#36;x&#94;2&#36;"],
+  ["see WWW.evil.example", "see WWW&#46;evil.example"],
+  ["\u009b2J\u202ea\r\n b", "2Ja b"],
+])("%j as text", (text, escaped) => {
+  expect(escapeMarkdown(text)).toBe(escaped);
 });

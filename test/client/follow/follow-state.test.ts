@@ -9,12 +9,7 @@ import {
   type Standing,
   standingOf,
 } from "../../../src/client/follow/follow-state.ts";
-import {
-  cleanLogText,
-  formatDeploymentLine,
-  formatProgress,
-  summarize,
-} from "../../../src/client/follow/follow-text.ts";
+import { formatDeploymentLine, formatProgress, summarize } from "../../../src/client/follow/follow-text.ts";
 import { DEPLOYMENT_STATES, type DeploymentState } from "../../../src/deployment.ts";
 import { createDeployment as deployment, EXAMPLE_HASH_PART as HASH } from "../../support/deployment-example.ts";
 
@@ -160,16 +155,6 @@ describe("text", () => {
     [{ state: "succeeded" }, "nuc: succeeded"],
   ])("formatDeploymentLine(%p)", (fields, expected) => {
     expect(formatDeploymentLine(deployment(fields))).toBe(expected);
-  });
-
-  test.each([
-    ["plain", "plain"],
-    ["tab\tstays", "tab\tstays"],
-    ["\u001b[31mred", "\u001b[31mred\u001b[0m"],
-    ["a\rb\u0007\u009bc", "abc"],
-    ["\u001b]0;title\u0007", "]0;title"],
-  ])("cleanLogText(%p)", (text, expected) => {
-    expect(cleanLogText(text)).toBe(expected);
   });
 
   test("formatProgress", () => {

@@ -31,7 +31,7 @@ test("columns are aligned by what is seen, without blanks at the end", () => {
         ["näher-日本", ""],
       ],
     ),
-  ).toBe(["NAME        STATE", `${green("nuc")}         online`, "näher-日本"].join("\n"));
+  ).toBe(["NAME        STATE", `${green("nuc")}\u001b[0m         online`, "näher-日本"].join("\n"));
 });
 
 for (const [what, isTerminal, env] of [
