@@ -183,6 +183,8 @@ export const reportEntrySchema = z.discriminatedUnion("type", [
     phase: z.enum(PHASES),
     /** What the profile named before this deployment, once known. */
     previousPath: storePathSchema.nullable(),
+    /** How long the new version may take to prove itself, as the device has decided: its own setting may count. */
+    confirmWindowMs: count.optional(),
   }),
   z.object({
     ...entryBase,

@@ -4,7 +4,6 @@
  *
  * Whatever goes wrong becomes an outcome; only the end of the agent itself leaves the journal without one.
  */
-import type { Phase } from "../deployment.ts";
 import { describeError, NixdeployError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { CacheName, DeploymentId } from "../names.ts";
@@ -115,7 +114,7 @@ type Fetched = {
 async function fetchAll(options: DeployOptions, daemons: AsyncDisposableStack): Promise<Fetched> {
   const { offer } = options.journal;
   const signal = AbortSignal.any([options.signal, options.cancelled]);
-  await enterPhase(options, "fetching", null);
+  await enterPhase(options, { phase: "fetching", previousPath: null });
   const welcome = await options.contact.firstWelcome(signal);
   const credential = () => options.contact.welcome?.readCredential ?? welcome.readCredential;
   const caches = options.openCaches(welcome, credential);
@@ -152,7 +151,8 @@ async function beginInTurn(
     const storePaths = [...new Set([...wanted, ...previous])];
     await options.gcRoots.keep({ deploymentId, storePaths, daemon: rootDaemon });
     signal.throwIfAborted();
-    await enterPhase(options, "activating", previousProfile);
+    const confirmWindowMs = activations.confirmWindowMs(journal.offer);
+    await enterPhase(options, { phase: "activating", previousPath: previousProfile, confirmWindowMs });
     const reason = await activations.begin({ journal, previousProfile, fetchedBytes });
     return reason === null ? null : { reason, previousPath: previousProfile };
   });
@@ -205,10 +205,9 @@ async function carry(options: DeployOptions): Promise<void> {
   }
 }
 
-async function enterPhase(options: DeployOptions, phase: Phase, previousPath: StorePath | null): Promise<void> {
-  const { journal, logger } = options;
-  await journal.phase({ phase, previousPath });
-  logger.info(`deployment ${journal.offer.deploymentId} ${phase} ${journal.offer.storePath}`);
+async function enterPhase({ journal, logger }: DeployOptions, entry: Parameters<Journal["phase"]>[0]): Promise<void> {
+  await journal.phase(entry);
+  logger.info(`deployment ${journal.offer.deploymentId} ${entry.phase} ${journal.offer.storePath}`);
 }
 
 /** An outcome that cannot be written is not given up: without it the deployment would never end for anybody else. */

@@ -38,6 +38,11 @@ export const deploymentSchema = z
     fetchedBytes: count.nullable(),
     exitCode: z.number().int().nullable(),
     phaseMs: z.partialRecord(z.enum(PHASES), count),
+    /**
+     * How long the new version may take to prove itself, milliseconds: as its device says once it activates, until then as
+     * it was asked for; null: nobody has said, and the device's default counts.
+     */
+    confirmWindowMs: count.nullable().default(null),
     /** Whose fault it was that it was undone; null where that is not said. */
     fault: z.enum(FAULTS).nullable().default(null),
     stopRequested: stopReason,

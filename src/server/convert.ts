@@ -10,7 +10,7 @@ import { isTerminal, parsePhaseDurations } from "../deployment.ts";
 import { formatKeyFingerprint } from "../key-fingerprint.ts";
 import type { AgentId, DeploymentId, WorkspaceName } from "../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../nix/signing-key.ts";
-import { machineStateSchema } from "../protocol.ts";
+import { activationPolicySchema, machineStateSchema } from "../protocol.ts";
 import { unitChangesSchema } from "../unit-changes.ts";
 import { judgeVersion } from "../version-skew.ts";
 import { formerNamesOf, labelsOf, operatorLabelsOf } from "./agents/change-agents.ts";
@@ -182,6 +182,7 @@ function convertDeployment(services: Services, row: DeploymentRow, known: Around
     fetchedBytes: row.fetched_bytes,
     exitCode: row.exit_code,
     phaseMs: parsePhaseDurations(row.phase_ms),
+    confirmWindowMs: row.confirm_window_ms ?? readPolicy(row).confirmWindowMs ?? null,
     fault: row.fault,
     ...lateFactsOf(row),
     attempt: row.attempt,
@@ -205,6 +206,8 @@ function convertDeployment(services: Services, row: DeploymentRow, known: Around
     url: `${services.publicUrl()}/deployments/${row.id}`,
   };
 }
+
+const readPolicy = (row: DeploymentRow) => activationPolicySchema.parse(JSON.parse(row.policy));
 
 /** What is known of one whose agent has been told of it, and is out of contact. */
 function lateFactsOf(row: DeploymentRow): Pick<DeploymentDto, "offeredAt" | "stopRequested" | "lateOutcome"> {

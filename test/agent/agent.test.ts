@@ -339,6 +339,18 @@ describe("a deployment", () => {
     expect(daemon.connections.open).toBe(0);
   });
 
+  test("tells the coordinator how long it may take to prove itself, which is this device's own business", async () => {
+    const agent = startAgent({ confirmWindowMs: 300_000 });
+    const peer = await admit();
+    peer.send(offer());
+    const told = (await takeDeployment(peer)).filter((entry) => entry.type === "phase");
+    expect(told.map(({ phase, confirmWindowMs }) => [phase, confirmWindowMs])).toEqual([
+      ["fetching", undefined],
+      ["activating", 300_000],
+    ]);
+    await agent.stop();
+  });
+
   test("brings its rollback script along", async () => {
     const agent = startAgent();
     const peer = await admit();

@@ -13,7 +13,7 @@ import type { Proof } from "../link/login.ts";
 import type { BootTime } from "../machine/boot-clock.ts";
 import { endUnbegun, takeFreeTurn, takeTurn, tryTurn } from "../turn.ts";
 import { isDue, readBootTrial } from "./boot/boot-trial.ts";
-import { type BeginRequest, type PrepareDeps, prepareRecord } from "./prepare.ts";
+import { type BeginRequest, chooseConfirmWindowMs, type PrepareDeps, prepareRecord } from "./prepare.ts";
 import { recordProof } from "./proof.ts";
 import { createQuarantine, describeQuarantine } from "./quarantine.ts";
 import { type ActivationRecord, readRecord, removeRecord, requestCancel, writeRecord } from "./record.ts";
@@ -35,6 +35,8 @@ export type Activations = {
    * activation changes, it must look at then. @throws the signal's reason · what `onWait` throws
    */
   inTurn<Value>(turn: Turn, work: () => Promise<Value>): Promise<Value>;
+  /** How long the new version of an offer may take to prove itself here, milliseconds. */
+  confirmWindowMs(offer: Offer): number;
   /**
    * Looks whether it may be activated and, if so, puts it on record: from then on `carry` must follow. For whoever has
    * the turn.
@@ -131,6 +133,7 @@ export function createActivations(deps: ActivationsDeps): Activations {
         { ...turn, stateDirectory, clock: deps.clock, inTheWay: () => findInTheWay(turn.deploymentId) },
         work,
       ),
+    confirmWindowMs: ({ policy }) => chooseConfirmWindowMs(policy, deps.config),
     async begin(request) {
       const prepared = await prepareRecord(request, deps);
       if (typeof prepared === "string") return prepared;

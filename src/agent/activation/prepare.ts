@@ -2,7 +2,7 @@
  * What is looked at before an activation may begin: why it may not, while nothing is touched, or the record of it, with
  * all that whoever finishes or undoes it must know. Reads, changes nothing.
  */
-import { ACTIVATION_TIMEOUT_DEFAULT_MS, CONFIRM_WINDOW_DEFAULT_MS } from "../../deployment.ts";
+import { ACTIVATION_TIMEOUT_DEFAULT_MS, type ActivationPolicy, CONFIRM_WINDOW_DEFAULT_MS } from "../../deployment.ts";
 import type { HealthCheck } from "../../health-check.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { AgentConfig } from "../agent.ts";
@@ -112,7 +112,7 @@ export async function prepareRecord(request: BeginRequest, deps: PrepareDeps): P
     policy: {
       ...policy,
       onUnitFailure: policy?.onUnitFailure ?? "rollback",
-      confirmWindowMs: policy?.confirmWindowMs ?? config.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
+      confirmWindowMs: chooseConfirmWindowMs(policy, config),
       activationTimeoutMs: policy?.activationTimeoutMs ?? ACTIVATION_TIMEOUT_DEFAULT_MS,
     },
     ...(removedAgentUnit === null ? {} : { removedAgentUnit }),
@@ -129,6 +129,14 @@ export async function prepareRecord(request: BeginRequest, deps: PrepareDeps): P
     ...(specialisation === null ? {} : { specialisation }),
     ...(waiting === null ? {} : { replacedTrial: waiting }),
   };
+}
+
+/** What is asked for counts first, then what this device has as its own. Milliseconds */
+export function chooseConfirmWindowMs(
+  policy: ActivationPolicy | undefined,
+  config: Pick<AgentConfig, "confirmWindowMs">,
+): number {
+  return policy?.confirmWindowMs ?? config.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS;
 }
 
 /** What the undo makes live again. */

@@ -198,7 +198,8 @@ function stageMaxMs({ stage, policy }: ActivationRecord): number | null {
 async function enterPhase(journal: StageJournal, record: ActivationRecord): Promise<void> {
   const phase = PHASE_OF[record.stage];
   if (phase === null || journal.phases.at(-1)?.phase === phase) return;
-  await journal.phase({ phase, previousPath: previousPathOf(record) });
+  const { confirmWindowMs } = record.policy;
+  await journal.phase({ phase, previousPath: previousPathOf(record), confirmWindowMs });
 }
 
 /** The outcome is not given up: without it the deployment would never end for anybody else. */

@@ -41,7 +41,7 @@ export type Journal = {
   /** Adds a line; waits only while the disk is behind. Never throws. */
   log(stream: LogStream, text: string): Promise<void>;
   /** Durable on return. @throws NixdeployError("host") when it cannot be written */
-  phase(entry: Pick<PhaseEntry, "phase" | "previousPath">): Promise<void>;
+  phase(entry: Pick<PhaseEntry, "phase" | "previousPath" | "confirmWindowMs">): Promise<void>;
   /**
    * Durable on return; nothing may be added afterwards.
    * @throws NixdeployError("host") when it cannot be written; then call it again with the same entry, later

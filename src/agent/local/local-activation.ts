@@ -46,7 +46,10 @@ export type LocalRequest = {
 
 export type LocalActivationDeps = {
   readonly target: LocalTarget;
-  readonly activations: Pick<Activations, "begin" | "carry" | "ensureSupervised" | "inTurn" | "settleTrial">;
+  readonly activations: Pick<
+    Activations,
+    "begin" | "carry" | "confirmWindowMs" | "ensureSupervised" | "inTurn" | "settleTrial"
+  >;
   readonly gcRoots: GcRoots;
   readonly connectDaemon: (options: { readonly signal: AbortSignal }) => Promise<DaemonConnection>;
   readonly readProfilePath: () => Promise<StorePath | null>;
@@ -163,7 +166,8 @@ async function begin(request: LocalRequest, deps: BeginDeps): Promise<OpenedJour
       "agent",
       `started on this device${startedBy === null ? "" : ` by ${startedBy}`}: ${request.typed}`,
     );
-    await journal.phase({ phase: "activating", previousPath: previousProfile });
+    const confirmWindowMs = deps.activations.confirmWindowMs(journal.offer);
+    await journal.phase({ phase: "activating", previousPath: previousProfile, confirmWindowMs });
     const proof = request.awaitsVisit ? "visit" : "none";
     const refusal = await deps.activations.begin({ journal, previousProfile, fetchedBytes: null, proof });
     if (refusal !== null) throw new NixdeployError("refused", asClause(refusal));

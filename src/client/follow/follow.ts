@@ -3,12 +3,13 @@
  * coordinator that restarts, and lines that come twice. What an event means is decided in `follow-state.ts`; who
  * prints is told by `onNote`.
  *
- * Gives up when the coordinator stays unreachable for {@link UNREACHABLE_MAX_MS} (and the rollout's confirm window, in
- * which it may be the coordinator's own host that has to go back), or the caller's time is up. That changes nothing for
+ * Gives up when the coordinator stays unreachable for {@link UNREACHABLE_MAX_MS} (and the longest confirm window of what
+ * has not ended, in which it may be the coordinator's own host that has to go back), or the caller's time is up. That changes nothing for
  * the deployments: they go on.
  */
 import type { DeploymentDto, FollowEvent } from "../../api/deployments.ts";
 import { type BackoffLimits, fullJitterMs } from "../../backoff.ts";
+import { isTerminal } from "../../deployment.ts";
 import { NixdeployError } from "../../errors.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import { createFollowState, type FollowNote, type FollowState } from "./follow-state.ts";
@@ -33,7 +34,7 @@ export type FollowOptions = {
   readonly until: "settled" | "final";
   /** Null: no limit. */
   readonly timeoutMs: number | null;
-  /** How much longer than usual the coordinator may be away; default 0. */
+  /** How much longer than usual the coordinator may be away where no deployment says more; default 0. */
   readonly extraPatienceMs?: number;
   readonly clock: Clock;
   readonly random: Random;
@@ -149,13 +150,20 @@ class Following {
 
   /** @returns whether it is time to give up */
   private async waitAfterLoss(): Promise<boolean> {
-    const { clock, random, extraPatienceMs = 0 } = this.options;
+    const { clock, random } = this.options;
     if (this.lostAtMs === null) await this.options.onContact?.("lost");
     this.lostAtMs ??= clock.monotonicMs();
-    if (clock.monotonicMs() - this.lostAtMs >= UNREACHABLE_MAX_MS + extraPatienceMs) return true;
+    if (clock.monotonicMs() - this.lostAtMs >= UNREACHABLE_MAX_MS + this.extraPatienceMs()) return true;
     await clock.sleep(fullJitterMs(this.attempt, random.fraction(), BACKOFF), this.signal);
     this.attempt += 1;
     return false;
+  }
+
+  /** A device may have a confirm window of its own, of which its deployment tells. */
+  private extraPatienceMs(): number {
+    const live = this.deployments().filter(({ state }) => !isTerminal(state));
+    const windowsMs = live.map(({ confirmWindowMs }) => confirmWindowMs ?? 0);
+    return windowsMs.reduce((longest, windowMs) => Math.max(longest, windowMs), this.options.extraPatienceMs ?? 0);
   }
 }
 

@@ -200,6 +200,7 @@ export const migrations: readonly Migration[] = [
         "fetched_bytes integer",
         "exit_code integer",
         "phase_ms text not null",
+        "confirm_window_ms integer",
         "unit_changes text",
         "log_bytes integer not null default 0",
         "log_truncated integer not null default 0 check (log_truncated in (0, 1))",

@@ -213,6 +213,8 @@ export type Schema = {
     exit_code: number | null;
     /** Milliseconds by phase, JSON. */
     phase_ms: string;
+    /** As its device counts it, which may have a setting of its own; null: it has not said. */
+    confirm_window_ms: number | null;
     /** UnitChanges, JSON; null unless a dry activation said what it would do. */
     unit_changes: string | null;
     /** Of the log lines that are stored, before compression. */

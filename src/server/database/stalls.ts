@@ -6,7 +6,15 @@ import type { CoordinatorDatabase } from "./schema.ts";
 
 export type RunningDeployment = Pick<
   DeploymentRow,
-  "id" | "rollout_id" | "workspace_id" | "agent_id" | "state" | "policy" | "journal_through" | "stalled_ms"
+  | "id"
+  | "rollout_id"
+  | "workspace_id"
+  | "agent_id"
+  | "state"
+  | "policy"
+  | "confirm_window_ms"
+  | "journal_through"
+  | "stalled_ms"
 >;
 
 /** Word for word as in the index: it is not used for values that are bound. */
@@ -18,6 +26,7 @@ const COLUMNS = [
   "agent_id",
   "state",
   "policy",
+  "confirm_window_ms",
   "journal_through",
   "stalled_ms",
 ] as const;

@@ -164,7 +164,9 @@ function happenedOf(row: DeploymentRow, entry: TransitionEntry, nowMs: number): 
 /** What an entry says besides the state. */
 function factsOf(row: DeploymentRow, entry: TransitionEntry): Partial<DeploymentRow> {
   const previous_path = entry.previousPath ?? row.previous_path;
-  if (entry.type === "phase") return { previous_path };
+  if (entry.type === "phase") {
+    return { previous_path, confirm_window_ms: entry.confirmWindowMs ?? row.confirm_window_ms };
+  }
   return {
     previous_path,
     fetched_bytes: entry.fetchedBytes,

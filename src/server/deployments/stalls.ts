@@ -9,13 +9,15 @@
  * | fetching     | 5 min                                         |
  * | activating   | the activation's time limit (30 min) and 2 min |
  * | rebooting    | 15 min                                        |
- * | confirming   | the confirm window (60 s) and 2 min           |
+ * | confirming   | the confirm window ¹ and 2 min                |
  * | rolling-back | the activation's time limit (30 min) and 2 min |
+ *
+ * ¹ As the device says it, which may have a setting of its own; else as it was asked for, or 60 s.
  *
  * This marks it, tells its followers, and writes an event; it never changes the state, because the agent's word decides.
  * The mark goes as soon as anything moves. After a start of the coordinator everybody's time begins anew.
  */
-import { ACTIVATION_TIMEOUT_DEFAULT_MS, CONFIRM_WINDOW_DEFAULT_MS, type DeploymentState } from "../../deployment.ts";
+import { ACTIVATION_TIMEOUT_DEFAULT_MS, CONFIRM_WINDOW_DEFAULT_MS } from "../../deployment.ts";
 import type { DeploymentId } from "../../names.ts";
 import { activationPolicySchema } from "../../protocol.ts";
 import { AGENTS_TOPIC, type AgentRegistry } from "../agents/registry.ts";
@@ -30,7 +32,8 @@ const MARGIN_MS = 2 * MINUTE_MS;
 const LOOK_MS = 30_000;
 
 /** How long nothing may arrive of a deployment in this state, milliseconds; null: it does not run. Pure. */
-export function patienceMs(state: DeploymentState, policyJson: string): number | null {
+export function patienceMs(row: Pick<RunningDeployment, "state" | "policy" | "confirm_window_ms">): number | null {
+  const { state, policy, confirm_window_ms: windowMs } = row;
   switch (state) {
     case "offered":
       return 2 * MINUTE_MS;
@@ -40,9 +43,9 @@ export function patienceMs(state: DeploymentState, policyJson: string): number |
       return 15 * MINUTE_MS;
     case "activating":
     case "rolling-back":
-      return (readPolicy(policyJson).activationTimeoutMs ?? ACTIVATION_TIMEOUT_DEFAULT_MS) + MARGIN_MS;
+      return (readPolicy(policy).activationTimeoutMs ?? ACTIVATION_TIMEOUT_DEFAULT_MS) + MARGIN_MS;
     case "confirming":
-      return (readPolicy(policyJson).confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS) + MARGIN_MS;
+      return (windowMs ?? readPolicy(policy).confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS) + MARGIN_MS;
     case "queued":
     case "succeeded":
     case "failed":
@@ -97,7 +100,7 @@ async function look(
     if (row.stalled_ms !== null && hasMoved && before !== undefined) await mark(deps, row, null);
     // Of one that is marked nothing comes before its agent does.
     if (row.stalled_ms === null || deps.registry.find(row.agent_id) !== null) mayChange = true;
-    const limitMs = patienceMs(row.state, row.policy);
+    const limitMs = patienceMs(row);
     const isStalled = limitMs !== null && nowMs - sinceMs >= limitMs;
     if (row.stalled_ms === null && isStalled) await mark(deps, row, sinceMs);
   }

@@ -49,6 +49,7 @@ export const NOTHING_HAPPENED = {
   fetched_bytes: null,
   exit_code: null,
   phase_ms: "{}",
+  confirm_window_ms: null,
   unit_changes: null,
   log_bytes: 0,
   log_truncated: 0,

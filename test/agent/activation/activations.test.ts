@@ -127,11 +127,14 @@ describe("an activation that may begin", () => {
     const { agentName: name, coordinatorUrl } = recordOf();
     const places = { profilePath: "/profiles/test", stateDirectory: directory.path };
     const config = { name, coordinatorUrl, ...places, confirmWindowMs: 300_000 };
-    await createSubject({ config }).begin(request(await begin()));
+    const own = await begin();
+    expect(createSubject({ config }).confirmWindowMs(own.offer)).toBe(300_000);
+    await createSubject({ config }).begin(request(own));
     expect((await readRecord(directory.path))?.policy.confirmWindowMs).toBe(300_000);
     await removeRecord(directory.path);
     const policy = { confirmWindowMs: 5_000 };
     const asked = await store.begin(offerOf("b", { storePath: NEW, policy }));
+    expect(createSubject({ config }).confirmWindowMs(asked.offer)).toBe(5_000);
     await createSubject({ config }).begin(request(asked));
     expect((await readRecord(directory.path))?.policy.confirmWindowMs).toBe(5_000);
   });

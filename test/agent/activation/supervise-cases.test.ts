@@ -40,6 +40,14 @@ describe("the outcome", () => {
     expect(phases).toEqual(["activating", "confirming", "rolling-back"]);
   });
 
+  test("is awaited for as long as is on record, which its phase tells the coordinator", async () => {
+    await using simulation = await createSimulation({ policy: { ...POLICY, confirmWindowMs: 300_000 } });
+    await simulation.supervise();
+    await simulation.settle();
+    const told = (await simulation.readEntries()).filter((entry) => entry.type === "phase");
+    expect(told.at(-1)).toMatchObject({ phase: "confirming", confirmWindowMs: 300_000 });
+  });
+
   test("of units that fail, where the policy is to keep them, is degraded", async () => {
     await using simulation = await createSimulation({ policy: { ...POLICY, onUnitFailure: "keep" } });
     simulation.machine.exits = { "new test": [exited(4)] };

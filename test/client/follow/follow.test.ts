@@ -128,6 +128,14 @@ describe("followDeployments", () => {
     expect(waitedMs).toBeLessThan(UNREACHABLE_MAX_MS + extraPatienceMs + 5_000);
   });
 
+  test("waits as long as the longest confirm window of what has not ended, which a device may set itself", async () => {
+    const events = [change("1", { state: "confirming", confirmWindowMs: 300_000 })];
+    const { clock } = await follow([{ events }], { extraPatienceMs: 60_000 });
+    const waitedMs = clock.sleepsMs.reduce((total, sleep) => total + sleep, 0);
+    expect(waitedMs).toBeGreaterThanOrEqual(UNREACHABLE_MAX_MS + 300_000);
+    expect(waitedMs).toBeLessThan(UNREACHABLE_MAX_MS + 300_000 + 5_000);
+  });
+
   test("two minutes count anew after each contact", async () => {
     const flaky: Stream[] = Array.from({ length: 200 }, () => ({ events: [change("1", { state: "fetching" })] }));
     const { result } = await follow([...flaky, { events: [change("2", { state: "succeeded" }), end] }]);

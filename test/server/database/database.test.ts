@@ -183,6 +183,7 @@ const COLUMNS: Columns = {
     fetched_bytes: "integer?",
     exit_code: "integer?",
     phase_ms: "text",
+    confirm_window_ms: "integer?",
     unit_changes: "text?",
     log_bytes: "integer",
     log_truncated: "integer",

@@ -76,9 +76,24 @@ describe("nothing comes", () => {
     });
   }
 
+  test("while confirming: a device with a longer window of its own is not called stuck within it, and its followers hear of it", async () => {
+    const { server, agent, id } = await startOne("fetching");
+    await using _ = server;
+    const said = { ...phaseEntry("activating"), confirmWindowMs: 10 * MINUTE_MS };
+    await agent.report(id, numberEntries([said, phaseEntry("confirming")], 2));
+    expect((await now(server, id)).confirmWindowMs).toBe(10 * MINUTE_MS);
+    await server.clock.advance(LOOK_MS);
+    await server.clock.advance(11 * MINUTE_MS);
+    expect((await now(server, id)).stalledSince).toBeNull();
+    await server.clock.advance(MINUTE_MS + LOOK_MS);
+    await marked(server, id);
+  });
+
   test("every state that runs has its time, the others none", () => {
     for (const state of DEPLOYMENT_STATES) {
-      expect(patienceMs(state, "{}") !== null).toBe(state !== "queued" && !isTerminal(state));
+      expect(patienceMs({ state, policy: "{}", confirm_window_ms: null }) !== null).toBe(
+        state !== "queued" && !isTerminal(state),
+      );
     }
   });
 
