@@ -15,6 +15,11 @@ export const WEBHOOK_URL_LENGTH_MAX = 2_000;
 /** Events in one delivery. */
 export const WEBHOOK_BATCH_MAX = 100;
 
+const DAY_MS = 24 * 3_600_000;
+/** How long the secret before signs, too, where nobody says otherwise. */
+export const OLD_SECRET_DEFAULT_MS = DAY_MS;
+export const OLD_SECRET_MAX_MS = 30 * DAY_MS;
+
 const events = z.array(z.enum(WEBHOOK_EVENTS)).min(1).max(WEBHOOK_EVENTS.length);
 
 /** PUT /api/v1/webhook[?workspace=NAME]. What changed before there was one is not sent. */
@@ -28,6 +33,11 @@ export const saveWebhookSchema = z
     secret: z.string().max(200).optional(),
     /** Make another secret although there is one. */
     newSecret: z.boolean().optional(),
+    /**
+     * For how long deliveries are signed by the secret before as well, milliseconds; 0: not any more. Absent: 24 h after it
+     * was given another one. Of several it is the last one.
+     */
+    oldSecretForMs: z.number().int().min(0).max(OLD_SECRET_MAX_MS).optional(),
   })
   .refine((request) => request.secret === undefined || request.newSecret !== true, "either a secret or newSecret")
   .meta({ id: "SaveWebhook" });
@@ -40,6 +50,8 @@ export const webhookSchema = z
     /** Null: all. */
     events: events.nullable(),
     createdAt: time,
+    /** Until when deliveries are signed by the secret before, too; null: by one alone. */
+    oldSecretUntil: time.nullable().default(null),
     /** Since when no delivery has got through; null: the last one has, or there was none yet. */
     failingSince: time.nullable(),
     /** When the next try is due, while it is failing. */

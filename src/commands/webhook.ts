@@ -1,9 +1,16 @@
 /** `nixdeploy webhook`: where a workspace's changes are sent to, and what became of it. */
-import { WEBHOOK_EVENTS, type WebhookDeliveryDto, type WebhookDto, type WebhookEvent } from "../api/webhooks.ts";
+import {
+  OLD_SECRET_MAX_MS,
+  WEBHOOK_EVENTS,
+  type WebhookDeliveryDto,
+  type WebhookDto,
+  type WebhookEvent,
+} from "../api/webhooks.ts";
 import { NixdeployError } from "../errors.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { formatCount } from "../quantity.ts";
 import { type ArgDeclaration, defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
+import { parseDuration } from "./command-line/duration.ts";
 import { readSecretFile } from "./command-line/environment.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./terminal/output.ts";
@@ -24,6 +31,7 @@ const set = defineNixdeployCommand({
   details:
     "Each delivery is signed as Standard Webhooks has it (docs/operating.md shows how to verify one). The first time a " +
     "secret is made and printed, this once; only the secret goes to standard output. Later the one that there is stays. " +
+    "A webhook that is given another secret signs by both for a while, so that receivers can go over when it suits them. " +
     "Another address gets what waited for the one before. Without --events all kinds are sent from then on.",
   examples: [
     {
@@ -33,6 +41,10 @@ const set = defineNixdeployCommand({
     {
       comment: "With a secret of your own",
       command: "nixdeploy webhook set https://hooks.example.org/nixdeploy --secret-file FILE",
+    },
+    {
+      comment: "Another secret; receivers have a week to take it up",
+      command: "nixdeploy webhook set https://hooks.example.org/nixdeploy --new-secret --old-secret-for 7d",
     },
   ],
   args: {
@@ -44,6 +56,13 @@ const set = defineNixdeployCommand({
     },
     secretFile: { type: "string", valueHint: "FILE", description: "A file with the secret: 24 to 64 bytes in base64" },
     newSecret: { type: "boolean", description: "Make another secret and print it" },
+    oldSecretForMs: {
+      type: "string",
+      flag: "old-secret-for",
+      valueHint: "DURATION",
+      description: "How long the secret before signs, too (default: 24h); none: not any more",
+      parse: parseOldSecretFor,
+    },
     workspace: WORKSPACE,
     dataDir: DATA_DIR_ARG,
   },
@@ -52,7 +71,7 @@ const set = defineNixdeployCommand({
     receiver: { label: "URL", description: "Of the receiver, http or https", required: true, parse: parseReceiver },
   },
   async run({ args, context }) {
-    const { receiver: url, events, secretFile, newSecret } = args;
+    const { receiver: url, events, secretFile, newSecret, oldSecretForMs } = args;
     if (secretFile !== undefined && newSecret) {
       throw new NixdeployError("usage", "cannot set the webhook: give one of --secret-file and --new-secret");
     }
@@ -62,6 +81,7 @@ const set = defineNixdeployCommand({
       ...(events === undefined ? {} : { events }),
       ...(secret === undefined ? {} : { secret }),
       ...(newSecret ? { newSecret } : {}),
+      ...(oldSecretForMs === undefined ? {} : { oldSecretForMs }),
     };
     await using coordinator = await openAdministration(context, args.dataDir);
     const saved = await coordinator.saveWebhook(args.workspace, request, context.signal);
@@ -69,6 +89,10 @@ const set = defineNixdeployCommand({
     const what = saved.events?.join(", ") ?? "all changes";
     context.log.info(`the webhook of ${saved.workspace} sends ${what} to ${saved.url}`);
     if (saved.secret !== null) context.log.info("the secret is shown this once; receivers need it to verify");
+    const { oldSecretUntil } = saved;
+    if (oldSecretUntil !== null) {
+      context.log.info(`the secret before signs as well until ${formatTime(oldSecretUntil)} UTC`);
+    }
   },
 });
 
@@ -159,6 +183,13 @@ function parseEvents(text: string): WebhookEvent[] {
   });
 }
 
+function parseOldSecretFor(text: string): number {
+  if (text === "none") return 0;
+  const forMs = parseDuration(text);
+  if (forMs > OLD_SECRET_MAX_MS) throw new Error("it is at most 30d, or none");
+  return forMs;
+}
+
 /** The coordinator looks at the rest. A password in it would stand in the shell's history already. */
 function parseReceiver(text: string): string {
   const url = URL.parse(text);
@@ -177,11 +208,13 @@ function requireDelivered({ error }: WebhookDeliveryDto): void {
   throw new NixdeployError("refused", `cannot deliver to the webhook: ${error}`);
 }
 
-function formatWebhook({ workspace, url, events, failingSince, nextAttemptAt }: WebhookDto): string {
+function formatWebhook(webhook: WebhookDto): string {
+  const { workspace, url, events, oldSecretUntil, failingSince, nextAttemptAt } = webhook;
   return [
     `workspace:     ${workspace}`,
     `url:           ${url}`,
     `events:        ${events?.join(", ") ?? "all"}`,
+    ...(oldSecretUntil === null ? [] : [`old secret:    until ${formatTime(oldSecretUntil)} UTC`]),
     ...(failingSince === null ? [] : [`failing since: ${formatTime(failingSince)}`]),
     ...(nextAttemptAt === null ? [] : [`next attempt:  ${formatTime(nextAttemptAt)}`]),
   ].join("\n");

@@ -306,6 +306,7 @@ export function webhookToDto(row: WebhookRow, workspace: WorkspaceName): Webhook
     url: row.url,
     events: parseWebhookEvents(row.events),
     createdAt: new Date(row.created_ms).toISOString(),
+    oldSecretUntil: formatTime(row.old_secret_until_ms),
     failingSince: formatTime(row.failing_since_ms),
     nextAttemptAt: row.failing_since_ms === null ? null : formatTime(row.next_attempt_ms),
   };

@@ -74,6 +74,14 @@ describe("webhook", () => {
       JSON.parse((await host.run("set", receiver.url, "--new-secret", "--json")).stdout),
     );
     expect(another.secret).toStartWith("whsec_");
+    expect((await host.run("show")).stdout).toMatch(/\nold secret: {4}until 20\d\d-\d\d-\d\d [\d:]{8} UTC\n$/);
+    expect((await host.run("test")).exitCode).toBe(0);
+    expect(receiver.received.at(-1)?.isGenuine).toBe(true);
+    const week = await host.run("set", receiver.url, "--old-secret-for", "7d");
+    expect(week.stderr).toMatch(/the secret before signs as well until 20/);
+    expect((await host.run("set", receiver.url, "--old-secret-for", "none")).stderr).not.toContain("the secret before");
+    await host.run("test");
+    expect(receiver.received.at(-1)?.isGenuine).toBe(false);
   });
 
   test.each([
@@ -84,6 +92,8 @@ describe("webhook", () => {
       ["set", "https://hooks.example", "--secret-file", "x", "--new-secret"],
       "give one of --secret-file and --new-secret",
     ],
+    [["set", "https://hooks.example", "--old-secret-for", "31d"], "it is at most 30d, or none"],
+    [["set", "https://hooks.example", "--old-secret-for", "soon"], "a duration is written like"],
     [["set", "https://hooks.example", "--secret-file", "/absent/file"], "there is no such file"],
     [["redeliver", "x"], "an id has 16 lower-case letters and digits"],
     [["deliveries", "--limit", "0"], "--limit is a whole number from 1 to 200"],

@@ -252,6 +252,8 @@ export const migrations: readonly Migration[] = [
         "workspace_id text not null primary key references workspaces (id)",
         "url text not null",
         "secret text not null",
+        "old_secret text",
+        "old_secret_until_ms integer",
         "events text not null",
         "created_ms integer not null",
         "after_event_id integer not null",

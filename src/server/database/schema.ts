@@ -264,6 +264,9 @@ export type Schema = {
     url: string;
     /** `whsec_…`, as it is: it signs. */
     secret: string;
+    /** The one before, which signs too until then; null: none. */
+    old_secret: string | null;
+    old_secret_until_ms: number | null;
     /** Kinds, separated by commas; "" for all. */
     events: string;
     created_ms: number;

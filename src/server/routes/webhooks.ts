@@ -51,7 +51,8 @@ function put(services: Services): Route {
       const dto = webhookToDto(webhook, workspace.name);
       const to = new URL(webhook.url).origin;
       const secret = made === null ? "" : ", with another secret";
-      noteAct(context, { effect: `sends ${dto.events?.join(", ") ?? "all changes"} to ${to}${secret}` });
+      const old = dto.oldSecretUntil === null ? "" : `, the one before until ${dto.oldSecretUntil}`;
+      noteAct(context, { effect: `sends ${dto.events?.join(", ") ?? "all changes"} to ${to}${secret}${old}` });
       services.log.info("webhook set", { workspace: workspace.name, to });
       const answer: SavedWebhook = { ...dto, secret: made };
       return context.json(answer);

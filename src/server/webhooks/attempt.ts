@@ -3,6 +3,7 @@ import { describeError, NixdeployError } from "../../errors.ts";
 import type { HttpClient, PostAnswer } from "../../http/client.ts";
 import type { Clock } from "../../runtime.ts";
 import type { WebhookRow } from "../database/webhooks.ts";
+import { listSecrets, type Secrets, secretsAt } from "./secrets.ts";
 import { signDelivery } from "./signature.ts";
 
 export const ATTEMPT_DEADLINE_MS = 15_000;
@@ -19,13 +20,14 @@ export type Attempt = {
 /** @throws the signal's reason when it is aborted, and nothing else */
 export async function attemptDelivery(
   { http, clock }: { readonly http: Pick<HttpClient, "postBody">; readonly clock: Clock },
-  sent: Pick<WebhookRow, "url" | "secret"> & { readonly id: string; readonly body: Uint8Array },
+  sent: Pick<WebhookRow, "url"> & Secrets & { readonly id: string; readonly body: Uint8Array },
   signal: AbortSignal,
 ): Promise<Attempt> {
-  const { url, secret, id, body } = sent;
+  const { url, id, body } = sent;
   const atMs = clock.nowMs();
+  const secrets = listSecrets(secretsAt(sent, atMs));
   const startMs = clock.monotonicMs();
-  const headers = { "content-type": "application/json", ...signDelivery({ secret, id, atMs, body }) };
+  const headers = { "content-type": "application/json", ...signDelivery({ secrets, id, atMs, body }) };
   const end = (status: number | null, error: string | null): Attempt => {
     return { atMs, durationMs: Math.round(clock.monotonicMs() - startMs), status, error };
   };

@@ -27,6 +27,7 @@ import type { Meters } from "../operations/metrics/meters.ts";
 import { type Attempt, attemptDelivery } from "./attempt.ts";
 import { formatPayload, parseEventIds, parseWebhookEvents, takeBatch } from "./payload.ts";
 import { isTooLate, NO_TROUBLE, planNextAttempt } from "./schedule.ts";
+import { secretsAt } from "./secrets.ts";
 
 export type DeliveryDeps = {
   readonly database: CoordinatorDatabase;
@@ -71,6 +72,7 @@ async function prepare(
 ): Promise<PreparedRow> {
   const { workspaceId, id, nowMs } = made;
   const webhook = await findWebhook(transaction, workspaceId);
+  if (webhook !== null) await forgetOldSecret(transaction, webhook, nowMs);
   const rest: PreparedRow = { result: { kind: "rest" }, webhook, givenUp: null };
   if (webhook === null || webhook.next_attempt_ms > nowMs) return rest;
   const delivery = await findPendingDelivery(transaction, workspaceId);
@@ -89,6 +91,13 @@ async function prepare(
   const inserted = await findPendingDelivery(transaction, workspaceId);
   if (inserted === null) throw new Error("a delivery that was just made is not there");
   return { ...rest, result: { kind: "send", webhook, delivery: inserted } };
+}
+
+/** Once its time is over, so that it is in no backup any more. */
+async function forgetOldSecret(transaction: CoordinatorDatabase, webhook: WebhookRow, nowMs: number): Promise<void> {
+  const { old_secret, old_secret_until_ms } = secretsAt(webhook, nowMs);
+  if (webhook.old_secret === old_secret) return;
+  await updateWebhook(transaction, webhook.workspace_id, { old_secret, old_secret_until_ms });
 }
 
 const GIVEN_UP_UNTRIED = { state: "given-up", error: "the receiver had taken nothing for 24 h" } as const;
@@ -147,11 +156,16 @@ export const attemptColumns = (attempt: Attempt) => ({
   error: attempt.error,
 });
 
-/** Of the delivery that was under way. @returns whether the next one may follow at once */
+/**
+ * Of the delivery that was under way.
+ * @param tried.url where it was sent to: of another address, that it has now, a failure there says nothing
+ * @returns whether the next one may follow at once
+ */
 export async function recordAttempt(
   deps: DeliveryDeps,
-  { delivery, attempt }: { readonly delivery: DeliveryRow; readonly attempt: Attempt },
+  tried: { readonly url: string; readonly delivery: DeliveryRow; readonly attempt: Attempt },
 ): Promise<boolean> {
+  const { url, delivery, attempt } = tried;
   const nowMs = deps.clock.nowMs();
   const fraction = deps.random.fraction();
   const { id, workspace_id: workspaceId } = delivery;
@@ -160,19 +174,24 @@ export async function recordAttempt(
     const known = await findDelivery(transaction, { workspaceId, id });
     // Removed meanwhile, or sent again by hand with success.
     if (webhook === null || known?.state !== "pending") return null;
-    const tried = { ...attemptColumns(attempt), attempts: known.attempts + 1 };
+    const columns = { ...attemptColumns(attempt), attempts: known.attempts + 1 };
     if (attempt.error === null) {
-      await updateDelivery(transaction, id, { ...tried, state: "delivered", finished_ms: nowMs });
+      await updateDelivery(transaction, id, { ...columns, state: "delivered", finished_ms: nowMs });
       await updateWebhook(transaction, workspaceId, NO_TROUBLE);
       return { webhook, isGivenUp: false };
+    }
+    if (webhook.url !== url) {
+      await updateDelivery(transaction, id, columns);
+      return "moved";
     }
     const trouble = planNextAttempt(webhook, { nowMs, fraction });
     const isGivenUp = isTooLate(trouble, { newestMs: known.newest_ms, nowMs });
     const end = isGivenUp ? ({ state: "given-up", finished_ms: nowMs } as const) : {};
-    await updateDelivery(transaction, id, { ...tried, ...end });
+    await updateDelivery(transaction, id, { ...columns, ...end });
     await updateWebhook(transaction, workspaceId, trouble);
     return { webhook, isGivenUp };
   });
+  if (recorded === "moved") return true;
   if (recorded === null) return false;
   if (recorded.isGivenUp) sayGivenUp(deps, recorded.webhook, delivery);
   sayChange(deps, recorded.webhook, attempt);

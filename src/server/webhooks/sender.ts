@@ -100,11 +100,11 @@ async function takeTurn(deps: WebhookDeps, workspaceId: string, signal: AbortSig
     const prepared = await prepareDelivery(deps, workspaceId);
     if (prepared.kind === "rest") return true;
     if (prepared.kind === "again") continue;
-    const { delivery } = prepared;
+    const { delivery, webhook } = prepared;
     const attempt = await sendDelivery(deps, prepared, signal);
     // Its workspace was deleted meanwhile.
     if (attempt === null) return true;
-    if (!(await recordAttempt(deps, { delivery, attempt }))) return false;
+    if (!(await recordAttempt(deps, { url: webhook.url, delivery, attempt }))) return false;
   }
   return false;
 }

@@ -1,6 +1,7 @@
 /**
  * Secrets and signatures of webhooks as Standard Webhooks has them (standardwebhooks.com, version 1): what is signed is
- * `ID.SECONDS.BODY`, by HMAC-SHA256 with the bytes that the secret is base64 of. Pure.
+ * `ID.SECONDS.BODY`, by HMAC-SHA256 with the bytes that the secret is base64 of; of several signatures, separated by
+ * spaces, any one will do. Pure.
  *
  * The secret is stored as it is: a hash of it could not sign.
  */
@@ -34,14 +35,16 @@ export function parseWebhookSecret(text: string): string {
 
 /** The headers by which a receiver knows who sent it, and whether it has seen it before. */
 export function signDelivery(delivery: {
-  readonly secret: string;
+  readonly secrets: readonly string[];
   readonly id: string;
   readonly atMs: number;
   readonly body: Uint8Array;
 }): Readonly<Record<string, string>> {
-  const { secret, id, atMs, body } = delivery;
+  const { secrets, id, atMs, body } = delivery;
   const seconds = String(Math.floor(atMs / 1000));
-  const key = Buffer.from(secret.slice(PREFIX.length), "base64");
-  const signature = createHmac("sha256", key).update(`${id}.${seconds}.`).update(body).digest("base64");
-  return { "webhook-id": id, "webhook-timestamp": seconds, "webhook-signature": `v1,${signature}` };
+  const signatures = secrets.map((secret) => {
+    const key = Buffer.from(secret.slice(PREFIX.length), "base64");
+    return `v1,${createHmac("sha256", key).update(`${id}.${seconds}.`).update(body).digest("base64")}`;
+  });
+  return { "webhook-id": id, "webhook-timestamp": seconds, "webhook-signature": signatures.join(" ") };
 }

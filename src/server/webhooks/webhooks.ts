@@ -23,6 +23,7 @@ import type { Attempt } from "./attempt.ts";
 import { attemptColumns, sendDelivery } from "./deliveries.ts";
 import { formatWebhookEvents, parseEventIds } from "./payload.ts";
 import { NO_TROUBLE } from "./schedule.ts";
+import { planSecrets, secretsAt } from "./secrets.ts";
 import { WEBHOOKS_TOPIC } from "./sender.ts";
 import { makeWebhookSecret, parseWebhookSecret } from "./signature.ts";
 
@@ -41,15 +42,17 @@ export async function setWebhook(
   const url = parseReceiverUrl(wanted.url);
   const given = wanted.secret === undefined ? null : parseWebhookSecret(wanted.secret);
   const fresh = makeWebhookSecret(random);
+  const oldForMs = wanted.oldSecretForMs ?? null;
   const nowMs = clock.nowMs();
   const saved = await database.transaction().execute(async (transaction) => {
     const before = await findWebhook(transaction, workspace.id);
     const known = given ?? (wanted.newSecret === true ? null : (before?.secret ?? null));
+    const secret = known ?? fresh;
     const webhook: WebhookRow = {
       ...NO_TROUBLE,
       workspace_id: workspace.id,
       url,
-      secret: known ?? fresh,
+      ...planSecrets(before, { secret, oldForMs, nowMs }),
       events: formatWebhookEvents(wanted.events),
       created_ms: before?.created_ms ?? nowMs,
       after_event_id: before?.after_event_id ?? (await findLastEventId(transaction)),
@@ -76,10 +79,13 @@ export function parseReceiverUrl(text: string): string {
   return url.href;
 }
 
-/** @throws NixdeployError `not-found` */
-export async function requireWebhook(services: Pick<Services, "database">, workspace: WorkspaceRow) {
-  const webhook = await findWebhook(services.database, workspace.id);
-  if (webhook !== null) return webhook;
+/** As it is at this moment. @throws NixdeployError `not-found` */
+export async function requireWebhook(
+  { database, clock }: Pick<Services, "database" | "clock">,
+  workspace: WorkspaceRow,
+): Promise<WebhookRow> {
+  const webhook = await findWebhook(database, workspace.id);
+  if (webhook !== null) return { ...webhook, ...secretsAt(webhook, clock.nowMs()) };
   throw notFound(`the webhook of ${workspace.name}`, "nixdeploy webhook set URL makes one.");
 }
 

@@ -44,6 +44,8 @@ const COLUMNS: Columns = {
     workspace_id: "text",
     url: "text",
     secret: "text",
+    old_secret: "text?",
+    old_secret_until_ms: "integer?",
     events: "text",
     created_ms: "integer",
     after_event_id: "integer",

@@ -17,7 +17,7 @@ test("the example takes what is genuine, and nothing else", async () => {
   const { isGenuine } = moduleSchema.parse(await import(directory.join("verify.mjs")));
   const secret = makeWebhookSecret(createSeededRandom(1));
   const body = Buffer.from('{"type":"nixdeploy.test"}');
-  const signedAt = (atMs: number) => signDelivery({ secret, id: "0123456789abcdfg", atMs, body });
+  const signedAt = (atMs: number) => signDelivery({ secrets: [secret], id: "0123456789abcdfg", atMs, body });
   const headers = signedAt(Date.now());
   const signature = headers["webhook-signature"] ?? "";
   expect(isGenuine({ secret, headers, body })).toBe(true);

@@ -17,7 +17,7 @@ const VECTOR = {
 
 test("the known vector", () => {
   const { secret, id, seconds, body, signature } = VECTOR;
-  expect(signDelivery({ secret, id, atMs: seconds * 1000 + 999, body: Buffer.from(body) })).toEqual({
+  expect(signDelivery({ secrets: [secret], id, atMs: seconds * 1000 + 999, body: Buffer.from(body) })).toEqual({
     "webhook-id": id,
     "webhook-timestamp": String(seconds),
     "webhook-signature": signature,

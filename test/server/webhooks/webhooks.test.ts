@@ -23,7 +23,10 @@ const STEP_MS = 100;
 type World = AsyncDisposable & {
   readonly server: TestCoordinator;
   readonly receiver: WebhookReceiver;
+  /** As it was told last. */
   readonly secret: () => string;
+  /** The one by which the receiver verifies from now on. */
+  expectSecret(secret: string): void;
   set(json?: object, workspace?: string): Promise<void>;
   /** Moves the clock, to the next try if there is one, until it is so. */
   until(what: string, check: () => boolean | Promise<boolean>): Promise<void>;
@@ -35,7 +38,8 @@ type World = AsyncDisposable & {
 async function createWorld(database: "memory" | "file" = "memory"): Promise<World> {
   const server = await createTestCoordinator({ database });
   let secret = "";
-  const receiver = openWebhookReceiver(() => secret);
+  let verifiedBy: string | null = null;
+  const receiver = openWebhookReceiver(() => verifiedBy ?? secret);
   const deliveries = async (workspace = "default") => {
     const answer = await expectOk(await server.fetch(`webhook-deliveries?workspace=${workspace}`));
     return webhookDeliveryListSchema.parse(await answer.json()).deliveries;
@@ -44,6 +48,9 @@ async function createWorld(database: "memory" | "file" = "memory"): Promise<Worl
     server,
     receiver,
     secret: () => secret,
+    expectSecret: (wanted) => {
+      verifiedBy = wanted;
+    },
     async set(json = {}, workspace = "default") {
       const request = { method: "PUT", json: { url: receiver.url, ...json } };
       const answer = await expectOk(await server.fetch(`webhook?workspace=${workspace}`, request));
@@ -326,6 +333,95 @@ describe("setting it", () => {
     expect((await put({ newSecret: true, secret: own })).status).toBe(400);
   });
 
+  test("that has another address by the time a try at the old one fails is not called failing for that", async () => {
+    await using world = await createWorld();
+    const { server, receiver } = world;
+    await world.set();
+    const gate = Promise.withResolvers<Response>();
+    receiver.answer = async () => await gate.promise;
+    await happen(world, 1);
+    await world.until("the try", () => receiver.received.length === 1);
+    await world.set({ url: `${receiver.url}?moved` });
+    receiver.answer = () => new Response();
+    gate.resolve(new Response(null, { status: 500 }));
+    await waitFor("the end of the try", () => world.isTried());
+    expect(webhookSchema.parse(await (await server.fetch("webhook")).json()).failingSince).toBeNull();
+    await world.until("the delivery", async () => (await world.deliveries())[0]?.state === "delivered");
+    expect(receiver.received.map(({ path }) => path)).toEqual(["/hook", "/hook?moved"]);
+    expect(JSON.stringify(server.logged)).not.toContain("does not get through");
+  });
+
+  describe("another secret", () => {
+    /** Whether what comes is signed by one of these. */
+    async function isSignedBy(world: World, ...secrets: readonly string[]): Promise<readonly boolean[]> {
+      const found: boolean[] = [];
+      for (const secret of secrets) {
+        world.expectSecret(secret);
+        await expectOk(await world.server.fetch("webhook-tests", { method: "POST" }));
+        found.push(world.receiver.received.at(-1)?.isGenuine === true);
+      }
+      return found;
+    }
+    const untilOf = async ({ server }: World) =>
+      webhookSchema.parse(await (await server.fetch("webhook")).json()).oldSecretUntil;
+    const storedOf = async ({ server }: World) =>
+      await server.coordinator.services.database.selectFrom("webhooks").select("old_secret").executeTakeFirstOrThrow();
+
+    test("the one before signs, too, for 24 h, and is then forgotten", async () => {
+      await using world = await createWorld();
+      await world.set();
+      const first = world.secret();
+      await world.set({ newSecret: true });
+      const second = world.secret();
+      expect(await untilOf(world)).toBe(new Date(world.server.clock.nowMs() + 24 * HOUR_MS).toISOString());
+      expect(await isSignedBy(world, first, second)).toEqual([true, true]);
+      await world.set({ events: ["outcome"] });
+      await world.server.clock.advance(23 * HOUR_MS);
+      expect(await isSignedBy(world, first, second)).toEqual([true, true]);
+      await world.server.clock.advance(HOUR_MS);
+      expect(await untilOf(world)).toBeNull();
+      expect(await isSignedBy(world, first, second)).toEqual([false, true]);
+      await happen(world, 1);
+      await world.until("it to be forgotten", async () => (await storedOf(world)).old_secret === null);
+    });
+
+    test("for as long as is said, and only the last one", async () => {
+      await using world = await createWorld();
+      await world.set();
+      const first = world.secret();
+      await world.set({ newSecret: true, oldSecretForMs: 0 });
+      const second = world.secret();
+      expect(await isSignedBy(world, first, second)).toEqual([false, true]);
+      await world.set({ newSecret: true, oldSecretForMs: 2 * HOUR_MS });
+      const third = world.secret();
+      await world.set({ newSecret: true, oldSecretForMs: 2 * HOUR_MS });
+      const fourth = world.secret();
+      expect(await isSignedBy(world, second, third, fourth)).toEqual([false, true, true]);
+      await world.set({ oldSecretForMs: 4 * HOUR_MS });
+      await world.server.clock.advance(3 * HOUR_MS);
+      expect(await isSignedBy(world, third, fourth)).toEqual([true, true]);
+      await world.set({ oldSecretForMs: 0 });
+      expect(await isSignedBy(world, third, fourth)).toEqual([false, true]);
+      expect(await storedOf(world)).toEqual({ old_secret: null });
+    });
+
+    test("neither is ever told again, nor logged", async () => {
+      await using world = await createWorld();
+      await world.set();
+      const first = world.secret();
+      await world.set({ newSecret: true });
+      const told = [
+        await (await world.server.fetch("webhook")).text(),
+        await (await world.server.fetch("audit")).text(),
+      ];
+      for (const secret of [first, world.secret()]) {
+        const hidden = secret.slice("whsec_".length, -1);
+        expect([...told, JSON.stringify(world.server.logged)].join("\n")).not.toContain(hidden);
+      }
+      expect(told[1]).toContain("with another secret, the one before until 20");
+    });
+  });
+
   test.each([
     ["no address", { url: "hooks" }],
     ["another scheme", { url: "ftp://hooks.example" }],
@@ -334,6 +430,7 @@ describe("setting it", () => {
     ["too long", { url: `https://hooks.example/${"x".repeat(2_000)}` }],
     ["no kinds", { url: "https://hooks.example", events: [] }],
     ["a kind that is none", { url: "https://hooks.example", events: ["nothing"] }],
+    ["the old secret for ever", { url: "https://hooks.example", oldSecretForMs: 31 * 24 * HOUR_MS }],
     ["a secret that is none", { url: "https://hooks.example", secret: "short" }],
   ])("refused: %s", async (_what, json) => {
     await using world = await createWorld();
