@@ -8,6 +8,7 @@ import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
 import { notifyServiceManager } from "../service-notification.ts";
 import { rotateKey } from "./agent-rotate-key.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
+import type { CommandContext } from "./command-line/context.ts";
 import { resolveStateRoot } from "./command-line/directories.ts";
 import { readCoordinatorUrl, readToken } from "./command-line/environment.ts";
 import { parseProfile, resolveProfile, withoutFormat } from "./local-args.ts";
@@ -103,12 +104,13 @@ const run = defineNixdeployCommand({
     if (args.timeoutMs !== undefined && !args.bootstrap) {
       throw new NixdeployError("usage", "cannot use --timeout without --bootstrap: an agent runs until it is stopped");
     }
+    const stateDirectory = args.stateDir ?? join(resolveStateRoot(context.env), "agents", args.name);
     const config: AgentConfig = {
       name: args.name,
       coordinatorUrl: readCoordinatorUrl(context),
       profilePath: resolveProfile(args.profile ?? null, context.env),
-      stateDirectory: args.stateDir ?? join(resolveStateRoot(context.env), "agents", args.name),
-      enrolmentToken: await readToken(context.env, "agent"),
+      stateDirectory,
+      enrolmentToken: await readEnrolmentToken(context, stateDirectory),
       trustedPublicKeys: args.trustedPublicKey,
       version: NIXDEPLOY_VERSION,
       labels,
@@ -145,6 +147,23 @@ export const command = defineNixdeployGroup({
   alone: run,
   commands: [rotateKey],
 });
+
+/**
+ * The token of the first contact. One that is named and not there stops nobody who was admitted: its file may be gone, or its
+ * secret withdrawn, and an agent that does not start for that is one that cannot prove the system it is in.
+ * @throws NixdeployError "usage"
+ */
+async function readEnrolmentToken({ env, log }: CommandContext, stateDirectory: string): Promise<string | null> {
+  try {
+    return await readToken(env, "agent");
+  } catch (error) {
+    if (!(error instanceof NixdeployError)) throw error;
+    const { readEnrolment } = await import("../agent/link/enrolment.ts");
+    if ((await readEnrolment(stateDirectory)) === null) throw error;
+    log.info(`${error.message}; it is not needed: this agent was admitted before`);
+    return null;
+  }
+}
 
 /** As long as a rollout may ask for, too. @throws NixdeployError "usage" */
 function checkWindow(windowMs: number): number {

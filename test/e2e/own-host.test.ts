@@ -5,6 +5,7 @@
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import {
+  AGENT_TOKEN,
   createOwnHost,
   NEXT_MIGRATION,
   NEXT_VERSION,
@@ -87,3 +88,26 @@ test("going back to the version before is a deployment as any other, also for wh
   await expectRuns(installed, OURS);
   await expectCoordinatorWorks();
 }, 90_000);
+
+test("an agent that was admitted starts without the file of its token, and says so", async () => {
+  const { box } = host;
+  await box.run(["/bin/sh", "-euc", `umount ${AGENT_TOKEN} && rm ${AGENT_TOKEN}`]);
+  await box.run(["systemctl", "restart", OWN_AGENT_UNIT]);
+  expect(await box.unit(OWN_AGENT_UNIT, "ActiveState")).toBe("active");
+  const said = await box.run(["journalctl", "--no-pager", "--output=cat", `--unit=${OWN_AGENT_UNIT}`]);
+  expect(said).toContain("it is not needed: this agent was admitted before");
+  // One that was not is told where to look.
+  await box.run([
+    "/bin/sh",
+    "-euc",
+    `systemctl stop ${OWN_AGENT_UNIT} && rm /var/lib/nixdeploy/agents/nuc/enrolment.json`,
+  ]);
+  await box.exec(["systemctl", "start", OWN_AGENT_UNIT]);
+  await waitFor(
+    "the agent to say what it lacks",
+    () => box.run(["journalctl", "--no-pager", "--output=cat", `--unit=${OWN_AGENT_UNIT}`]),
+    {
+      until: (text) => text.includes("the file is empty") && text.includes("that the unit names by LoadCredential"),
+    },
+  );
+}, 60_000);

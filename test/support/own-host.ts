@@ -31,7 +31,7 @@ export const NEXT_MIGRATION = "9999-next";
 
 /** Folder inside → which program is there. */
 const PREFIXES = { ours: "/usr/local", next: "/opt/next" } as const;
-const AGENT_TOKEN = "/etc/nixdeploy/agent-token";
+export const AGENT_TOKEN = "/etc/nixdeploy/agent-token";
 /** Behind the link that systemd makes for `DynamicUser=`. */
 const DATA_DIRECTORY = "/var/lib/private/nixdeploy/server";
 

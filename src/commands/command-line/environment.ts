@@ -38,6 +38,8 @@ export type Sourced = { readonly text: string; readonly source: string };
 /** Looks behind, so that a long row of slashes elsewhere costs one look each, not one for all behind it. */
 const TRAILING_SLASHES = /(?<!\/)\/+$/;
 const SECRET_BYTES_MAX = 16 * 1024;
+/** How messages name it. */
+const CREDENTIAL = "a systemd credential";
 
 /**
  * The address of the coordinator, from `--url`, else from NIXDEPLOY_URL; without a slash at its end. Null: neither is set.
@@ -134,7 +136,7 @@ async function findSecret(env: Environment, variable: string): Promise<Sourced |
     return null;
   }
   const name = variable.toLowerCase().replaceAll("_", "-");
-  const text = await readFileIfPresent(join(directory, name), "a systemd credential");
+  const text = await readFileIfPresent(join(directory, name), CREDENTIAL);
   return text === null ? null : { text, source: `the systemd credential ${name}` };
 }
 
@@ -173,7 +175,9 @@ async function readFileIfPresent(path: string, source: string): Promise<string |
     throw new NixdeployError("usage", `cannot read ${path} (${source}): ${describeError(error)}`, { cause: error });
   });
   if (text === "") {
-    throw new NixdeployError("usage", `cannot use ${path} (${source}): the file is empty`);
+    // Our units fall back to an empty one, where the file that they name is missing.
+    const hint = source === CREDENTIAL ? { hint: "Is the file there that the unit names by LoadCredential?" } : {};
+    throw new NixdeployError("usage", `cannot use ${path} (${source}): the file is empty`, hint);
   }
   return text;
 }

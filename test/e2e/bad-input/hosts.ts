@@ -157,6 +157,7 @@ export const AGENTS: readonly BadInput[] = [
     }),
   ),
   { what: "a token that is empty", command: AGENT, env: { NIXDEPLOY_AGENT_TOKEN: "" }, exitCode: 2, says: "cannot use NIXDEPLOY_AGENT_TOKEN: it is set but empty" },
+  { what: "a token file that is not there, before the first contact", command: AGENT, env: { NIXDEPLOY_AGENT_TOKEN_FILE: "/nowhere/token" }, exitCode: 2, says: "cannot read /nowhere/token (NIXDEPLOY_AGENT_TOKEN_FILE): there is no such file" },
   { what: "a token file that is a token", command: AGENT, env: { NIXDEPLOY_AGENT_TOKEN_FILE: "{agent-token}" }, exitCode: 2, says: "cannot use NIXDEPLOY_AGENT_TOKEN_FILE: it is a secret itself" },
 ];
 
