@@ -2,17 +2,16 @@
 # the agent's own start goes back. launchd has no credentials: the token's file is named, and only root may read it.
 { config, lib, pkgs, ... }:
 let
-  shared = import ./agent-options.nix { inherit lib pkgs; };
-  cfg = config.services.nixdeploy-agent;
-  root = "/var/lib/nixdeploy/agents";
-  agents = shared.enabled cfg;
+  shared = import ./agent-options.nix { inherit config lib pkgs; owner = "system"; };
+  inherit (shared) agents cfg;
+  # Who has Nix from elsewhere (`nix.enable = false`) has no `nix.package`; the agent looks in Nix's own profile, too.
+  directories = map (package: "${package}/bin") (lib.optional (config.nix.enable or true) config.nix.package)
+    ++ [ "/usr/bin" "/bin" "/usr/sbin" "/sbin" ];
   daemon = agent: {
+    # nix-darwin lets a `command` wait until the store is mounted, which at boot is later than launchd starts daemons.
+    command = lib.escapeShellArgs (shared.command agent);
+    environment = { PATH = lib.concatStringsSep ":" directories; } // shared.environment { namesTokenFile = true; } agent;
     serviceConfig = {
-      ProgramArguments = [ "${agent.package}/bin/nixdeploy" ] ++ shared.arguments agent;
-      EnvironmentVariables =
-        { PATH = "${lib.makeBinPath [ config.nix.package ]}:/usr/bin:/bin:/usr/sbin:/sbin"; }
-        // shared.environment agent
-        // lib.optionalAttrs (agent.tokenFile != null) { NIXDEPLOY_AGENT_TOKEN_FILE = agent.tokenFile; };
       RunAtLoad = true;
       KeepAlive = true;
       # What it activates must outlive it: launchd would kill the job's process group.
@@ -26,11 +25,7 @@ in
   _file = "nixdeploy/nix/modules/darwin-agent.nix";
   key = "nixdeploy/darwin-agent";
 
-  options.services.nixdeploy-agent = shared.options {
-    inherit cfg root;
-    what = "this system";
-    name = { default = config.networking.hostName; defaultText = lib.literalExpression "config.networking.hostName"; };
-  } // {
+  options.services.nixdeploy-agent = shared.options // {
     logFile = lib.mkOption {
       type = lib.types.str;
       default = "/var/log/nixdeploy-agent.log";
@@ -39,7 +34,7 @@ in
   };
 
   config = lib.mkIf (agents != [ ]) {
-    assertions = shared.assertions agents;
+    inherit (shared) assertions;
     environment.systemPackages = [ cfg.package ];
     # nix-darwin puts "org.nixos." before the name, which is where the agent looks for its job.
     launchd.daemons = lib.mkMerge (map (agent: { "nixdeploy-agent-${agent.name}" = daemon agent; }) agents);

@@ -2,60 +2,50 @@
 # the very generation that contains it. Let the user linger (`loginctl enable-linger`), so that it runs without a login.
 { config, lib, pkgs, ... }:
 let
-  shared = import ./agent-options.nix { inherit lib pkgs; };
-  execStart = import ./systemd-words.nix;
-  cfg = config.services.nixdeploy-agent;
-  root = "${config.xdg.stateHome}/nixdeploy/agents";
-  agents = shared.enabled cfg;
+  shared = import ./agent-options.nix { inherit config lib pkgs; owner = "home"; };
+  inherit (shared) agents cfg;
+  unitText = import ./unit-text.nix;
   isLinux = pkgs.stdenv.hostPlatform.isLinux;
-  environment = agent:
-    shared.environment agent
-    // lib.optionalAttrs (agent.tokenFile != null) { NIXDEPLOY_AGENT_TOKEN_FILE = agent.tokenFile; };
-  command = agent: [ "${agent.package}/bin/nixdeploy" ] ++ shared.arguments agent;
+  environment = shared.environment { namesTokenFile = true; };
 
   unit = agent: {
     Unit.Description = "nixdeploy agent ${agent.name}";
     Service = {
       Type = "notify";
-      Environment = map (key: builtins.toJSON (builtins.replaceStrings [ "%" ] [ "%%" ] "${key}=${(environment agent).${key}}"))
-        (builtins.attrNames (environment agent));
-      ExecStart = execStart (command agent);
+      Environment = unitText.assignments (environment agent);
+      ExecStart = unitText.command (shared.command agent);
       Restart = "always";
       RestartSec = 5;
     };
     Install.WantedBy = [ "default.target" ];
   };
-  job = agent: {
+  job = agent: let logFile = "${config.home.homeDirectory}/Library/Logs/nixdeploy-agent-${agent.name}.log"; in {
     enable = true;
     config = {
-      ProgramArguments = command agent;
+      ProgramArguments = shared.command agent;
       EnvironmentVariables = environment agent;
       RunAtLoad = true;
       KeepAlive = true;
       AbandonProcessGroup = true;
+      # launchd would throw it away.
+      StandardOutPath = logFile;
+      StandardErrorPath = logFile;
     };
   };
+  each = make: lib.mkMerge (map (agent: { "nixdeploy-agent-${agent.name}" = make agent; }) agents);
 in
 {
   _file = "nixdeploy/nix/modules/home-agent.nix";
   key = "nixdeploy/home-agent";
 
-  options.services.nixdeploy-agent = shared.options {
-    inherit cfg root;
-    what = "this home";
-    name = { };
-  };
+  options.services.nixdeploy-agent = shared.options;
 
   config = lib.mkIf (agents != [ ]) (lib.mkMerge [
     {
-      assertions = shared.assertions agents;
+      inherit (shared) assertions;
       home.packages = [ cfg.package ];
     }
-    (lib.mkIf isLinux {
-      systemd.user.services = lib.mkMerge (map (agent: { "nixdeploy-agent-${agent.name}" = unit agent; }) agents);
-    })
-    (lib.mkIf (!isLinux) {
-      launchd.agents = lib.mkMerge (map (agent: { "nixdeploy-agent-${agent.name}" = job agent; }) agents);
-    })
+    (lib.mkIf isLinux { systemd.user.services = each unit; })
+    (lib.mkIf (!isLinux) { launchd.agents = each job; })
   ]);
 }

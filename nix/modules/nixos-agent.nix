@@ -2,14 +2,12 @@
 # reboot in the middle of an activation; a system without them is refused by its agent (ARCHITECTURE.md, "Under systemd").
 { config, lib, pkgs, ... }:
 let
-  shared = import ./agent-options.nix { inherit lib pkgs; };
-  execStart = import ./systemd-words.nix;
-  cfg = config.services.nixdeploy-agent;
-  root = "/var/lib/nixdeploy/agents";
-  agents = shared.enabled cfg;
+  shared = import ./agent-options.nix { inherit config lib pkgs; owner = "system"; };
+  inherit (shared) agents cfg profilePathOf;
+  unitText = import ./unit-text.nix;
 
   # Home directories are out of its reach, unless what it keeps is in one.
-  isInHome = path: lib.hasPrefix "/home/" path || lib.hasPrefix "/root/" path;
+  isInHome = path: lib.any (home: lib.hasPrefix home "${path}/") [ "/home/" "/root/" "/run/user/" ];
   placesOf = agent:
     lib.optional (agent.profile != null && lib.hasPrefix "/" agent.profile) (builtins.dirOf agent.profile)
     ++ lib.optional (!(lib.hasPrefix "/var/lib/" agent.stateDirectory)) agent.stateDirectory;
@@ -22,12 +20,12 @@ let
     wants = [ "network-online.target" ];
     after = [ "network-online.target" "nix-daemon.socket" ];
     path = programs;
-    environment = shared.environment agent;
+    environment = unitText.environment (shared.environment { namesTokenFile = false; } agent);
     # It goes on telling of a switch until it is restarted, at the switch's end.
     stopIfChanged = false;
     serviceConfig = {
       Type = "notify";
-      ExecStart = execStart ([ "${agent.package}/bin/nixdeploy" ] ++ shared.arguments agent);
+      ExecStart = unitText.command (shared.command agent);
       Restart = "always";
       RestartSec = 5;
       # What it activates runs outside of its unit.
@@ -50,6 +48,8 @@ let
     }
     // lib.optionalAttrs (agent.tokenFile != null) {
       LoadCredential = [ "nixdeploy-agent-token:${agent.tokenFile}" ];
+      # Without a value to fall back to, the unit of an agent that was admitted long ago would not start once the file is gone.
+      SetCredential = [ "nixdeploy-agent-token:\\n" ];
     };
   };
 
@@ -63,27 +63,23 @@ let
     unitConfig.X-StopOnRemoval = false;
     serviceConfig = {
       Type = "exec";
-      ExecStart = execStart [ "${agent.package}/bin/nixdeploy" "supervise" "--state-dir" agent.stateDirectory ];
+      ExecStart = unitText.command [ "${agent.package}/bin/nixdeploy" "supervise" "--state-dir" agent.stateDirectory ];
       Restart = "on-failure";
       RestartSec = 5;
     };
   };
 
-  isOfSystem = agent: agent.profile == null || agent.profile == "system" || agent.profile == "/nix/var/nix/profiles/system";
+  isOfSystem = agent: profilePathOf agent == "/nix/var/nix/profiles/system";
 in
 {
   _file = "nixdeploy/nix/modules/nixos-agent.nix";
   # So that it may be imported twice, for example by us and by the user.
   key = "nixdeploy/nixos-agent";
 
-  options.services.nixdeploy-agent = shared.options {
-    inherit cfg root;
-    what = "this system";
-    name = { default = config.networking.hostName; defaultText = lib.literalExpression "config.networking.hostName"; };
-  };
+  options.services.nixdeploy-agent = shared.options;
 
   config = lib.mkIf (agents != [ ]) {
-    assertions = shared.assertions agents;
+    inherit (shared) assertions;
     environment.systemPackages = [ cfg.package ];
     systemd.services = lib.mkMerge (
       map (agent: { "nixdeploy-agent-${agent.name}" = agentUnit agent; }) agents

@@ -2,7 +2,7 @@
 { config, lib, pkgs, ... }:
 let
   inherit (lib) mkDefault mkIf mkOption types;
-  execStart = import ./systemd-words.nix;
+  unitText = import ./unit-text.nix;
   cfg = config.services.nixdeploy-server;
   fileName = types.strMatching "/.*" // { description = "absolute path, as text"; };
 
@@ -11,9 +11,12 @@ let
   # Names of attributes are looked at even where a condition leaves them out.
   host = if parts == null then "unknown" else builtins.elemAt parts 1;
   path = let given = if parts == null then null else builtins.elemAt parts 3; in if given == null then "" else lib.removeSuffix "/" given;
-  listenPort = lib.toInt (lib.last (lib.splitString ":" cfg.listen));
+  listenAt = builtins.match "(.*):0*([0-9]+)" cfg.listen;
+  listenPort = lib.toInt (builtins.elemAt listenAt 1);
   # Where the proxy finds it.
-  upstream = "127.0.0.1:${toString listenPort}";
+  upstream =
+    let address = builtins.head listenAt; in
+    "${if builtins.elem address [ "0.0.0.0" "[::]" ] then "127.0.0.1" else address}:${toString listenPort}";
 
   arguments =
     [ "serve" "--listen" cfg.listen "--data-dir" "/var/lib/nixdeploy/server" ]
@@ -48,7 +51,7 @@ in
       description = "The URL that agents and CI reach it by.";
     };
     listen = mkOption {
-      type = types.strMatching ".*:[0-9]{1,5}";
+      type = types.strMatching "[^:[:space:]]+:[0-9]{1,5}|\\[[^][:space:]]+]:[0-9]{1,5}";
       default = "127.0.0.1:8470";
       description = "Address and port.";
     };
@@ -78,7 +81,7 @@ in
       description = "The group that may read both files.";
     };
     keepAudit = mkOption {
-      type = types.nullOr (types.strMatching "[0-9]+(s|m|h|d)");
+      type = types.nullOr (types.strMatching "([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?");
       default = null;
       example = "400d";
       description = "How long the audit log keeps a line.";
@@ -115,8 +118,9 @@ in
           message = "services.nixdeploy-server: tls.certificateFile and tls.keyFile go together";
         }
         {
-          assertion = cfg.reverseProxy == null || parts != null;
-          message = "services.nixdeploy-server: reverseProxy needs publicUrl, such as https://deploy.example.org";
+          # Both serve a name on 443, and get a certificate for it.
+          assertion = cfg.reverseProxy == null || (parts != null && builtins.head parts == "https" && builtins.elemAt parts 2 == null);
+          message = "services.nixdeploy-server: reverseProxy needs publicUrl with https and without a port, such as https://deploy.example.org";
         }
         {
           assertion = cfg.reverseProxy == null || cfg.tls.certificateFile == null;
@@ -132,10 +136,10 @@ in
         wantedBy = [ "multi-user.target" ];
         wants = [ "network-online.target" ];
         after = [ "network-online.target" ];
-        environment = cfg.environment;
+        environment = unitText.environment cfg.environment;
         serviceConfig = {
           Type = "notify";
-          ExecStart = execStart ([ "${cfg.package}/bin/nixdeploy" ] ++ arguments);
+          ExecStart = unitText.command ([ "${cfg.package}/bin/nixdeploy" ] ++ arguments);
           DynamicUser = true;
           StateDirectory = "nixdeploy/server";
           StateDirectoryMode = "0700";

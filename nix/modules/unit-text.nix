@@ -1,6 +1,16 @@
-# A command line for `ExecStart=`: each word quoted, with nothing in it that systemd would expand. Pure.
-words:
+# Values for systemd's unit files, with nothing in them that systemd would expand. Pure.
 let
-  quote = word: builtins.toJSON (builtins.replaceStrings [ "%" "$" ] [ "%%" "$$" ] (toString word));
+  inherit (builtins) attrNames concatStringsSep mapAttrs replaceStrings toJSON;
+  # systemd drops a variable in which it cannot resolve a specifier, such as %40 in the address of a proxy.
+  plain = replaceStrings [ "%" ] [ "%%" ];
 in
-builtins.concatStringsSep " " (map quote words)
+{
+  # A command line for `ExecStart=`: each word quoted.
+  command = words: concatStringsSep " " (map (word: toJSON (replaceStrings [ "%" "$" ] [ "%%" "$$" ] (toString word))) words);
+
+  # Variables for NixOS' `environment`, which quotes them.
+  environment = mapAttrs (name: plain);
+
+  # Variables for lines `Environment=`.
+  assignments = variables: map (name: toJSON (plain "${name}=${variables.${name}}")) (attrNames variables);
+}

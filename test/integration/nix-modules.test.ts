@@ -1,6 +1,6 @@
 /**
- * The modules of nix/modules, by real Nix: what NixOS, nix-darwin and Home Manager are told, and what is refused at
- * evaluation. With $NIXPKGS_LIB, also by nixpkgs' own `lib`, with the same results. (The units run in
+ * The modules of nix/modules, by real Nix: what NixOS is told, and what is refused at evaluation. With $NIXPKGS_LIB, also by
+ * nixpkgs' own `lib`, with the same results. (What becomes of it is in nix-rendered.test.ts, and the units run in
  * test/e2e/own-host.test.ts.)
  */
 import { beforeAll, describe, expect, test } from "bun:test";
@@ -30,14 +30,15 @@ async function configure(modules: string, more: Omit<Evaluation, "modules"> = {}
 
 const URL = "https://deploy.example.org";
 const AGENT = `{ services.nixdeploy-agent = { enable = true; url = "${URL}"; }; }`;
+const KEY = Buffer.alloc(32).toString("base64");
 const EVERYTHING = `[ ({ lib, ... }: {
   services.nixdeploy-agent = {
     enable = true;
     name = "nuc-1.lan";
     url = "${URL}/deploy";
     tokenFile = "/run/secrets/token";
-    trustedPublicKeys = [ "default-1:AAAA" "default-2:BBBB" ];
-    labels = { role = "web"; note = "50% of $HOME"; };
+    trustedPublicKeys = [ "default-1:${KEY}" "default-2:${KEY}" ];
+    labels = { role = "web"; rack = "a/1:2"; };
     confirmWindow = lib.mkForce "5m";
     environment.HTTPS_PROXY = "http://proxy:3128";
     agents.tools = { profile = "tools"; environment.NO_PROXY = "*"; };
@@ -91,8 +92,8 @@ describe("agents of a NixOS system", () => {
     const words = (name: string) => units[name]?.serviceConfig.ExecStart.split(" ").slice(1).join(" ");
     expect(words("nixdeploy-agent-nuc-1.lan")).toBe(
       '"agent" "--name" "nuc-1.lan" "--state-dir" "/var/lib/nixdeploy/agents/nuc-1.lan" ' +
-        '"--trusted-public-key" "default-1:AAAA" "--trusted-public-key" "default-2:BBBB" ' +
-        '"--label" "note=50%% of $$HOME" "--label" "ring=2" "--label" "role=web" "--confirm-window" "5m"',
+        `"--trusted-public-key" "default-1:${KEY}" "--trusted-public-key" "default-2:${KEY}" ` +
+        '"--label" "rack=a/1:2" "--label" "ring=2" "--label" "role=web" "--confirm-window" "5m"',
     );
     expect(words("nixdeploy-agent-tools")).toStartWith(
       '"agent" "--name" "tools" "--profile" "tools" "--state-dir" "/var/lib/nixdeploy/agents/tools" "--trusted-public-key"',
@@ -117,6 +118,13 @@ describe("agents of a NixOS system", () => {
     expect(Object.keys(serviceConfig ?? {})).not.toContain("LoadCredential");
   });
 
+  test("one whose profile is in root's home may write there", async () => {
+    const units = await services(`[ ${AGENT} { services.nixdeploy-agent.profile = "/root/tools"; } ]`);
+    expect(units["nixdeploy-agent-nuc"]?.serviceConfig).toMatchObject({
+      ...{ ReadWritePaths: ["/nix/var/nix", "-/root"], ProtectHome: false },
+    });
+  });
+
   const bad: readonly (readonly [what: string, modules: string, said: string])[] = [
     ["no address", "[ { services.nixdeploy-agent.enable = true; } ]", "the agent nuc needs `url`"],
     ["a name with a space", `[ ${AGENT} { services.nixdeploy-agent.name = "a b"; } ]`, "services.nixdeploy-agent.name"],
@@ -129,8 +137,29 @@ describe("agents of a NixOS system", () => {
     [
       "two of one profile",
       `[ ${AGENT} { services.nixdeploy-agent.agents.a = { }; } ]`,
-      "the same profile: system, system",
+      "the same profile: /nix/var/nix/profiles/system, /nix/var/nix/profiles/system",
     ],
+    [
+      "two of one profile, by its name and by its path",
+      `[ ${AGENT} { services.nixdeploy-agent.profile = "a"; services.nixdeploy-agent.agents.a.profile = "/nix/var/nix/profiles/a"; } ]`,
+      "the same profile",
+    ],
+    ["a system without a name", `[ ${AGENT} { networking.hostName = ""; } ]`, "no networking.hostName, so say what"],
+    ["a label with a space", `[ ${AGENT} { services.nixdeploy-agent.labels.a = "b c"; } ]`, "labels.a"],
+    ["a label's key with a space", `[ ${AGENT} { services.nixdeploy-agent.labels."a b" = "c"; } ]`, "the form of a b"],
+    [
+      "a key that is none",
+      `[ ${AGENT} { services.nixdeploy-agent.trustedPublicKeys = [ "a:AAAA" ]; } ]`,
+      "trustedPublicKeys",
+    ],
+    ["a profile that is none", `[ ${AGENT} { services.nixdeploy-agent.profile = "a/b"; } ]`, "profile"],
+    [
+      "a folder with a space",
+      `[ ${AGENT} { services.nixdeploy-agent.stateDirectory = "/srv/a b"; } ]`,
+      "stateDirectory",
+    ],
+    ["a window too long", `[ ${AGENT} { services.nixdeploy-agent.confirmWindow = "61m"; } ]`, "from 1s to 1h"],
+    ["no window at all", `[ ${AGENT} { services.nixdeploy-agent.confirmWindow = "0s"; } ]`, "from 1s to 1h"],
     [
       "two of one name",
       `[ ${AGENT} { services.nixdeploy-agent.agents.a = { name = "nuc"; profile = "a"; }; } ]`,
@@ -266,8 +295,20 @@ describe("the coordinator behind a web server", () => {
     expect(units["nixdeploy"]?.serviceConfig.ExecStart).toContain('"--tls-cert" "/a.pem" "--tls-key" "/a.key"');
   });
 
+  test("is found where it listens", async () => {
+    const proxied = async (listen: string) => {
+      const modules = server(`publicUrl = "${URL}"; reverseProxy = "nginx"; listen = "${listen}";`);
+      return JSON.stringify(configSchema.parse(await configure(modules)).services.nginx);
+    };
+    expect(await proxied("10.0.0.5:8471")).toContain('"proxyPass":"http://10.0.0.5:8471/"');
+    expect(await proxied("[::1]:8471")).toContain('"proxyPass":"http://[::1]:8471/"');
+    expect(await proxied("[::]:8471")).toContain('"proxyPass":"http://127.0.0.1:8471/"');
+  });
+
   const bad: readonly (readonly [what: string, more: string, said: string])[] = [
     ["a web server without a host", 'reverseProxy = "nginx";', "reverseProxy needs publicUrl"],
+    ["a web server for a port of its own", `reverseProxy = "nginx"; publicUrl = "${URL}:8443";`, "without a port"],
+    ["a web server without TLS", 'reverseProxy = "caddy"; publicUrl = "http://a.example";', "with https"],
     ["half of TLS", 'tls.keyFile = "/a.key";', "go together"],
     ["a web server that is none", 'reverseProxy = "apache";', "reverseProxy"],
     ["an address without a port", 'listen = "127.0.0.1";', "listen"],
@@ -281,65 +322,13 @@ describe("the coordinator behind a web server", () => {
   }
 });
 
-test("nix-darwin gets a daemon whose label is the one that the agent looks for", async () => {
-  const modules = `[ { services.nixdeploy-agent = { enable = true; url = "${URL}"; tokenFile = "/etc/token"; }; } ]`;
-  expect(await configure(modules, { kind: "darwin", platform: "darwin" })).toMatchObject({
-    launchd: {
-      daemons: {
-        "nixdeploy-agent-mac": {
-          serviceConfig: {
-            ProgramArguments: [
-              ...["/usr/local/bin/nixdeploy", "agent", "--name", "mac"],
-              ...["--state-dir", "/var/lib/nixdeploy/agents/mac"],
-            ],
-            EnvironmentVariables: {
-              PATH: "/nix-package/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-              ...{ NIXDEPLOY_URL: URL, NIXDEPLOY_AGENT_TOKEN_FILE: "/etc/token" },
-            },
-            ...{ RunAtLoad: true, KeepAlive: true, AbandonProcessGroup: true },
-          },
-        },
-      },
-    },
-  });
-});
-
-test("Home Manager gets a unit of the user, or on a Mac a job", async () => {
-  const modules = `[ { services.nixdeploy-agent = { enable = true; name = "me"; url = "${URL}"; tokenFile = "/t"; }; } ]`;
-  const words = ["agent", "--name", "me", "--state-dir", "/home/me/.local/state/nixdeploy/agents/me"];
-  const linux = await configure(modules, { kind: "home" });
-  expect(linux).toMatchObject({
-    systemd: {
-      user: {
-        services: {
-          "nixdeploy-agent-me": {
-            Install: { WantedBy: ["default.target"] },
-            Service: {
-              Environment: ['"NIXDEPLOY_AGENT_TOKEN_FILE=/t"', `"NIXDEPLOY_URL=${URL}"`],
-              ExecStart: ["/usr/local/bin/nixdeploy", ...words].map((word) => JSON.stringify(word)).join(" "),
-            },
-          },
-        },
-      },
-    },
-    launchd: { agents: {} },
-  });
-  const mac = await configure(modules, { kind: "home", platform: "darwin" });
-  expect(mac).toMatchObject({
-    systemd: { user: { services: {} } },
-    launchd: {
-      agents: { "nixdeploy-agent-me": { config: { ProgramArguments: ["/usr/local/bin/nixdeploy", ...words] } } },
-    },
-  });
-});
-
 describe("every Nix and every lib make the same of it", () => {
   const server = `{ services.nixdeploy-server = { enable = true; publicUrl = "${URL}"; reverseProxy = "nginx"; }; }`;
   const cases: readonly Evaluation[] = [
     { modules: EVERYTHING },
     { modules: `[ ${AGENT} ${server} ]` },
     { modules: "[ ]" },
-    { modules: `[ ${AGENT} ]`, kind: "darwin", platform: "darwin" },
+    { modules: `[ ${AGENT} { networking.hostName = "mac"; } ]`, kind: "darwin", platform: "darwin" },
     { modules: `[ ${AGENT} { services.nixdeploy-agent.name = "me"; } ]`, kind: "home" },
   ];
   for (const [index, evaluation] of cases.entries()) {

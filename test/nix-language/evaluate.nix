@@ -4,11 +4,7 @@
 let
   lib = import libPath;
   stubs = import ./stubs.nix { inherit lib platform prefix; };
-  ours = {
-    nixos = [ ../../nix/modules/nixos-agent.nix ../../nix/modules/nixos-server.nix ];
-    darwin = [ ../../nix/modules/darwin-agent.nix ];
-    home = [ ../../nix/modules/home-agent.nix ];
-  };
+  ours = import ./modules.nix;
   inherit (lib.evalModules {
     modules = [ { inherit (stubs.${kind}) options; } ] ++ ours.${kind} ++ modules;
     specialArgs = { inherit (stubs) pkgs; };
@@ -16,4 +12,7 @@ let
   failed = builtins.filter (one: !one.assertion) config.assertions;
 in
 if failed != [ ] then throw "Failed assertions:\n${builtins.concatStringsSep "\n" (map (one: "- ${one.message}") failed)}"
-else removeAttrs config [ "assertions" ] // { services = removeAttrs (config.services or { }) [ "nixdeploy-agent" "nixdeploy-server" ]; }
+else removeAttrs config [ "assertions" ] // {
+  rendered = stubs.${kind}.render config;
+  services = removeAttrs (config.services or { }) [ "nixdeploy-agent" "nixdeploy-server" ];
+}

@@ -28,7 +28,7 @@ let
     if length values == 1 || all (value: value == head values) values then head values
     else throw "The option `${at path}' (${type}) is defined more than once";
   simple = name: isGood: {
-    inherit name;
+    inherit name isGood;
     merge = path: values:
       if all isGood values then single name path values
       else throw "A definition for option `${at path}' is not of type ${name}";
@@ -49,6 +49,9 @@ let
     port = simple "port" (value: builtins.isInt value && value >= 0 && value <= 65535);
     package = simple "package" (value: (isAttrs value && value.type or null == "derivation") || isString value);
     strMatching = pattern: simple "strMatching" (value: isString value && match pattern value != null);
+    singleLineStr = simple "singleLineStr" (value: isString value && match "[^\n]*" value != null);
+    path = simple "path" (value: isPath value || (isString value && match "/.*" value != null));
+    oneOf = kinds: simple "oneOf" (value: builtins.any (kind: kind.isGood value) kinds);
     enum = values: simple "enum" (value: elem value values);
     anything = { name = "anything"; merge = mergeAnything; };
     nullOr = type: {
@@ -155,6 +158,10 @@ let
     genAttrs = names: make: listToAttrs (map (name: { inherit name; value = make name; }) names);
     fetchers.proxyImpureEnvVars = [ "http_proxy" "https_proxy" "ftp_proxy" "all_proxy" "no_proxy" ];
     licenses.asl20 = { spdxId = "Apache-2.0"; };
+    escapeShellArgs = words: concatStringsSep " " (map escapeShellArg words);
+    escapeShellArg = word:
+      if match "[[:alnum:],._+:@%/-]+" (toString word) != null then toString word
+      else "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] (toString word)}'";
     makeBinPath = packages: concatStringsSep ":" (map (package: "${package}/bin") packages);
     getExe = package: "${package}/bin/${package.meta.mainProgram or package.pname or package.name}";
   };

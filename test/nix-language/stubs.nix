@@ -1,5 +1,6 @@
-# What our modules find around them, without nixpkgs: packages, and the options of NixOS, nix-darwin and Home Manager that
-# they set. `prefix`/bin/nixdeploy is the program.
+# What our modules find around them, without nixpkgs: packages, the options of NixOS, nix-darwin and Home Manager that they
+# set, and what those make of them (`render`). No less strict than the real ones, which real.nix has where they are at hand,
+# as far as our modules go: a key or a value that these do not know is an error. `prefix`/bin/nixdeploy is the program.
 { lib, prefix ? "/usr/local", platform ? "linux", system ? builtins.currentSystem }:
 let
   inherit (lib) mkOption types;
@@ -8,20 +9,63 @@ let
   option = type: default: mkOption { inherit type default; };
   anything = option types.anything { };
   list = option (types.listOf types.anything) [ ];
+  set = options: option (types.submodule { inherit options; }) { };
+
+  # systemd, as NixOS and Home Manager write it.
+  unitName = types.strMatching "[a-zA-Z0-9@%:_.\\-]+[.](service|socket|device|mount|automount|swap|target|path|timer|scope|slice)";
+  setting = types.anything;
   unit = types.submodule {
     options = {
-      description = option types.str "";
-      wantedBy = list;
-      wants = list;
-      after = list;
-      path = list;
+      description = option types.singleLineStr "";
+      wantedBy = option (types.listOf unitName) [ ];
+      wants = option (types.listOf unitName) [ ];
+      after = option (types.listOf unitName) [ ];
+      path = option (types.listOf (types.oneOf [ types.package types.str ])) [ ];
       environment = option (types.attrsOf types.str) { };
       restartIfChanged = option types.bool true;
       stopIfChanged = option types.bool true;
-      unitConfig = option (types.attrsOf types.anything) { };
-      serviceConfig = option (types.attrsOf types.anything) { };
+      unitConfig = option (types.attrsOf setting) { };
+      serviceConfig = option (types.attrsOf setting) { };
     };
   };
+  homeUnit = types.submodule {
+    options = {
+      Unit.Description = option (types.nullOr types.str) null;
+      Service = option (types.attrsOf setting) { };
+      Install.WantedBy = option (types.listOf types.str) [ ];
+    };
+  };
+
+  # launchd, as nix-darwin and Home Manager write it.
+  jobOptions = {
+    EnvironmentVariables = option (types.nullOr (types.attrsOf types.str)) null;
+    ProgramArguments = option (types.nullOr (types.listOf types.str)) null;
+    RunAtLoad = option (types.nullOr types.bool) null;
+    KeepAlive = option (types.nullOr types.bool) null;
+    AbandonProcessGroup = option (types.nullOr types.bool) null;
+    StandardOutPath = option (types.nullOr types.path) null;
+    StandardErrorPath = option (types.nullOr types.path) null;
+  };
+  daemon = types.submodule {
+    options = {
+      command = option types.str "";
+      environment = option (types.attrsOf types.str) { };
+      serviceConfig = set jobOptions;
+    };
+  };
+  homeJob = types.submodule {
+    options.enable = option types.bool false;
+    options.config = set jobOptions;
+  };
+  # The store is on a volume of its own, which is there later than launchd.
+  waitForStore = command: [ "/bin/sh" "-c" "/bin/wait4path /nix/store && exec ${command}" ];
+  given = value:
+    if builtins.isAttrs value
+    then builtins.listToAttrs (builtins.concatMap (name: if value.${name} == null then [ ] else [ { inherit name; value = value.${name}; } ]) (builtins.attrNames value))
+    else value;
+  jobsOf = prefix: jobOf: set: builtins.listToAttrs (map
+    (key: { name = "${prefix}${key}.plist"; value = given (jobOf set.${key}) // { Label = "${prefix}${key}"; }; })
+    (builtins.attrNames set));
   assertions = { assertions = list; };
   pkgs = rec {
     inherit lib;
@@ -78,16 +122,33 @@ in
     services.caddy.enable = option types.bool false;
     services.caddy.virtualHosts = option (types.attrsOf types.anything) { };
   };
+  nixos.render = config: config.systemd.services;
+
   darwin.options = assertions // {
-    networking.hostName = option types.str "mac";
+    networking.hostName = option (types.nullOr types.str) null;
+    nix.enable = option types.bool true;
     nix.package = option types.anything "/nix-package";
     environment.systemPackages = list;
-    launchd.daemons = option (types.attrsOf types.anything) { };
+    launchd.daemons = option (types.attrsOf daemon) { };
   };
+  darwin.render = config: jobsOf "org.nixos."
+    (job: job.serviceConfig // { ProgramArguments = waitForStore job.command; EnvironmentVariables = job.environment; })
+    config.launchd.daemons;
+
   home.options = assertions // {
     xdg.stateHome = option types.str "/home/me/.local/state";
+    home.homeDirectory = option types.str "/home/me";
     home.packages = list;
-    systemd.user.services = option (types.attrsOf types.anything) { };
-    launchd.agents = option (types.attrsOf types.anything) { };
+    systemd.user.services = option (types.attrsOf homeUnit) { };
+    launchd.agents = option (types.attrsOf homeJob) { };
   };
+  home.render = config:
+    if platform == "darwin" then
+      jobsOf "org.nix-community.home."
+        (job: job.config // { ProgramArguments = waitForStore (lib.escapeShellArgs job.config.ProgramArguments); })
+        config.launchd.agents
+    else
+      builtins.listToAttrs (map
+        (name: { name = "systemd/user/${name}.service"; value = config.systemd.user.services.${name}; })
+        (builtins.attrNames config.systemd.user.services));
 }

@@ -1,6 +1,6 @@
 /**
  * Services of NixOS' `systemd.services` as unit files, rendered as NixOS does (nixos/lib/systemd-lib.nix), as far as our
- * modules go: whatever they use beyond that is an error.
+ * modules go: whatever they use beyond that is an error. nix-rendered.test.ts compares the two.
  */
 import { z } from "zod";
 import type { FixtureUnit } from "./builder.ts";
@@ -32,11 +32,14 @@ export function renderServices(value: unknown): FixtureUnit[] {
   }));
 }
 
+/** NixOS gives every service coreutils, findutils, grep, sed and systemd. */
+const COMMON_PROGRAMS = Array.from({ length: 5 }, () => "/usr");
+
 function renderService(service: Service): string {
   const list = (key: string, values: readonly string[]) => (values.length === 0 ? [] : [`${key}=${values.join(" ")}`]);
-  const path = service.path.flatMap((directory) => [`${directory}/bin`, `${directory}/sbin`]);
-  // NixOS gives every service coreutils and the like.
-  const environment = { PATH: [...path, "/usr/bin", "/usr/sbin"].join(":"), ...service.environment };
+  const programs = [...service.path, ...COMMON_PROGRAMS];
+  const path = ["bin", "sbin"].flatMap((directory) => programs.map((program) => `${program}/${directory}`));
+  const environment = { ...service.environment, PATH: path.join(":") };
   return [
     "[Unit]",
     ...(service.description === "" ? [] : [`Description=${service.description}`]),
@@ -48,6 +51,8 @@ function renderService(service: Service): string {
     ...(service.restartIfChanged ? [] : ["X-RestartIfChanged=false"]),
     ...(service.stopIfChanged ? [] : ["X-StopIfChanged=false"]),
     ...renderSettings(service.serviceConfig),
+    "[Install]",
+    ...list("WantedBy", service.wantedBy),
     "",
   ].join("\n");
 }
