@@ -9,15 +9,12 @@ import { needsLabels, selectSpecAgents } from "../client/spec/select-spec.ts";
 import { readSpec } from "../client/spec/spec-source.ts";
 import { type ActivationPolicy, CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { parseWorkspaceName } from "../names.ts";
-import { reportRefusal } from "./ci-report.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { parseDescription } from "./command-line/description.ts";
-import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { POLICY_ARGS, readPolicy } from "./policy-args.ts";
-import { showPlan } from "./show-plan.ts";
-import { chooseKey, START_ARGS } from "./start-args.ts";
+import { checkOutput, START_ARGS, startRollout } from "./start-rollout.ts";
 
 export const command = defineNixdeployCommand({
   name: "activate",
@@ -42,7 +39,6 @@ export const command = defineNixdeployCommand({
     },
     ...START_ARGS,
     ...POLICY_ARGS,
-    dryRun: { type: "boolean", description: "Say what would change on each agent, and start nothing" },
     requireOnline: { type: "boolean", description: "Refuse the whole rollout if an agent is offline" },
     expiresInMs: {
       type: "duration",
@@ -68,19 +64,19 @@ export const command = defineNixdeployCommand({
   async run({ args, context }) {
     checkOutput(context, args);
     const policy = readPolicy(args);
+    const { signal } = context;
     await using coordinator = await openCoordinator(context, "activate");
-    const { request, plan, rollout } = await reportRefusal(context, async () => {
-      const request = await readRequest(context, { coordinator, args, policy });
-      const plan = await showPlan(context, { coordinator, request, dryRun: args.dryRun, events: args.events });
-      if (args.dryRun) return { request, plan, rollout: null };
-      const idempotencyKey = chooseKey(context, args.idempotencyKey);
-      const rollout = await coordinator.createRollout({ request, idempotencyKey, signal: context.signal });
-      return { request, plan, rollout };
-    });
-    if (rollout === null) return;
-    await followStartedRollout(context, {
-      ...{ coordinator, rollout, plan, how: args },
-      extraPatienceMs: request.policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
+    await startRollout(context, {
+      ...{ coordinator, args },
+      async prepare() {
+        const request = await readRequest(context, { coordinator, args, policy });
+        return {
+          plan: () => coordinator.planRollout(request, signal),
+          start: (idempotencyKey) => coordinator.createRollout({ request, idempotencyKey, signal }),
+          isChosenThere: false,
+          extraPatienceMs: request.policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
+        };
+      },
     });
   },
 });

@@ -6,29 +6,12 @@ import { type FollowResult, followDeployments } from "../client/follow/follow.ts
 import { hintToFollow, toFollowFailure } from "../client/follow/follow-failure.ts";
 import { formatDeploymentLine, listUnitChanges, summarize } from "../client/follow/follow-text.ts";
 import { type RolloutResult, toRolloutResult } from "../client/follow/rollout-result.ts";
-import { NixdeployError } from "../errors.ts";
 import { reportRollout, reportStarted } from "./ci-report.ts";
-import type { ArgDeclarations } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { chooseView } from "./rollout-view/choose-view.ts";
 import { createEndedLogs } from "./rollout-view/ended-logs.ts";
 import { printEvent } from "./rollout-view/events-view.ts";
 import { formatTable, printResult } from "./terminal/output.ts";
-
-export const FOLLOW_ARGS = {
-  async: { type: "boolean", description: "Return as soon as the rollout is recorded" },
-  timeoutMs: {
-    type: "duration",
-    flag: "timeout",
-    default: "30m",
-    description: "How long to follow; deployments go on after that",
-  },
-  logs: {
-    type: "boolean",
-    description: "Show every line of every log (what fails shows its log always; up to 10 agents off a terminal, too)",
-  },
-  events: { type: "boolean", description: "Everything that happens as JSON lines on standard output" },
-} as const satisfies ArgDeclarations;
 
 /** Deployments that are named one by one when a rollout begins. */
 const NAMED_MAX = 50;
@@ -36,9 +19,8 @@ const NAMED_MAX = 50;
 export type FollowRolloutOptions = {
   readonly coordinator: Pick<CoordinatorClient, "followRollout" | "readLog">;
   readonly rollout: StartedRolloutDto;
-  /** What was said that it would change, if anything was. */
-  readonly plan?: RolloutPlanDto | null;
-  /** As {@link FOLLOW_ARGS} reads them. */
+  /** What was said that it would change; null: nothing was. */
+  readonly plan: RolloutPlanDto | null;
   readonly how: {
     /** Only say that it is recorded. */
     readonly async: boolean;
@@ -48,12 +30,6 @@ export type FollowRolloutOptions = {
   };
   readonly extraPatienceMs: number;
 };
-
-/** @throws NixdeployError "usage" for two forms of output at once */
-export function checkOutput({ json }: Pick<CommandContext, "json">, { events }: { readonly events: boolean }): void {
-  if (!events || !json) return;
-  throw new NixdeployError("usage", "cannot use --json and --events together: the last event is what --json prints");
-}
 
 /** @throws NixdeployError whose kind is the exit code, unless every deployment succeeded or waits for an offline agent */
 export async function followStartedRollout(context: CommandContext, options: FollowRolloutOptions): Promise<void> {
@@ -76,7 +52,7 @@ export async function followStartedRollout(context: CommandContext, options: Fol
     onContact: (contact) => view.contact(contact),
   }).finally(() => view.close());
   const { isRepeat: _, ...record } = rollout;
-  const end = toRolloutResult(record, { deployments: result.deployments, plan: options.plan ?? null });
+  const end = toRolloutResult(record, { deployments: result.deployments, plan: options.plan });
   if (how.events) await printEvent(context, "result", end);
   else await printSummary(context, { end, result });
   await reportRollout(context, { result: end, logs: endedLogs.tails });

@@ -3,9 +3,8 @@ import { readOrigin } from "../client/origin.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { parseAgentName } from "../names.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
-import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { chooseKey, START_ARGS } from "./start-args.ts";
+import { checkOutput, START_ARGS, startRollout } from "./start-rollout.ts";
 import { readTargets, TARGET_ARGS } from "./target-args.ts";
 
 export const command = defineNixdeployCommand({
@@ -35,20 +34,21 @@ export const command = defineNixdeployCommand({
   },
   async run({ args, context }) {
     checkOutput(context, args);
+    const { signal } = context;
     await using coordinator = await openCoordinator(context, "activate");
-    const origin = readOrigin(context.env);
-    const rollout = await coordinator.redeploy({
-      request: {
-        ...readTargets(args),
-        ...(args.agent.length === 0 ? {} : { agents: [...args.agent] }),
-        ...(origin === undefined ? {} : { origin }),
-      },
-      idempotencyKey: chooseKey(context, args.idempotencyKey),
-      signal: context.signal,
-    });
-    await followStartedRollout(context, {
-      ...{ coordinator, rollout, how: args },
-      extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
+    const named = {
+      ...readTargets(args),
+      ...(args.agent.length === 0 ? {} : { agents: [...args.agent] }),
+    };
+    const request = { ...named, origin: readOrigin(context.env) };
+    await startRollout(context, {
+      ...{ coordinator, args },
+      prepare: async () => ({
+        plan: () => coordinator.planRedeployment(named, signal),
+        start: (idempotencyKey) => coordinator.redeploy({ request, idempotencyKey, signal }),
+        isChosenThere: true,
+        extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
+      }),
     });
   },
 });

@@ -2,9 +2,8 @@
 import { readOrigin } from "../client/origin.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
-import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { chooseKey, START_ARGS } from "./start-args.ts";
+import { checkOutput, START_ARGS, startRollout } from "./start-rollout.ts";
 import { readTargets, TARGET_ARGS, TARGET_POSITIONALS } from "./target-args.ts";
 
 export const command = defineNixdeployCommand({
@@ -25,17 +24,18 @@ export const command = defineNixdeployCommand({
   positionals: TARGET_POSITIONALS,
   async run({ args, context }) {
     checkOutput(context, args);
+    const { signal } = context;
     await using coordinator = await openCoordinator(context, "activate");
-    const origin = readOrigin(context.env);
-    const request = { ...readTargets(args), ...(origin === undefined ? {} : { origin }) };
-    const rollout = await coordinator.retry({
-      request,
-      idempotencyKey: chooseKey(context, args.idempotencyKey),
-      signal: context.signal,
-    });
-    await followStartedRollout(context, {
-      ...{ coordinator, rollout, how: args },
-      extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
+    const named = readTargets(args);
+    const request = { ...named, origin: readOrigin(context.env) };
+    await startRollout(context, {
+      ...{ coordinator, args },
+      prepare: async () => ({
+        plan: () => coordinator.planRetry(named, signal),
+        start: (idempotencyKey) => coordinator.retry({ request, idempotencyKey, signal }),
+        isChosenThere: true,
+        extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
+      }),
     });
   },
 });

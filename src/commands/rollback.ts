@@ -2,11 +2,9 @@
 import { readOrigin } from "../client/origin.ts";
 import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
-import { checkOutput, followStartedRollout } from "./follow-rollout.ts";
 import { openCoordinator } from "./open-coordinator.ts";
-import { chooseKey, START_ARGS } from "./start-args.ts";
+import { checkOutput, START_ARGS, startRollout } from "./start-rollout.ts";
 import { readTargets, TARGET_ARGS, TARGET_POSITIONALS } from "./target-args.ts";
-import { formatTable, printResult } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({
   name: "rollback",
@@ -23,29 +21,22 @@ export const command = defineNixdeployCommand({
   args: {
     ...START_ARGS,
     ...TARGET_ARGS,
-    dryRun: { type: "boolean", description: "Say what it would go back to, and start nothing" },
   },
   positionals: TARGET_POSITIONALS,
   async run({ args, context }) {
     checkOutput(context, args);
+    const { signal } = context;
     await using coordinator = await openCoordinator(context, "activate");
-    if (args.dryRun) {
-      const agents = await coordinator.planRollback(readTargets(args), context.signal);
-      const rows = agents.map(({ agent, from, to }) => [agent, from, to]);
-      return await printResult(context, {
-        json: { agents },
-        text: formatTable(["agent", "from", "back to"], rows),
-      });
-    }
-    const origin = readOrigin(context.env);
-    const rollout = await coordinator.rollBack({
-      request: { ...readTargets(args), ...(origin === undefined ? {} : { origin }) },
-      idempotencyKey: chooseKey(context, args.idempotencyKey),
-      signal: context.signal,
-    });
-    await followStartedRollout(context, {
-      ...{ coordinator, rollout, how: args },
-      extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
+    const named = readTargets(args);
+    const request = { ...named, origin: readOrigin(context.env) };
+    await startRollout(context, {
+      ...{ coordinator, args },
+      prepare: async () => ({
+        plan: () => coordinator.planRollback(named, signal),
+        start: (idempotencyKey) => coordinator.rollBack({ request, idempotencyKey, signal }),
+        isChosenThere: true,
+        extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
+      }),
     });
   },
 });

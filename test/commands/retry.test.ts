@@ -1,5 +1,6 @@
 /** `retry`, `rollback`, `redeploy` and `cancel` against a coordinator that does as the test says: what is printed where, and the exit codes. */
 import { describe, expect, test } from "bun:test";
+import { NixdeployError } from "../../src/errors.ts";
 import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
 import { FAKE_TOKEN, type FakeCoordinator, startFakeCoordinator } from "../support/fake-coordinator.ts";
 import { rolloutResultSchema } from "../support/results.ts";
@@ -7,6 +8,8 @@ import { type RunningCommand, startCommand } from "../support/run-command.ts";
 import { waitFor } from "../support/wait-for.ts";
 
 const SYSTEM = `/nix/store/${EXAMPLE_HASH_PART}-system`;
+
+const PLAN = { workspace: "default", agents: [], diffs: [] };
 
 function start(fake: FakeCoordinator, ...words: readonly string[]): RunningCommand {
   return startCommand(words, { env: { NIXDEPLOY_URL: fake.url, NIXDEPLOY_ACTIVATE_TOKEN: FAKE_TOKEN } });
@@ -70,12 +73,15 @@ describe("rollback", () => {
 
   test("follows the rollout of what ran before; --dry-run starts nothing", async () => {
     await using fake = await startFailed();
+    fake.plan = PLAN;
     for (const agent of ["nuc", "tv"]) fake.setDeployment(agent, { state: "succeeded", previousPath: BEFORE });
     const dry = await start(fake, "rollback", "nuc", "tv", "--dry-run").result;
     expect(dry.exitCode).toBe(0);
     expect(dry.stdout.replace(/ +/g, " ")).toBe(
-      `AGENT FROM BACK TO\nnuc ${SYSTEM} ${BEFORE}\ntv ${SYSTEM} ${BEFORE}\n`,
+      `AGENT RUNS WOULD GET\nnuc ${SYSTEM} ${BEFORE}\ntv ${SYSTEM} ${BEFORE}\n\n` +
+        "nuc, tv: cannot compare: it is an example\n",
     );
+    expect(dry.stderr).toBe("nothing was started (--dry-run)\n");
     const json = await start(fake, "rollback", "nuc", "--dry-run", "--json").result;
     expect(JSON.parse(json.stdout)).toMatchObject({ agents: [{ agent: "nuc", to: BEFORE }, {}] });
     expect(fake.rollouts).toHaveLength(1);
@@ -101,6 +107,60 @@ describe("redeploy", () => {
     expect((await command.result).exitCode).toBe(0);
     expect(fake.rollouts.at(-1)?.deployments.map(({ agent }) => String(agent))).toEqual(["tv"]);
     expect((await start(fake, "redeploy").result).exitCode).toBe(2);
+  });
+});
+
+describe("what would change", () => {
+  test("is said before anything is started, of a retry and a redeployment, too", async () => {
+    await using fake = await startFailed();
+    fake.plan = PLAN;
+    const [{ id } = { id: "" }] = fake.rollouts;
+    for (const [words, agents] of [
+      [["retry", "tv"], "tv"],
+      [["redeploy", id], "nuc, tv"],
+    ] as const) {
+      const dry = await start(fake, ...words, "--dry-run").result;
+      expect([dry.exitCode, dry.stdout]).toEqual([0, expect.stringContaining(`${agents}: cannot compare`)]);
+      expect(fake.rollouts).toHaveLength(1);
+    }
+    const { exitCode, stderr, stdout } = await start(fake, "redeploy", id, "--async", "--events").result;
+    expect([exitCode, stderr]).toEqual([0, expect.stringContaining("Follow with")]);
+    expect(stdout.split("\n").map((line) => line.slice(0, 16))).toEqual(['{"event":"plan",', '{"event":"rollou', ""]);
+    const brief = await start(fake, "redeploy", id, "--async").result;
+    expect(brief.stderr).toStartWith("nuc, tv: cannot compare: it is an example\nrollout ");
+  });
+
+  test("that is refused is refused at once; under a key that may have started it, it is for the start to say", async () => {
+    await using fake = await startFailed();
+    fake.plan = PLAN;
+    const key = ["--async", "--idempotency-key", "release-1"];
+    fake.setDeployment("tv", { state: "succeeded" });
+    const refused = await start(fake, "retry", "tv", "--async").result;
+    expect([refused.exitCode, fake.requests.at(-1)?.path]).toEqual([1, "/api/v1/retry-plans"]);
+    const keyed = await start(fake, "retry", "tv", ...key).result;
+    expect([keyed.exitCode, fake.requests.at(-1)?.path]).toEqual([1, "/api/v1/retries"]);
+  });
+
+  test("whoever leaves before the coordinator has answered is told that it may have been started", async () => {
+    await using fake = await startFailed();
+    fake.intercept = async (request, next) =>
+      request.path === "/api/v1/retries" ? await new Promise<Response>(() => {}) : await next();
+    const stop = new AbortController();
+    const env = { NIXDEPLOY_URL: fake.url, NIXDEPLOY_ACTIVATE_TOKEN: FAKE_TOKEN };
+    const command = startCommand(["retry", "tv"], { env, signal: stop.signal });
+    await waitFor("the request", () => fake.requests.some(({ path }) => path === "/api/v1/retries"));
+    stop.abort(new NixdeployError("interrupted", "interrupted"));
+    const { exitCode, stderr } = await command.result;
+    expect(exitCode).toBe(130);
+    expect(stderr).toContain("The rollout may have been started all the same: `nixdeploy status`");
+  });
+
+  test("of a rollout that is refused, CI gets an annotation and an output, whichever command it was", async () => {
+    await using fake = await startFailed();
+    fake.setDeployment("tv", { state: "succeeded" });
+    const env = { NIXDEPLOY_URL: fake.url, NIXDEPLOY_ACTIVATE_TOKEN: FAKE_TOKEN, GITHUB_ACTIONS: "true" };
+    const { stderr } = await startCommand(["retry", "tv"], { env }).result;
+    expect(stderr).toContain("::error title=nothing was deployed::cannot try again");
   });
 });
 

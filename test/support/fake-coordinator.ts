@@ -17,7 +17,7 @@ import {
   type FollowEvent,
   followEventSchema,
 } from "../../src/api/deployments.ts";
-import { redeploymentSchema, rollbackPlanAnswerSchema, rollbackPlanSchema } from "../../src/api/going-back.ts";
+import { againPlanSchema, redeploymentPlanRequestSchema, redeploymentSchema } from "../../src/api/going-back.ts";
 import { rolloutPlanSchema } from "../../src/api/rollout-plans.ts";
 import {
   cancellationSchema,
@@ -68,7 +68,7 @@ export type FakeCoordinator = AsyncDisposable & {
   /** The coordinator's clock; as it says, not as it runs here. */
   now: () => string;
   intercept: Interception | null;
-  /** The answer of POST /rollout-plans; null: it is a coordinator that does not know the route. */
+  /** The answer of POST /rollout-plans; null: it is a coordinator that does not know that, or any other route for plans. */
   plan: z.input<typeof rolloutPlanSchema> | null;
   addAgent(name: string, contact?: AgentDto["contact"], facts?: Partial<Record<keyof AgentDto, unknown>>): void;
   /** The deployment of this agent in the latest rollout. */
@@ -289,13 +289,17 @@ export function startFakeCoordinator(options: FakeCoordinatorOptions = {}): Fake
       rollouts.push(rollout);
       return Response.json(rollout, { status: 201 });
     }),
-    route("POST", "/api/v1/rollback-plans", async (request) => {
-      rollbackPlanSchema.parse(await request.json());
-      const last = rollouts.at(-1)?.deployments ?? [];
-      const plan = last.map(({ agent, workspace, rollout, storePath, previousPath }) => ({
-        ...{ agent, workspace, rollout, from: storePath, to: previousPath ?? storePath },
+    route("POST", "/api/v1/(retry|rollback|redeployment)-plans", async (request, _url, [, what]) => {
+      if (fake.plan === null) throw new NixdeployError("not-found", `cannot find /api/v1/${what}-plans`);
+      const asked = redeploymentPlanRequestSchema.parse(await request.json());
+      const all = rollouts.at(-1)?.deployments.filter(({ agent }) => asked.agents?.includes(agent) ?? true) ?? [];
+      const last = what === "retry" ? all.filter(({ state }) => isTerminal(state) && state !== "succeeded") : all;
+      if (last.length === 0) throw nothingToDo(`${what}`, asked.of);
+      const planned = last.map(({ id: deployment, agent, rollout, contact, storePath, previousPath }) => ({
+        ...{ agent, contact, deployment, rollout, from: what === "rollback" ? storePath : previousPath },
+        ...{ to: what === "rollback" ? (previousPath ?? storePath) : storePath, diff: null, why: "it is an example" },
       }));
-      return Response.json(rollbackPlanAnswerSchema.parse({ agents: plan }));
+      return Response.json(againPlanSchema.parse({ ...fake.plan, agents: planned }));
     }),
     route("POST", "/api/v1/cancellations", async (request) => {
       const asked = cancellationSchema.parse(await request.json());

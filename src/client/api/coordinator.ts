@@ -12,11 +12,12 @@ import {
   logPageSchema,
 } from "../../api/deployments.ts";
 import {
+  type AgainPlanDto,
+  type AgainPlanRequest,
+  againPlanSchema,
+  type RedeploymentPlanRequest,
   type RedeploymentRequest,
-  type RollbackPlan,
-  type RollbackPlanRequest,
   type RollbackRequest,
-  rollbackPlanAnswerSchema,
 } from "../../api/going-back.ts";
 import { type RolloutPlanDto, rolloutPlanSchema } from "../../api/rollout-plans.ts";
 import {
@@ -62,12 +63,13 @@ export type CoordinatorClient = AdministrationClient & {
   planRollout(request: CreateRollout, signal: AbortSignal): Promise<RolloutPlanDto>;
   /** A new rollout of what did not succeed. */
   retry(start: Start<RetryRequest>): Promise<StartedRolloutDto>;
+  planRetry(request: AgainPlanRequest, signal: AbortSignal): Promise<AgainPlanDto>;
   /** A new rollout of what ran before. */
   rollBack(start: Start<RollbackRequest>): Promise<StartedRolloutDto>;
-  /** What that would be. */
-  planRollback(request: RollbackPlanRequest, signal: AbortSignal): Promise<readonly RollbackPlan[]>;
+  planRollback(request: AgainPlanRequest, signal: AbortSignal): Promise<AgainPlanDto>;
   /** An older rollout once more. */
   redeploy(start: Start<RedeploymentRequest>): Promise<StartedRolloutDto>;
+  planRedeployment(request: RedeploymentPlanRequest, signal: AbortSignal): Promise<AgainPlanDto>;
   /** @returns those that were cancelled, as they are now */
   cancel(request: CancellationRequest, signal: AbortSignal): Promise<readonly DeploymentDto[]>;
   loadRollout(id: RolloutId, signal: AbortSignal): Promise<RolloutDto>;
@@ -98,13 +100,14 @@ export function createCoordinatorClient(http: HttpTransport): CoordinatorClient 
     createRollout: (start) => startRollout(call, "/rollouts", start),
     planRollout: (body, signal) =>
       call({ method: "POST", path: "/rollout-plans", body, schema: rolloutPlanSchema, isIdempotent: true, signal }),
+    planRetry: (body, signal) =>
+      call({ method: "POST", path: "/retry-plans", body, schema: againPlanSchema, isIdempotent: true, signal }),
+    planRollback: (body, signal) =>
+      call({ method: "POST", path: "/rollback-plans", body, schema: againPlanSchema, isIdempotent: true, signal }),
+    planRedeployment: (body, signal) =>
+      call({ method: "POST", path: "/redeployment-plans", body, schema: againPlanSchema, isIdempotent: true, signal }),
     retry: (start) => startRollout(call, "/retries", start),
     rollBack: (start) => startRollout(call, "/rollbacks", start),
-    async planRollback(body, signal) {
-      const how = { isIdempotent: true, signal };
-      return (await call({ method: "POST", path: "/rollback-plans", body, schema: rollbackPlanAnswerSchema, ...how }))
-        .agents;
-    },
     redeploy: (start) => startRollout(call, "/redeployments", start),
     async cancel(body, signal) {
       const how = { isIdempotent: true, signal };

@@ -2,16 +2,19 @@
  * What trying again, going back and deploying an older rollout have in common: of what is named, something is chosen for
  * each agent, every fault is named at once, and one new rollout starts it all, or nothing is started.
  */
+import type { AgainPlanDto } from "../../api/going-back.ts";
 import { NixdeployError } from "../../errors.ts";
 import { parseOwnHealthChecks, storePathOf } from "../../health-check.ts";
 import type { AgentId, TokenId } from "../../names.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import { type CompletenessDeps, checkClosures } from "../completeness/completeness.ts";
-import { findAgent } from "../database/agents.ts";
+import { findAgent, listAgents } from "../database/agents.ts";
 import { type DeploymentRow, findRollout, type RolloutRow } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
+import { findWorkspaceById } from "../database/workspaces.ts";
 import type { Once } from "./once.ts";
-import type { RolloutDeps } from "./rollouts.ts";
+import { compareAgents } from "./rollout-plans.ts";
+import type { RolloutCheckDeps, RolloutDeps } from "./rollouts.ts";
 import { type Asked, type Attempt, startRollout } from "./start-rollout.ts";
 
 export type AgainRequest = {
@@ -40,6 +43,17 @@ export type Considered = { readonly agent: string } & (
 );
 
 export type Chosen = { readonly choices: readonly Choice[]; readonly faults: readonly string[] };
+
+/** What is chosen, and how people are told of it. */
+export type Again = Chosen & {
+  /** The end of "cannot …: nothing was started". */
+  readonly verb: string;
+  readonly hint: string;
+  readonly description: string;
+};
+
+/** What is named, by whom: enough to choose. */
+export type Named = Pick<AgainRequest, "words" | "workspaceIds" | "nowMs">;
 
 /** Of a pattern that chooses a whole fleet, nobody reads more. */
 const REASONS_MAX = 50;
@@ -84,36 +98,50 @@ export function choose(
 }
 
 /** @throws NixdeployError `refused` with every fault in its details; nothing has been started then */
-export async function startChosen(
-  deps: RolloutDeps,
-  request: AgainRequest,
-  how: {
-    readonly chosen: Chosen;
-    /** The end of "cannot …: nothing was started". */
-    readonly verb: string;
-    readonly hint: string;
-    readonly description: string;
-  },
-): Promise<RolloutRow> {
-  const first = await requireStartable(deps, how);
+export async function startAgain(deps: RolloutDeps, request: AgainRequest, again: Again): Promise<RolloutRow> {
+  const first = await requireStartable(deps, again);
   const before = await findRollout(deps.database, first.rollout_id);
   return await startRollout(deps, {
     once: request.once,
     workspace_id: first.workspace_id,
     token_id: request.tokenId,
-    description: `${how.description}: ${request.words.join(", ")}`.slice(0, 1_000),
+    description: `${again.description}: ${request.words.join(", ")}`.slice(0, 1_000),
     origin: request.origin ?? before?.origin ?? "{}",
-    deployments: how.chosen.choices.map(({ deployment }) => deployment),
+    deployments: again.choices.map(({ deployment }) => deployment),
   });
 }
 
+/** What {@link startAgain} would change; nothing is started. @throws NixdeployError as it does */
+export async function planAgain(deps: RolloutCheckDeps, again: Again): Promise<AgainPlanDto> {
+  const first = await requireStartable(deps, again);
+  const workspace = await findWorkspaceById(deps.database, first.workspace_id);
+  const agents = new Map((await listAgents(deps.database, first.workspace_id)).map((agent) => [agent.id, agent]));
+  const wanted = again.choices.flatMap(({ row, deployment }) => {
+    const agent = agents.get(row.agent_id);
+    return agent === undefined ? [] : [{ agent, to: deployment.store_path, row }];
+  });
+  // Both were there a moment ago.
+  if (workspace === null || wanted.length < again.choices.length) {
+    throw new NixdeployError("conflict", `cannot ${again.verb}: the workspace or an agent was removed meanwhile`);
+  }
+  const plan = await compareAgents(deps, { workspace, changes: wanted });
+  const rowOf = new Map(wanted.map(({ agent, row }) => [agent.name, row]));
+  return {
+    ...plan,
+    agents: plan.agents.flatMap((each) => {
+      const row = rowOf.get(each.agent);
+      return row === undefined ? [] : [{ ...each, deployment: row.id, rollout: row.rollout_id }];
+    }),
+  };
+}
+
 /** @returns the first of what is chosen. @throws NixdeployError `refused` with every fault in its details */
-export async function requireStartable(
+async function requireStartable(
   deps: CompletenessDeps,
-  { chosen, verb, hint }: { readonly chosen: Chosen; readonly verb: string; readonly hint: string },
+  { choices, verb, hint, ...chosen }: Again,
 ): Promise<DeploymentRow> {
-  const faults = [...chosen.faults, ...(await findCommonFaults(deps, chosen.choices))];
-  const [first] = chosen.choices;
+  const faults = [...chosen.faults, ...(await findCommonFaults(deps, choices))];
+  const [first] = choices;
   if (faults.length === 0 && first !== undefined) return first.row;
   throw new NixdeployError("refused", `cannot ${verb}: nothing was started`, { details: faults, hint });
 }

@@ -3,19 +3,23 @@
  * after it: the same paths for the same agents, in the same mode, under the same policy. A person asks for just these
  * versions, so it lifts the devices' quarantine.
  */
-import type { RolloutRow } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { type AgainRequest, type Considered, choose, findAgentOf, REMOVED, startChosen } from "./again.ts";
-import type { RolloutDeps } from "./rollouts.ts";
+import { type Again, type Considered, choose, findAgentOf, type Named, REMOVED } from "./again.ts";
 import { askedOf, expiryAgain } from "./start-rollout.ts";
 import { findTargets, type Target } from "./targets.ts";
 
+const WORDS = {
+  verb: "deploy again",
+  hint: "`nixdeploy logs NAME` and `GET /api/v1/deployments` show earlier deployments with their rollouts.",
+  description: "deployed again",
+} as const;
+
 /** @param request.agents only these of them; empty: all */
-export async function startRedeployment(
-  deps: RolloutDeps,
-  request: AgainRequest & { readonly agents: readonly string[] },
-): Promise<RolloutRow> {
-  const { targets, faults: unknown } = await findTargets(deps.database, request);
+export async function chooseRedeployments(
+  database: CoordinatorDatabase,
+  request: Named & { readonly agents: readonly string[] },
+): Promise<Again> {
+  const { targets, faults: unknown } = await findTargets(database, request);
   const faults = [...unknown];
   const considered: { readonly word: string; readonly considered: readonly Considered[] }[] = [];
   const wanted = new Set(request.agents);
@@ -25,7 +29,7 @@ export async function startRedeployment(
       faults.push(`${target.word}: it is an agent; name a rollout or a deployment, or use \`nixdeploy rollback\``);
       continue;
     }
-    const all = await considerAll(deps.database, target, request.nowMs);
+    const all = await considerAll(database, target, request.nowMs);
     for (const { agent } of all) met.add(agent);
     considered.push({
       word: target.word,
@@ -37,12 +41,7 @@ export async function startRedeployment(
     considered.filter((each) => each.considered.length > 0),
     "nothing to deploy again",
   );
-  return await startChosen(deps, request, {
-    chosen: { choices: chosen.choices, faults: [...faults, ...chosen.faults] },
-    verb: "deploy again",
-    hint: "`nixdeploy logs NAME` and `GET /api/v1/deployments` show earlier deployments with their rollouts.",
-    description: "deployed again",
-  });
+  return { ...WORDS, choices: chosen.choices, faults: [...faults, ...chosen.faults] };
 }
 
 async function considerAll(

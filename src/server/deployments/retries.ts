@@ -11,17 +11,11 @@
  * What was tried again already stands for what it tried. One that the coordinator would try again later goes now.
  */
 import { isTerminal } from "../../deployment.ts";
-import {
-  type DeploymentRow,
-  listDeployments,
-  loadLatestDeployments,
-  type RolloutRow,
-} from "../database/deployments.ts";
+import { type DeploymentRow, listDeployments, loadLatestDeployments } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import { type AgainRequest, type Considered, choose, findAgentOf, REMOVED, startChosen } from "./again.ts";
+import { type Again, type Considered, choose, findAgentOf, type Named, REMOVED } from "./again.ts";
 import { becameOf } from "./late-outcome.ts";
 import { waitMsOf } from "./requeue.ts";
-import type { RolloutDeps } from "./rollouts.ts";
 import { askedOf, expiryAgain } from "./start-rollout.ts";
 import { findLatestTry, findTargets, type Target } from "./targets.ts";
 
@@ -38,21 +32,21 @@ export function whyNotRetry({ row, newest, isNamed }: Candidate, nowMs: number):
   return `${what} has a newer one behind it (${newest.id}, ${newest.state}); name it by its id to try it all the same`;
 }
 
-/** @throws NixdeployError `refused` with every fault in its details; nothing has been started then */
-export async function startRetry(deps: RolloutDeps, request: AgainRequest): Promise<RolloutRow> {
-  const { targets, faults } = await findTargets(deps.database, request);
+const WORDS = {
+  verb: "try again",
+  hint: "`nixdeploy agents` shows each agent's latest deployment; `nixdeploy activate` deploys what it is told.",
+  description: "tried again",
+} as const;
+
+export async function chooseRetries(database: CoordinatorDatabase, request: Named): Promise<Again> {
+  const { targets, faults } = await findTargets(database, request);
   const considered = [];
   for (const target of targets) {
-    const candidates = await findCandidates(deps.database, target);
-    considered.push({ word: target.word, considered: await considerAll(deps.database, candidates, request.nowMs) });
+    const candidates = await findCandidates(database, target);
+    considered.push({ word: target.word, considered: await considerAll(database, candidates, request.nowMs) });
   }
   const chosen = choose(considered, "nothing to try again");
-  return await startChosen(deps, request, {
-    chosen: { choices: chosen.choices, faults: [...faults, ...chosen.faults] },
-    verb: "try again",
-    hint: "`nixdeploy agents` shows each agent's latest deployment; `nixdeploy activate` deploys what it is told.",
-    description: "tried again",
-  });
+  return { ...WORDS, choices: chosen.choices, faults: [...faults, ...chosen.faults] };
 }
 
 async function considerAll(

@@ -14,23 +14,12 @@
  */
 import { isTerminal } from "../../deployment.ts";
 import type { StorePath } from "../../nix/store-path.ts";
-import { type CompletenessDeps, loadClosureSize } from "../completeness/completeness.ts";
+import { loadClosureSize } from "../completeness/completeness.ts";
 import type { AgentRow } from "../database/agents.ts";
-import { type DeploymentRow, loadRecentDeployments, type RolloutRow } from "../database/deployments.ts";
+import { type DeploymentRow, loadRecentDeployments } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
-import {
-  type AgainRequest,
-  type Choice,
-  type Chosen,
-  type Considered,
-  choose,
-  findAgentOf,
-  REMOVED,
-  requireStartable,
-  startChosen,
-} from "./again.ts";
+import { type Again, type Considered, choose, findAgentOf, type Named, REMOVED } from "./again.ts";
 import { becameOf } from "./late-outcome.ts";
-import type { RolloutDeps } from "./rollouts.ts";
 import { type Asked, expiryAgain } from "./start-rollout.ts";
 import { findLatestTry, findTargets, type Target } from "./targets.ts";
 
@@ -45,33 +34,14 @@ const WORDS = {
   description: "rolled back",
 } as const;
 
-/** @throws NixdeployError `refused` with every fault in its details; nothing has been started then */
-export async function startRollback(deps: RolloutDeps, request: AgainRequest): Promise<RolloutRow> {
-  const chosen = await chooseAll(deps.database, request);
-  return await startChosen(deps, request, { chosen, ...WORDS });
-}
-
-/** What {@link startRollback} would start. @throws NixdeployError as it does */
-export async function planRollbacks(
-  deps: CompletenessDeps,
-  request: Pick<AgainRequest, "words" | "workspaceIds" | "nowMs">,
-): Promise<readonly Choice[]> {
-  const chosen = await chooseAll(deps.database, request);
-  await requireStartable(deps, { chosen, ...WORDS });
-  return chosen.choices;
-}
-
-async function chooseAll(
-  database: CoordinatorDatabase,
-  request: Pick<AgainRequest, "words" | "workspaceIds" | "nowMs">,
-): Promise<Chosen> {
+export async function chooseRollbacks(database: CoordinatorDatabase, request: Named): Promise<Again> {
   const { targets, faults } = await findTargets(database, request);
   const considered = [];
   for (const target of targets) {
     considered.push({ word: target.word, considered: await considerAll(database, target, request.nowMs) });
   }
   const chosen = choose(considered, "nothing to go back to");
-  return { choices: chosen.choices, faults: [...faults, ...chosen.faults] };
+  return { ...WORDS, choices: chosen.choices, faults: [...faults, ...chosen.faults] };
 }
 
 async function considerAll(

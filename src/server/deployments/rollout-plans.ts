@@ -15,11 +15,26 @@ export async function planRollout(
 ): Promise<RolloutPlanDto> {
   const { request, workspace } = asked;
   const { assignments } = await checkRollout(deps, request, workspace);
-  const agents = assignments.map(({ agent, storePath }) => ({
+  return await compareAgents(deps, {
+    workspace,
+    changes: assignments.map(({ agent, storePath: to }) => ({ agent, to })),
+  });
+}
+
+/** What each agent runs, held against what it would get. In the order of `changes`. */
+export async function compareAgents(
+  deps: RolloutCheckDeps,
+  wanted: {
+    readonly workspace: WorkspaceRow;
+    readonly changes: readonly { readonly agent: AgentRow; readonly to: StorePath }[];
+  },
+): Promise<RolloutPlanDto> {
+  const { workspace } = wanted;
+  const agents = wanted.changes.map(({ agent, to }) => ({
     name: agent.name,
     contact: deps.registry.contact({ agentId: agent.id, lastSeenMs: agent.last_seen_ms }),
     from: findRunning(agent),
-    to: storePath,
+    to,
   }));
   const pairs = agents.flatMap(({ from, to }) => (from === null ? [] : [{ from, to }]));
   const compared = await compareClosures(deps, { workspaceId: workspace.id, pairs });

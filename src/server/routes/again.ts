@@ -1,90 +1,98 @@
-/** What starts again what was there: try again what failed, go back to what ran before, deploy an older rollout once more. */
+/**
+ * What starts again what was there: try again what failed, go back to what ran before, deploy an older rollout once more.
+ * Each also as a plan: what it would change, without starting it.
+ */
 import {
+  againPlanRequestSchema,
+  againPlanSchema,
+  redeploymentPlanRequestSchema,
   redeploymentSchema,
-  rollbackPlanAnswerSchema,
-  rollbackPlanSchema,
   rollbackSchema,
 } from "../../api/going-back.ts";
 import { retrySchema, startedRolloutSchema } from "../../api/rollouts.ts";
 import type { WorkspaceName } from "../../names.ts";
-import type { RolloutRow } from "../database/deployments.ts";
-import { listWorkspaces } from "../database/workspaces.ts";
-import type { AgainRequest } from "../deployments/again.ts";
+import { type Again, type AgainRequest, type Named, planAgain, startAgain } from "../deployments/again.ts";
 import { startOnce } from "../deployments/once.ts";
-import { startRedeployment } from "../deployments/redeployments.ts";
-import { startRetry } from "../deployments/retries.ts";
-import { planRollbacks, startRollback } from "../deployments/rollbacks.ts";
+import { chooseRedeployments } from "../deployments/redeployments.ts";
+import { chooseRetries } from "../deployments/retries.ts";
+import { chooseRollbacks } from "../deployments/rollbacks.ts";
 import type { Services } from "../services.ts";
 import { type RouteContext, workspaceIdsFor } from "./context.ts";
 import { defineRoute, type Route } from "./route.ts";
 import { answerStarted, readOnce, tokenIdOf } from "./starting.ts";
 
-const STARTED = { 200: startedRolloutSchema, 201: startedRolloutSchema };
+const START = {
+  method: "POST",
+  right: "activate",
+  answers: { 200: startedRolloutSchema, 201: startedRolloutSchema },
+} as const;
+const PLAN = { method: "POST", right: "activate", isNoAct: true, answers: { 200: againPlanSchema } } as const;
 
 export function createAgainRoutes(services: Services): readonly Route[] {
+  return [...createStartRoutes(services), ...createPlanRoutes(services)];
+}
+
+function createStartRoutes(services: Services): readonly Route[] {
+  const { database } = services;
   const retry = defineRoute({
-    ...{ method: "POST", path: "/retries", right: "activate" },
+    ...{ ...START, path: "/retries", body: retrySchema },
     summary: "Start a rollout of what did not succeed of these",
-    body: retrySchema,
-    answers: STARTED,
     async handle(context, { readBody }) {
       const request = await readBody();
-      return await start(services, context, {
-        ...{ action: "retry", request },
-        run: (asked) => startRetry(services, asked),
-      });
+      const how = { action: "retry", request, choose: (named: Named) => chooseRetries(database, named) };
+      return await start(services, context, how);
     },
   });
   const rollback = defineRoute({
-    ...{ method: "POST", path: "/rollbacks", right: "activate" },
+    ...{ ...START, path: "/rollbacks", body: rollbackSchema },
     summary: "Start a rollout of what ran before these",
-    body: rollbackSchema,
-    answers: STARTED,
     async handle(context, { readBody }) {
       const request = await readBody();
-      return await start(services, context, {
-        ...{ action: "rollback", request },
-        run: (asked) => startRollback(services, asked),
-      });
+      const how = { action: "rollback", request, choose: (named: Named) => chooseRollbacks(database, named) };
+      return await start(services, context, how);
     },
   });
   const redeploy = defineRoute({
-    ...{ method: "POST", path: "/redeployments", right: "activate" },
+    ...{ ...START, path: "/redeployments", body: redeploymentSchema },
     summary: "Start what older rollouts or deployments started once more",
-    body: redeploymentSchema,
-    answers: STARTED,
     async handle(context, { readBody }) {
       const request = await readBody();
-      return await start(services, context, {
-        ...{ action: "redeploy", request },
-        run: (asked) => startRedeployment(services, { ...asked, agents: request.agents ?? [] }),
-      });
+      const { agents = [] } = request;
+      const choose = (named: Named) => chooseRedeployments(database, { ...named, agents });
+      return await start(services, context, { action: "redeploy", request, choose });
     },
   });
-  return [retry, rollback, createPlanRoute(services), redeploy];
+  return [retry, rollback, redeploy];
 }
 
-function createPlanRoute(services: Services): Route {
-  return defineRoute({
-    ...{ method: "POST", path: "/rollback-plans", right: "activate", isNoAct: true },
-    summary: "Say what a rollback would start, and start nothing",
-    body: rollbackPlanSchema,
-    answers: { 200: rollbackPlanAnswerSchema },
+function createPlanRoutes(services: Services): readonly Route[] {
+  const { database } = services;
+  const retry = defineRoute({
+    ...{ ...PLAN, path: "/retry-plans", body: againPlanRequestSchema },
+    summary: "Say what a retry would change on each agent, and start nothing",
     async handle(context, { readBody }) {
-      const request = await readBody();
-      const choices = await planRollbacks(services, {
-        words: request.of,
-        workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
-        nowMs: services.clock.nowMs(),
-      });
-      const names = new Map((await listWorkspaces(services.database)).map(({ id, name }) => [id, name]));
-      const agents = choices.map(({ agent, row, deployment }) => ({
-        ...{ agent, workspace: names.get(row.workspace_id), rollout: row.rollout_id },
-        ...{ from: row.store_path, to: deployment.store_path },
-      }));
-      return context.json({ agents });
+      const named = await readNamed(services, context, await readBody());
+      return context.json(await planAgain(services, await chooseRetries(database, named)));
     },
   });
+  const rollback = defineRoute({
+    ...{ ...PLAN, path: "/rollback-plans", body: againPlanRequestSchema },
+    summary: "Say what a rollback would change on each agent, and start nothing",
+    async handle(context, { readBody }) {
+      const named = await readNamed(services, context, await readBody());
+      return context.json(await planAgain(services, await chooseRollbacks(database, named)));
+    },
+  });
+  const redeploy = defineRoute({
+    ...{ ...PLAN, path: "/redeployment-plans", body: redeploymentPlanRequestSchema },
+    summary: "Say what deploying older rollouts or deployments once more would change, and start nothing",
+    async handle(context, { readBody }) {
+      const { agents = [], ...request } = await readBody();
+      const named = await readNamed(services, context, request);
+      return context.json(await planAgain(services, await chooseRedeployments(database, { ...named, agents })));
+    },
+  });
+  return [retry, rollback, redeploy];
 }
 
 type Asked = {
@@ -93,24 +101,28 @@ type Asked = {
   readonly origin?: object | undefined;
 };
 
+async function readNamed(services: Services, context: RouteContext, { of, workspace }: Asked): Promise<Named> {
+  const workspaceIds = await workspaceIdsFor(services, context, { name: workspace, right: "activate" });
+  return { words: of, workspaceIds, nowMs: services.clock.nowMs() };
+}
+
 async function start(
   services: Services,
   context: RouteContext,
   how: {
     readonly action: string;
     readonly request: Asked;
-    readonly run: (request: AgainRequest) => Promise<RolloutRow>;
+    readonly choose: (named: Named) => Promise<Again>;
   },
 ): Promise<Response> {
-  const { action, request } = how;
+  const { action, request, choose } = how;
   const once = readOnce(services, context, { action, request });
   const asked: AgainRequest = {
-    words: request.of,
-    workspaceIds: await workspaceIdsFor(services, context, { name: request.workspace, right: "activate" }),
+    ...(await readNamed(services, context, request)),
     tokenId: tokenIdOf(context),
     origin: request.origin === undefined ? null : JSON.stringify(request.origin),
     once,
-    nowMs: services.clock.nowMs(),
   };
-  return await answerStarted(services, context, await startOnce(services.database, once, () => how.run(asked)));
+  const run = async () => await startAgain(services, asked, await choose(asked));
+  return await answerStarted(services, context, await startOnce(services.database, once, run));
 }

@@ -278,6 +278,20 @@ const RULES: Readonly<Record<string, Rule>> = {
     path: () => "rollback-plans",
     json: ({ ended }) => ({ of: [ended], workspace: "default" }),
   },
+  "POST /retry-plans": {
+    right: "activate",
+    path: async ({ server }) => {
+      await server.activate(PATH, "off");
+      await server.fetch("cancellations", { json: { of: ["off"] } });
+      return "retry-plans";
+    },
+    options: { json: { of: ["off"], workspace: "default" } },
+  },
+  "POST /redeployment-plans": {
+    right: "activate",
+    path: () => "redeployment-plans",
+    json: ({ ended }) => ({ of: [ended], workspace: "default" }),
+  },
   "POST /redeployments": {
     right: "activate",
     path: () => "redeployments",

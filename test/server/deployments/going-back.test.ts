@@ -1,6 +1,6 @@
 /** POST /rollbacks and /redeployments: what of what is named is started again, and what is refused, all at once. */
 import { describe, expect, test } from "bun:test";
-import { rollbackPlanAnswerSchema } from "../../../src/api/going-back.ts";
+import { againPlanSchema } from "../../../src/api/going-back.ts";
 import { problemSchema } from "../../../src/api/problem.ts";
 import { type RolloutDto, rolloutSchema } from "../../../src/api/rollouts.ts";
 import type { Outcome } from "../../../src/deployment.ts";
@@ -112,18 +112,6 @@ describe("a rollback", () => {
     expect(newer.deployments).toHaveLength(1);
   });
 
-  test("says first what it would be, when asked", async () => {
-    await using server = await createServer();
-    const nuc = await server.connectAgent("nuc");
-    const first = await rollOut(server, TWO, [[nuc, "succeeded", ONE.storePath]]);
-    const answer = await expectOk(await server.fetch("rollback-plans", { json: { of: ["nuc"] } }));
-    expect(rollbackPlanAnswerSchema.parse(await answer.json()).agents).toMatchObject([
-      { agent: "nuc", workspace: "default", rollout: first.id, from: TWO.storePath, to: ONE.storePath },
-    ]);
-    expect(nuc.framesOf("offer")).toHaveLength(1);
-    expect(await faultsOf(server, "rollback-plans", { of: ["tv"] })).toHaveLength(1);
-  });
-
   test("is refused with every fault at once, and nothing is started", async () => {
     await using server = await createServer();
     const [a, b, c] = [await server.connectAgent("a"), await server.connectAgent("b"), await server.connectAgent("c")];
@@ -226,6 +214,64 @@ describe("a redeployment", () => {
       "agent tv: nothing of what is named was for it",
       `a: two deployments are named (${idOf(old)}, ${idOf(other)}), and it can take only one`,
       `${ONE.storePath} is not in the cache default: push it first`,
+    ]);
+  });
+});
+
+describe("a plan of one", () => {
+  const RUNNING = {
+    ...{ profilePath: TWO.storePath, generation: 2, currentPath: null, bootedPath: null, storeFreeBytes: null },
+    inFlight: null,
+  };
+
+  async function planOf(server: TestCoordinator, path: string, json: object) {
+    const answer = await expectOk(await server.fetch(path, { json }));
+    return againPlanSchema.parse(await answer.json());
+  }
+
+  test("says what would change against what runs, which deployment it is about, and starts nothing", async () => {
+    await using server = await createServer();
+    const profile = "/nix/var/nix/profiles/tools";
+    const nuc = await server.connectAgent("nuc", { state: RUNNING, profile });
+    const first = await rollOut(server, ONE, [[nuc, "succeeded"]]);
+    const second = await rollOut(server, TWO, [[nuc, "succeeded", ONE.storePath]]);
+    const third = await rollOut(server, THREE, [[nuc, "failed"]]);
+    const of = (rollout: RolloutDto) => ({
+      agent: "nuc",
+      deployment: idOf(rollout),
+      rollout: rollout.id,
+      contact: "online",
+    });
+    for (const [path, word, about, to] of [
+      ["rollback-plans", "nuc", second, ONE],
+      ["retry-plans", "nuc", third, THREE],
+      ["redeployment-plans", first.id, first, ONE],
+    ] as const) {
+      const plan = await planOf(server, path, { of: [word] });
+      expect(plan.agents as unknown).toEqual([
+        { ...of(about), from: TWO.storePath, to: to.storePath, diff: 0, why: null },
+      ]);
+      expect(plan.diffs).toMatchObject([{ from: TWO.storePath, to: to.storePath, fetchPaths: 1 }]);
+    }
+    expect(nuc.framesOf("offer")).toHaveLength(3);
+  });
+
+  test("is refused as the thing itself, with every fault", async () => {
+    await using server = await createServer();
+    const nuc = await server.connectAgent("nuc");
+    const done = await rollOut(server, ONE, [[nuc, "succeeded"]]);
+    for (const [path, start] of [
+      ["rollback-plans", "rollbacks"],
+      ["retry-plans", "retries"],
+      ["redeployment-plans", "redeployments"],
+    ] as const) {
+      const json = { of: ["nobody", "nuc"] };
+      const faults = await faultsOf(server, path, json);
+      expect(faults).toHaveLength(2);
+      expect(await faultsOf(server, start, json)).toEqual([...faults]);
+    }
+    expect(await faultsOf(server, "redeployment-plans", { of: [done.id], agents: ["tv"] })).toEqual([
+      "agent tv: nothing of what is named was for it",
     ]);
   });
 });

@@ -131,6 +131,8 @@ test("every route that is no GET is an act, but for those that change nothing", 
   expect(quiet.map(({ method, path }) => `${method} ${path}`).sort()).toEqual([
     "POST /caches/:cache/missing",
     "POST /caches/:cache/plan",
+    "POST /redeployment-plans",
+    "POST /retry-plans",
     "POST /rollback-plans",
     "POST /rollout-plans",
     "PUT /caches/:cache/nars/:narHash",
