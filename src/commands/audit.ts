@@ -24,10 +24,8 @@ export const command = defineNixdeployCommand({
       description: "Of this workspace only (default: all that the token may administrate)",
     },
     limit: {
-      type: "string",
-      valueHint: "N",
+      ...{ type: "integer", min: 1, max: LIMIT_MAX, valueHint: "N" },
       description: `At most so many (default: ${LIMIT})`,
-      parse: parseLimit,
     },
     dataDir: DATA_DIR_ARG,
   },
@@ -42,12 +40,6 @@ export const command = defineNixdeployCommand({
     await printResult(context, { json: { entries }, text: formatTable(header, entries.map(formatRow)) });
   },
 });
-
-function parseLimit(text: string): number {
-  const limit = /^\d{1,4}$/.test(text) ? Number(text) : 0;
-  if (limit < 1 || limit > LIMIT_MAX) throw new Error(`it must be a whole number from 1 to ${LIMIT_MAX}`);
-  return limit;
-}
 
 function formatRow({ at, actor, address, act, target, effect }: AuditEntryDto): string[] {
   const who = actor.id === null ? actor.name : `${actor.name} (${actor.id})`;

@@ -43,11 +43,21 @@ export function openCoordinatorAt(
   return { ...createCoordinatorClient(http), [Symbol.asyncDispose]: () => http[Symbol.asyncDispose]() };
 }
 
-/** @throws NixdeployError "usage" when neither a URL nor a data directory is given, or both are on the command line */
+/** A coordinator that runs, wherever it is, or the database of one that does not. */
+export type OpenedCoordinator =
+  | { readonly kind: "running"; readonly coordinator: CoordinatorClient & AsyncDisposable }
+  | { readonly kind: "stopped"; readonly coordinator: AdministrationClient & AsyncDisposable };
+
+/** @throws as {@link openAnywhere} does */
 export async function openAdministration(
   context: Connecting,
   dataDir: string | undefined,
 ): Promise<AdministrationClient & AsyncDisposable> {
+  return (await openAnywhere(context, dataDir)).coordinator;
+}
+
+/** @throws NixdeployError "usage" when neither a URL nor a data directory is given, or both are on the command line */
+export async function openAnywhere(context: Connecting, dataDir: string | undefined): Promise<OpenedCoordinator> {
   if (dataDir !== undefined && context.urlFlag !== null) {
     throw new NixdeployError("usage", "cannot use --data-dir and --url together: each names a coordinator");
   }
@@ -59,17 +69,14 @@ export async function openAdministration(
         "for example --data-dir /var/lib/nixdeploy/server.",
     });
   }
-  return await openCoordinator(context, "general");
+  return { kind: "running", coordinator: await openCoordinator(context, "general") };
 }
 
 function httpOptions({ env, clock, random, log }: Connecting) {
   return { userAgent: `nixdeploy/${NIXDEPLOY_VERSION}`, env, clock, random, log };
 }
 
-async function openDataDirectory(
-  dataDir: string,
-  context: Connecting,
-): Promise<AdministrationClient & AsyncDisposable> {
+async function openDataDirectory(dataDir: string, context: Connecting): Promise<OpenedCoordinator> {
   const socketPath = join(dataDir, "control.sock");
   if (!existsSync(dataDir)) {
     throw new NixdeployError("not-found", `cannot use the data directory ${dataDir}: there is none`, {
@@ -78,10 +85,18 @@ async function openDataDirectory(
   }
   if (await probeSocket(socketPath, context.signal)) {
     const http = createHttpTransport({ ...httpOptions(context), url: "http://localhost", socketPath });
-    return { ...createAdministrationClient(http.call), [Symbol.asyncDispose]: () => http[Symbol.asyncDispose]() };
+    const coordinator = {
+      ...createCoordinatorClient(http),
+      [Symbol.asyncDispose]: () => http[Symbol.asyncDispose](),
+    };
+    return { kind: "running", coordinator };
   }
   const { openOfflineCoordinator } = await import("../server/offline.ts");
   const offline = await openOfflineCoordinator(dataDir, context.env);
   const call = createFetchCallApi((request) => offline.fetch(request));
-  return { ...createAdministrationClient(call), [Symbol.asyncDispose]: () => offline[Symbol.asyncDispose]() };
+  const coordinator = {
+    ...createAdministrationClient(call),
+    [Symbol.asyncDispose]: () => offline[Symbol.asyncDispose](),
+  };
+  return { kind: "stopped", coordinator };
 }

@@ -92,9 +92,10 @@ function createLiveView(
   let trouble: string | null = null;
   const paint = async () => {
     const time = new Date(context.clock.nowMs()).toISOString().slice(11, 19);
-    const foot = trouble === null ? style.dim(`as of ${time} UTC; Ctrl-C ends`) : style.yellow(trouble);
     const { columns, rows } = size();
-    await area.paint([...fitLines(table, { columns, rows: rows - 1 }), foot]);
+    const [foot = ""] = fitLines([trouble ?? `as of ${time} UTC; Ctrl-C ends`], { columns, rows });
+    const paintFoot = trouble === null ? style.dim : style.yellow;
+    await area.paint([...fitLines(table, { columns, rows: rows - 1 }), paintFoot(foot)]);
   };
   return {
     async seen(seen) {

@@ -3,11 +3,12 @@ import type { RolloutFactsDto } from "../api/rollouts.ts";
 import type { StatusDto } from "../api/status.ts";
 import { describeStart } from "../client/origin.ts";
 import type { Seen } from "../client/watch/watch-status.ts";
+import { NixdeployError } from "../errors.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { cleanLines } from "../printable.ts";
 import { formatAgents } from "./agents.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
-import { openCoordinator } from "./open-coordinator.ts";
+import { DATA_DIR_ARG, openAnywhere } from "./open-coordinator.ts";
 import { showStatusLive } from "./status-watch.ts";
 import { printResult } from "./terminal/output.ts";
 
@@ -25,15 +26,25 @@ export const command = defineNixdeployCommand({
       description: "Only this one (default: wherever the token may)",
     },
     watch: { type: "boolean", description: "Go on showing it as it changes, until it is interrupted" },
+    dataDir: DATA_DIR_ARG,
   },
   async run({ args, context }) {
-    await using coordinator = await openCoordinator(context, "general");
+    const opened = await openAnywhere(context, args.dataDir);
+    await using coordinator = opened.coordinator;
+    const isServing = opened.kind === "running";
     const format = ({ status, agents }: Seen) =>
-      [formatStatus(status), formatAgents(agents, context.clock.nowMs())].filter((part) => part !== "").join("\n\n");
-    const toJson = ({ status, agents }: Seen) => ({ ...status, agentList: agents });
+      [formatStatus(status, { isServing }), formatAgents(agents, context.clock.nowMs())]
+        .filter((part) => part !== "")
+        .join("\n\n");
+    const toJson = ({ status, agents }: Seen) => ({ ...status, isServing, agentList: agents });
     if (args.watch) {
+      if (opened.kind === "stopped") {
+        throw new NixdeployError("refused", `cannot watch ${args.dataDir}: no coordinator runs on it`, {
+          hint: "Without --watch it says what the database has.",
+        });
+      }
       const { workspace } = args;
-      return await showStatusLive(context, { coordinator, workspace, format, toJson });
+      return await showStatusLive(context, { coordinator: opened.coordinator, workspace, format, toJson });
     }
     const [status, agents] = await Promise.all([
       coordinator.loadStatus(args.workspace, context.signal),
@@ -44,7 +55,7 @@ export const command = defineNixdeployCommand({
   },
 });
 
-function formatStatus(status: StatusDto): string {
+function formatStatus(status: StatusDto, { isServing }: { readonly isServing: boolean }): string {
   const { online, offline, unknown } = status.agents;
   const silent = unknown === 0 ? "" : `, ${unknown} not heard of yet`;
   const month = status.agentPeaks[0]?.month;
@@ -52,7 +63,9 @@ function formatStatus(status: StatusDto): string {
   const peak = peaks.map(({ workspace, agents }) => `${agents} in ${workspace}`).join(", ");
   const stalled = status.deploymentsStalled === 0 ? "" : ` (${status.deploymentsStalled} without progress)`;
   const lines = [
-    `coordinator: nixdeploy ${status.version} at ${status.url}, running since ${status.startedAt}`,
+    isServing
+      ? `coordinator: nixdeploy ${status.version} at ${status.url}, running since ${status.startedAt}`
+      : "coordinator: not running; this is what its database has",
     `agents:      ${online} online, ${offline} offline${silent}`,
     `deployments: ${status.deploymentsRunning} running${stalled}, ${status.deploymentsQueued} queued`,
     ...status.latestRollouts.map(

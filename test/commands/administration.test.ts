@@ -199,6 +199,8 @@ describe("on the coordinator's own host", () => {
     expect([created.exitCode, created.stderr]).toEqual([0, ""]);
     expect(fake.requests[0]?.authorization).toBeNull();
     expect((await runCommand(["agents", "--data-dir", directory.path])).exitCode).toBe(0);
+    const status = await runCommand(["status", "--json", "--data-dir", directory.path], { env });
+    expect(JSON.parse(status.stdout)).toMatchObject({ isServing: true, agentList: [] });
     expect((await runCommand(["cache", "show", "default", "--data-dir", directory.path])).exitCode).toBe(0);
   });
 
@@ -213,6 +215,11 @@ describe("on the coordinator's own host", () => {
     expect((await runCommand(["token", "revoke", id, ...flags])).exitCode).toBe(0);
     expect((await runCommand(["cache", "set", "default", "--public", ...flags])).stdout).toContain("everyone");
     expect((await runCommand(["agents", ...flags])).exitCode).toBe(0);
+    const status = await runCommand(["status", ...flags]);
+    expect(status.stdout).toStartWith("coordinator: not running; this is what its database has\nagents:      0 online");
+    expect(JSON.parse((await runCommand(["status", "--json", ...flags])).stdout)).toMatchObject({ isServing: false });
+    const watch = await runCommand(["status", "--watch", ...flags]);
+    expect([watch.exitCode, watch.stderr]).toEqual([1, expect.stringContaining("no coordinator runs on it")]);
   });
 
   test("neither URL nor data directory: a usage error that names both", async () => {

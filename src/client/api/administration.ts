@@ -1,5 +1,5 @@
 /**
- * The calls for tokens, caches and agents: those that also work on the coordinator's own host without a token.
+ * The calls for tokens, caches, agents and the coordinator as a whole: those that also work on the coordinator's own host without a token.
  */
 import { z } from "zod";
 import {
@@ -15,6 +15,7 @@ import {
 } from "../../api/agents.ts";
 import { type AuditEntryDto, auditListSchema } from "../../api/audit.ts";
 import { type CacheDto, cacheSchema } from "../../api/caches.ts";
+import { type StatusDto, statusSchema } from "../../api/status.ts";
 import {
   type CreatedToken,
   createdTokenSchema,
@@ -41,6 +42,7 @@ type OfWorkspaces = WorkspaceClient & WebhookClient;
 
 /** Every call @throws NixdeployError as {@link CallApi} does. */
 export type AdministrationClient = OfWorkspaces & {
+  loadStatus(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<StatusDto>;
   createToken(request: z.input<typeof createTokenSchema>, signal: AbortSignal): Promise<CreatedToken>;
   /** What our own token is. */
   identify(signal: AbortSignal): Promise<Identity>;
@@ -78,6 +80,8 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
   return {
     ...createWorkspaceClient(call),
     ...createWebhookClient(call),
+    loadStatus: (workspace, signal) =>
+      call({ method: "GET", path: "/status", query: { workspace }, schema: statusSchema, signal }),
     createToken: (body, signal) => call({ method: "POST", path: "/tokens", body, schema: createdTokenSchema, signal }),
     identify: (signal) => call({ method: "GET", path: "/identity", schema: identitySchema, signal }),
     listTokens: (workspace, signal) =>

@@ -30,7 +30,6 @@ import {
   type StartedRolloutDto,
   startedRolloutSchema,
 } from "../../api/rollouts.ts";
-import { type StatusDto, statusSchema } from "../../api/status.ts";
 import type { CacheName, DeploymentId, RolloutId, WorkspaceName } from "../../names.ts";
 import type { UploadTarget } from "../../nix/cache/upload/upload-target.ts";
 import { formatHashNix32 } from "../../nix/hash.ts";
@@ -57,7 +56,6 @@ export type Start<Request> = {
 
 /** Every call @throws NixdeployError as `CallApi` does. */
 export type CoordinatorClient = AdministrationClient & {
-  loadStatus(workspace: WorkspaceName | undefined, signal: AbortSignal): Promise<StatusDto>;
   createRollout(start: Start<CreateRollout>): Promise<StartedRolloutDto>;
   /** What that would change; refuses what that refuses, and starts nothing. */
   planRollout(request: CreateRollout, signal: AbortSignal): Promise<RolloutPlanDto>;
@@ -95,8 +93,6 @@ export function createCoordinatorClient(http: HttpTransport): CoordinatorClient 
   const { call } = http;
   return {
     ...createAdministrationClient(call),
-    loadStatus: (workspace, signal) =>
-      call({ method: "GET", path: "/status", query: { workspace }, schema: statusSchema, signal }),
     createRollout: (start) => startRollout(call, "/rollouts", start),
     planRollout: (body, signal) =>
       call({ method: "POST", path: "/rollout-plans", body, schema: rolloutPlanSchema, isIdempotent: true, signal }),
