@@ -37,12 +37,18 @@ export type ChangeEvent = z.output<typeof changeEventSchema>;
 export const gapSchema = z.object({ after: count, next: count, reason: z.enum(["too-old", "unknown"]) });
 export type Gap = z.output<typeof gapSchema>;
 
+/** Where the stream stands: sent first, so that whoever is cut off before anything happens knows behind what to go on. */
+export const positionSchema = z.object({ after: count });
+
 /** GET /api/v1/events: server-sent events, from now on, or behind `Last-Event-ID` (or `?after=ID`; 0: whatever is kept). */
 export const streamEventSchema = z.discriminatedUnion("event", [
   z.object({ event: z.literal("change"), data: changeEventSchema }),
   z.object({ event: z.literal("gap"), data: gapSchema }),
+  z.object({ event: z.literal("position"), data: positionSchema }),
 ]);
 export type StreamEvent = z.output<typeof streamEventSchema>;
+/** Those that say something to people. */
+export type NewsEvent = Exclude<StreamEvent, { event: "position" }>;
 
 /** How long events are kept, at least. */
 export const EVENTS_KEPT_MS = 30 * 24 * 3_600_000;

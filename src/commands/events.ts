@@ -1,6 +1,6 @@
 /** `nixdeploy events`: everything that changes, as it happens, until somebody stops it. */
 
-import type { ChangeEvent, StreamEvent } from "../api/events.ts";
+import type { ChangeEvent, NewsEvent } from "../api/events.ts";
 import { watchEvents } from "../client/follow/watch-events.ts";
 import { parseWorkspaceName } from "../names.ts";
 import { cleanLine } from "../printable.ts";
@@ -59,7 +59,7 @@ function parseEventId(text: string): string {
 }
 
 /** `4711 2026-11-22T13:05:59Z default: nuc failed: The disk is full.` */
-export function formatStreamEvent({ event, data }: StreamEvent): string {
+export function formatStreamEvent({ event, data }: NewsEvent): string {
   if (event === "gap") {
     const why = data.reason === "too-old" ? "are no longer kept" : "are not known here (was a backup restored?)";
     return `-- events behind ${data.after} and before ${data.next} ${why}`;

@@ -1,6 +1,6 @@
 /** `events` against a coordinator in the same process: what is printed, behind which event it goes on, how it ends. */
 import { describe, expect, test } from "bun:test";
-import type { StreamEvent } from "../../src/api/events.ts";
+import type { NewsEvent } from "../../src/api/events.ts";
 import { formatStreamEvent } from "../../src/commands/events.ts";
 import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
 import { FAKE_TOKEN, type FakeCoordinator, startFakeCoordinator } from "../support/fake-coordinator.ts";
@@ -21,9 +21,11 @@ function serve(fake: FakeCoordinator, answers: readonly (readonly object[])[]): 
     if (!request.path.startsWith("/api/v1/events")) return await otherwise();
     const events = answers[next] ?? [];
     next += 1;
-    const text = events.map(
-      (data) => `id: ${"id" in data ? data.id : 0}\nevent: change\ndata: ${JSON.stringify(data)}\n\n`,
-    );
+    const text = events.map((data) => {
+      const isPosition = "after" in data;
+      const id = isPosition ? data.after : "id" in data ? data.id : 0;
+      return `id: ${id}\nevent: ${isPosition ? "position" : "change"}\ndata: ${JSON.stringify(data)}\n\n`;
+    });
     return new Response([": hello\n\n", "event: later-kind\ndata: {}\n\n", ...text].join(""), {
       headers: { "content-type": "text/event-stream" },
     });
@@ -58,6 +60,26 @@ test("prints what comes, and goes on behind it when the stream ends", async () =
   expect(stderr).toContain("lost the coordinator");
 });
 
+test("a stream in which nothing came goes on behind where it began, and is known to be back without an event", async () => {
+  await using fake = startFakeCoordinator();
+  const started = change(6, { kind: "rollout", rollout: "rrrrrrrrrrrrrrrr", data: { deployments: 1 } });
+  serve(fake, [[{ after: 5 }], [{ after: 5 }], [{ after: 5 }, started]]);
+  const command = start(fake);
+  await waitFor("the event", () => command.stdout() !== "");
+  command.interrupt();
+  const { stdout, stderr } = await command.result;
+  expect(cursors(fake).slice(0, 3)).toEqual([null, "5", "5"]);
+  expect(stdout).toBe("6 2026-11-22T13:05:59.000Z default: rollout rrrrrrrrrrrrrrrr for 1\n");
+  expect(stderr).toContain("the coordinator is there again");
+});
+
+test.each([[["events"]], [["status", "--watch"]]])("%p says at once that nobody is there, and why", async (words) => {
+  const env = { NIXDEPLOY_URL: "http://127.0.0.1:1", NIXDEPLOY_TOKEN: FAKE_TOKEN };
+  const { exitCode, stdout, stderr } = await startCommand(words, { env }).result;
+  expect([exitCode, stdout]).toEqual([75, ""]);
+  expect(stderr).toStartWith("nixdeploy: cannot reach http://127.0.0.1:1: the connection was refused\n");
+});
+
 test("with --json one object a line", async () => {
   await using fake = startFakeCoordinator();
   const event = change(7, { agent: "nuc", data: { state: "failed", reason: null } });
@@ -77,7 +99,7 @@ test("a cursor that is none is a mistake", async () => {
 
 describe("a line", () => {
   const line = (kind: string, agent: string | null, data: object) =>
-    formatStreamEvent({ event: "change", data: change(1, { kind, agent, data }) } as StreamEvent)
+    formatStreamEvent({ event: "change", data: change(1, { kind, agent, data }) } as NewsEvent)
       .split(": ")
       .slice(1)
       .join(": ");

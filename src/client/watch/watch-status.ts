@@ -3,7 +3,7 @@
  * and now and then for what has no event (drift, failed units, free space). Survives a coordinator that restarts.
  */
 import type { AgentDto } from "../../api/agents.ts";
-import type { StreamEvent } from "../../api/events.ts";
+import type { NewsEvent } from "../../api/events.ts";
 import type { StatusDto } from "../../api/status.ts";
 import { NixdeployError } from "../../errors.ts";
 import type { WorkspaceName } from "../../names.ts";
@@ -17,7 +17,7 @@ export type WatchStatusOptions = {
   readonly coordinator: Pick<CoordinatorClient, "loadStatus" | "listAgents" | "openEvents">;
   readonly workspace: WorkspaceName | undefined;
   readonly onSeen: (seen: Seen) => Promise<void>;
-  readonly onEvent: (event: StreamEvent) => Promise<void>;
+  readonly onEvent: (event: NewsEvent) => Promise<void>;
   readonly onContact: (contact: "lost" | "back") => Promise<void>;
   readonly clock: Clock;
   readonly random: Random;
@@ -40,10 +40,10 @@ export async function watchStatus(options: WatchStatusOptions): Promise<never> {
       changes.raise();
       await options.onEvent(event);
     },
-    onContact: (contact) => {
+    onContact: async (contact) => {
       // What happened meanwhile is seen by looking.
       if (contact === "back") changes.raise();
-      void options.onContact(contact);
+      await options.onContact(contact);
     },
     clock: options.clock,
     random: options.random,

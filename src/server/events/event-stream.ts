@@ -52,6 +52,7 @@ async function* watch(services: Services, watching: Watching): AsyncGenerator<st
   const gap = findGap(watching.afterId, range);
   if (gap !== null) yield formatEvent(gap.next - 1, { event: "gap", data: gap });
   let afterId = gap === null ? (watching.afterId ?? range.lastId) : gap.next - 1;
+  yield formatEvent(afterId, { event: "position", data: { after: afterId } });
   for (;;) {
     const workspaces = await watching.listWorkspaces();
     if (workspaces === null) return;

@@ -33,6 +33,7 @@ function createScene() {
       isCut = true;
       wake.resolve();
     };
+    yield { id: "0", event: { event: "position" as const, data: { after: 0 } } };
     // Nobody may be waiting at that moment.
     signal.addEventListener("abort", () => {
       wake.promise.catch(() => {});
@@ -102,8 +103,8 @@ test("a coordinator that restarts is waited for, and looked at when it is back",
   scene.setAway(false);
   for (let second = 0; second < 12; second += 1) await scene.clock.advance(1_000);
   await waitFor("a look", () => scene.seen.length > 1);
-  scene.happen();
   await waitFor("the return", () => scene.contacts.includes("back"));
+  expect(scene.events).toEqual([]);
   scene.stop.abort(new NixdeployError("interrupted", "interrupted"));
   expect(scene.running).rejects.toThrow("interrupted");
 });

@@ -1,6 +1,6 @@
 /** GET /events: everything that changes, once, in order, to whoever may watch it; and what is missed is said. */
 import { describe, expect, test } from "bun:test";
-import { type StreamEvent, streamEventSchema } from "../../../src/api/events.ts";
+import { type NewsEvent, streamEventSchema } from "../../../src/api/events.ts";
 import { createEventStreamParser } from "../../../src/http/event-stream.ts";
 import { findGap } from "../../../src/server/events/event-stream.ts";
 import {
@@ -21,14 +21,17 @@ const DAY_MS = 24 * 60 * MINUTE_MS;
 async function watch(server: TestCoordinator, path = "events", options: RequestOptions = {}) {
   const hangUp = new AbortController();
   const answer = await expectOk(await server.fetch(path, { signal: hangUp.signal, ...options }));
-  const events: StreamEvent[] = [];
+  const events: NewsEvent[] = [];
+  const positions: number[] = [];
   let isOpen = true;
   const parser = createEventStreamParser();
   const reader = answer.body?.getReader();
   const reading = (async () => {
     for (let next = await reader?.read(); next?.done === false; next = await reader?.read()) {
       for (const { event, data } of parser.push(next.value)) {
-        events.push(streamEventSchema.parse({ event, data: JSON.parse(data) }));
+        const parsed = streamEventSchema.parse({ event, data: JSON.parse(data) });
+        if (parsed.event === "position") positions.push(parsed.data.after);
+        else events.push(parsed);
       }
     }
   })()
@@ -37,7 +40,7 @@ async function watch(server: TestCoordinator, path = "events", options: RequestO
       isOpen = false;
     });
   return {
-    events,
+    ...{ events, positions },
     isOpen: () => isOpen,
     texts: () => events.map(describeEvent),
     async until(what: string, check: () => boolean) {
@@ -53,7 +56,7 @@ async function watch(server: TestCoordinator, path = "events", options: RequestO
   };
 }
 
-function describeEvent({ event, data }: StreamEvent): string {
+function describeEvent({ event, data }: NewsEvent): string {
   if (event === "gap") return `gap ${data.reason} ${data.after}..${data.next}`;
   const { kind, agent, data: more } = data;
   return [kind, agent, more["change"] ?? more["state"] ?? more["deployments"]]
@@ -61,7 +64,7 @@ function describeEvent({ event, data }: StreamEvent): string {
     .join(" ");
 }
 
-const lastId = (events: readonly StreamEvent[]) => {
+const lastId = (events: readonly NewsEvent[]) => {
   const last = events.at(-1);
   return last?.event === "change" ? last.data.id : 0;
 };
@@ -123,6 +126,25 @@ describe("the stream", () => {
       "rollout 1",
       ...["queued", "offered", "fetching", "failed"].map((state) => `deployment nuc ${state}`),
     ]);
+  });
+
+  test("says first where it stands, so that nothing is missed by who is cut off before anything happens", async () => {
+    await using server = await createTestCoordinator({ database: "file" });
+    await server.publishUnseen(ONE);
+    const nuc = await server.connectAgent("nuc");
+    await server.clock.advance(MINUTE_MS);
+    let position = 0;
+    {
+      await using stream = await watch(server);
+      await stream.until("its position", () => stream.positions.length === 1);
+      position = stream.positions[0] ?? 0;
+      expect(stream.events).toEqual([]);
+    }
+    await deploy(server, nuc);
+    await server.restart();
+    await using stream = await watch(server, "events", { headers: { "last-event-id": String(position) } });
+    await stream.until("the rest", () => stream.texts().includes("deployment nuc failed"));
+    expect([stream.texts()[0], stream.positions]).toEqual(["rollout 1", [position]]);
   });
 
   test("ends when the token is revoked, and refuses a cursor that is none", async () => {
