@@ -105,14 +105,50 @@ test("a deployment that fails fails the job", async () => {
   expect(done.outputs["outcome"]).not.toBe("succeeded");
 }, 120_000);
 
-test("serves as a substituter for what the job does next, from a private cache", async () => {
-  const path = await fleet.builder.build("app", { name: "substituted", version: "1" });
-  await fleet.expectRun(["push", path]);
-  await using other = await createBuilder({ directory: await mkdtemp(join(fleet.directory, "other-")) });
-  const { exitCode, env, text } = await run({ "push-token": pushToken, substitute: "true" }, other);
-  expect({ exitCode, text }).toMatchObject({ exitCode: 0 });
-  expect(await other.run(["nix-store", "--realise", path], { env })).toBe(path);
+test("what the step was given for itself is not the command's", async () => {
+  const command =
+    'echo "variables: $(env | grep -cE "^(NIXDEPLOY_PUSH_TOKEN|NIXDEPLOY_SIGNING_KEY|TOKEN|SIGNING_KEY)=")"';
+  const done = await run({ "push-token": pushToken, run: command });
+  expect(done.text).toContain("variables: 0\n");
 }, 60_000);
+
+test("a path that is not there is not left out", async () => {
+  const path = await fleet.builder.build("app", { name: "there", version: "1" });
+  const done = await run({ "push-token": pushToken, paths: `./nowhere/result\n${path}` });
+  expect(done).toMatchObject({ exitCode: 1, steps: ["install", "push"] });
+  expect(done.text).toContain("./nowhere/result");
+}, 60_000);
+
+describe("as a substituter for what the job does next", () => {
+  test("a private cache is read with a token that may only read, and no other is kept", async () => {
+    const path = await fleet.builder.build("app", { name: "substituted", version: "1" });
+    await fleet.expectRun(["push", path]);
+    const tokens = { "push-token": pushToken, "read-token": await fleet.makeToken("read") };
+    await using other = await createBuilder({ directory: await mkdtemp(join(fleet.directory, "other-")) });
+    const { exitCode, env, text } = await run({ ...tokens, substitute: "true" }, other);
+    expect({ exitCode, text }).toMatchObject({ exitCode: 0 });
+    expect(await other.run(["nix-store", "--realise", path], { env })).toBe(path);
+    const kept = await readFile(join(String(env["RUNNER_TEMP"]), "nixdeploy/netrc"), "utf8");
+    expect(kept).toContain(tokens["read-token"]);
+    expect(kept).not.toContain(pushToken);
+
+    const refused = await run({ "push-token": pushToken, substitute: "true" }, other);
+    expect(refused).toMatchObject({ exitCode: 2, steps: ["install", "substitute"] });
+    expect(refused.text).toContain("cannot keep this token for Nix: it is of kind push");
+  }, 60_000);
+
+  test("a public one takes any token, and keeps none", async () => {
+    await fleet.expectRun(["cache", "set", "default", "--public"]);
+    const path = await fleet.builder.build("app", { name: "public", version: "1" });
+    await fleet.expectRun(["push", path]);
+    await using other = await createBuilder({ directory: await mkdtemp(join(fleet.directory, "other-")) });
+    const { exitCode, env, text } = await run({ "push-token": pushToken, substitute: "true" }, other);
+    expect({ exitCode, text }).toMatchObject({ exitCode: 0 });
+    expect(env["NIX_CONFIG"]).not.toContain("netrc");
+    expect(await other.run(["nix-store", "--realise", path], { env })).toBe(path);
+    await fleet.expectRun(["cache", "set", "default", "--private"]);
+  }, 60_000);
+});
 
 describe("nothing is installed, and nothing runs, when", () => {
   const spoilt: readonly (readonly [what: string, spoil: (folder: string) => Promise<void>, said: string])[] = [
