@@ -16,8 +16,10 @@ in
   # healthChecks.http { name = "web"; url = "http://localhost/"; }, also tcp, units, command and script.
   healthChecks = import ./health-check-helpers.nix { inherit pkgs; };
 
-  # nixos MODULE: the toplevel of a NixOS system, which has the options of our agent.
-  nixos = module: (pkgs.nixos { imports = [ module ../modules/nixos-agent.nix ]; }).config.system.build.toplevel;
+  # nixos MODULE: the toplevel of a NixOS system, which has the options of our agent. As with `pkgs.nixos`, a list will do.
+  nixos = module:
+    let modules = if builtins.isList module then module else [ module ]; in
+    (pkgs.nixos { imports = modules ++ [ ../modules/nixos-agent.nix ]; }).config.system.build.toplevel;
 
   # darwin MODULE: a nix-darwin system.
   darwin = module:

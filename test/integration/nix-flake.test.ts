@@ -52,13 +52,20 @@ test("all systems have the package and a shell", async () => {
   }
 }, 60_000);
 
-test("what was written for cachix-deploy-flake works with another input", async () => {
-  await mkdir(join(directory.path, "moved"));
-  // As its README has it, with the input's address changed.
+test("what was written for cachix-deploy-flake works with another address of one input, and nothing else", async () => {
+  const folder = join(directory.path, "moved");
+  await mkdir(folder);
+  await writeFile(join(folder, "nuc.nix"), `{ networking.hostName = "nuc"; }`);
+  // As its documentation has it, with all that it lets follow (disko and nixos-anywhere are inputs of its own alone).
+  const follows = ["nixpkgs", "darwin", "home-manager", "disko", "nixos-anywhere"];
   const flake = `{
     inputs.nixpkgs.url = "github:NixOS/nixpkgs";
-    inputs.cachix-deploy-flake.url = "github:OWNER/nixdeploy";
-    inputs.cachix-deploy-flake.inputs.nixpkgs.follows = "nixpkgs";
+    inputs.darwin.url = "github:LnL7/nix-darwin";
+    inputs.home-manager.url = "github:nix-community/home-manager";
+    inputs.disko.url = "github:nix-community/disko";
+    inputs.nixos-anywhere.url = "github:numtide/nixos-anywhere";
+    inputs.cachix-deploy-flake.url = "github:cachix/cachix-deploy-flake";
+    ${follows.map((name) => `inputs.cachix-deploy-flake.inputs.${name}.follows = "${name}";`).join("\n")}
     outputs = { self, nixpkgs, cachix-deploy-flake, ... }:
       let
         pkgs = nixpkgs.legacyPackages.x86_64-linux;
@@ -66,16 +73,32 @@ test("what was written for cachix-deploy-flake works with another input", async 
       in {
         packages.x86_64-linux.default = cachix-deploy-lib.spec {
           agents = {
-            nuc = cachix-deploy-lib.nixos { networking.hostName = "nuc"; };
-            mac = cachix-deploy-lib.darwin { };
-            me = cachix-deploy-lib.homeManager { extraSpecialArgs = { }; } { };
+            nuc = cachix-deploy-lib.nixos ./nuc.nix;
+            tv = cachix-deploy-lib.nixos ({ pkgs, ... }: { networking.hostName = "tv"; });
+            vps = cachix-deploy-lib.nixos [ ./nuc.nix { services.openssh.enable = true; } ];
+            mac = cachix-deploy-lib.darwin ({ pkgs, ... }: { });
+            me = cachix-deploy-lib.homeManager { extraSpecialArgs = { }; } ({ config, ... }: { });
+            you = cachix-deploy-lib.homeManager { } { };
+            tools = pkgs.writeText "tools" "";
           };
+          rollbackScript.x86_64-linux = pkgs.writeShellScript "rollback" "true";
         };
       };
   }`;
-  await writeFile(join(directory.path, "moved/flake.nix"), flake);
-  const text = await evaluate("moved", "packages.x86_64-linux.default.text", "cachix-deploy-flake/");
-  expect(Object.keys(JSON.parse(String(text)).agents)).toEqual(["mac", "me", "nuc"]);
+  await writeFile(join(folder, "flake.nix"), flake);
+  const places = { ...Object.fromEntries(follows.map((name) => [name, name])), "cachix-deploy-flake": "nixdeploy" };
+  for (const name of ["disko", "nixos-anywhere"]) {
+    await mkdir(join(directory.path, name));
+    await writeFile(join(directory.path, name, "flake.nix"), "{ outputs = { self }: { }; }");
+  }
+  const overrides = Object.entries(places).flatMap(([input, at]) => [
+    ...["--override-input", input, `path:${directory.path}/${at}`],
+  ]);
+  const attribute = `path:${folder}#packages.x86_64-linux.default.text`;
+  const text = await machine.run(["nix", "eval", "--raw", "--no-write-lock-file", ...overrides, attribute]);
+  const { spec } = parseSpec(text, "deploy.json");
+  expect([...spec.agents.keys()] as string[]).toEqual(["mac", "me", "nuc", "tools", "tv", "vps", "you"]);
+  expect([...spec.rollbackScript.keys()] as string[]).toEqual(["x86_64-linux"]);
 }, 60_000);
 
 test("the template's machines are agents of a spec, with units of ours", async () => {
