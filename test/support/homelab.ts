@@ -6,6 +6,7 @@ import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { z } from "zod";
+import { readRepository } from "../../scripts/repository.ts";
 import { type ActionRun, runAction } from "./action-runner.ts";
 import type { Device } from "./device.ts";
 import { type CodeBlock, listCodeBlocks } from "./documents.ts";
@@ -44,9 +45,10 @@ export async function createHomelab(): Promise<Homelab> {
   const blocks = listCodeBlocks({ path: GUIDE, text: await readFile(join(ROOT, GUIDE), "utf8") }).filter(
     ({ info }) => info !== "",
   );
+  const ours = await readRepository();
   const adapt = (text: string) =>
     text
-      .replaceAll("github:OWNER/nixdeploy", `path:${fleet.directory}/nixdeploy`)
+      .replaceAll(`github:${ours.name}`, `path:${fleet.directory}/nixdeploy`)
       .replaceAll("github:NixOS/nixpkgs/nixos-unstable", `path:${fleet.directory}/nixpkgs`)
       .replaceAll("https://deploy.example.org", fleet.coordinator.url)
       .replaceAll("/var/lib/nixdeploy/server", fleet.coordinator.dataDirectory);
@@ -105,7 +107,7 @@ export async function createHomelab(): Promise<Homelab> {
       const [checkout, installNix, deploy, ...others] = steps;
       // The first two are GitHub's and others': the repository is here, and so is Nix.
       const names = [checkout?.uses, installNix?.uses, deploy?.uses].map((uses) => uses?.split("@")[0]);
-      if (names.join(" ") !== "actions/checkout cachix/install-nix-action OWNER/nixdeploy" || others.length > 0) {
+      if (names.join(" ") !== `actions/checkout cachix/install-nix-action ${ours.name}` || others.length > 0) {
         throw new Error(`the workflow has other steps than this knows: ${names.join(", ")}`);
       }
       const fill = (value: string) =>
