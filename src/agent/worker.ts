@@ -95,7 +95,8 @@ export function createWorker(deps: WorkerDeps): Worker {
         if (signal.aborted) return;
         logger.error(`deployment ${offer.deploymentId} cannot go on: ${describeError(error)}`);
       }
-      const isOver = AbortSignal.any([signal, cancelled]);
+      // A cancel is news once; one that is known shortens no pause.
+      const isOver = cancelled.aborted ? signal : AbortSignal.any([signal, cancelled]);
       await deps.clock.sleep(RETRY_MS, isOver).catch(() => {
         // Told by the signals below.
       });
