@@ -8,6 +8,8 @@ import { NixdeployError } from "../errors.ts";
 import type { Clock, Random } from "../runtime.ts";
 import { findKey, prepareNextKey } from "./link/identity.ts";
 import { isLocked } from "./machine/flock.ts";
+import { requireOwnDirectory } from "./machine/own-directory.ts";
+import { takeTurn } from "./turn.ts";
 
 export type RotatedKey = {
   /** `pending`: the agent does not run, and registers it when it does. */
@@ -18,7 +20,7 @@ export type RotatedKey = {
 
 const LOOK_MS = 250;
 
-/** @throws NixdeployError("not-found") where no agent has run · NixdeployError("unreachable") when the time is up · NixdeployError("host") */
+/** @throws NixdeployError("not-found") where no agent has run · NixdeployError("host") for somebody else's directory · NixdeployError("unreachable") when the time is up · NixdeployError("host") */
 export async function rotateAgentKey(options: {
   readonly stateDirectory: string;
   readonly timeoutMs: number;
@@ -27,12 +29,14 @@ export async function rotateAgentKey(options: {
   readonly signal: AbortSignal;
 }): Promise<RotatedKey> {
   const { stateDirectory, timeoutMs, clock, signal } = options;
+  await requireOwnDirectory(stateDirectory);
   if ((await findKey(stateDirectory)) === null) {
     throw new NixdeployError("not-found", `cannot give the agent another key: there is none in ${stateDirectory}`, {
       hint: "Name the agent's state directory with --state-dir. An agent makes its first key by itself.",
     });
   }
-  const { publicKey, fingerprint } = await prepareNextKey(options);
+  // In turn: of two that are made at once, the agent could register one and keep the other.
+  const { publicKey, fingerprint } = await takeTurn(options, () => prepareNextKey(options));
   const untilMs = clock.monotonicMs() + timeoutMs;
   while ((await findKey(stateDirectory))?.publicKey !== publicKey) {
     if (!isLocked(join(stateDirectory, "lock"))) return { state: "pending", fingerprint };

@@ -3,7 +3,6 @@
  * supervisor as any other, begun in the agent's state directory in turn with the agent. Whoever started it only watches:
  * killed at any moment, it leaves a supervisor that goes on, or nothing that was touched.
  */
-import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { ActivationPolicy, Mode } from "../../deployment.ts";
 import { NixdeployError } from "../../errors.ts";
@@ -26,7 +25,7 @@ import { START } from "../journal/journal-file.ts";
 import { ensureDirectory } from "../machine/durable-file.ts";
 import { tryLockFile } from "../machine/flock.ts";
 import type { GcRoots } from "../machine/gc-roots.ts";
-import { isMissing } from "../machine/system-error.ts";
+import { requireOwnDirectory } from "../machine/own-directory.ts";
 import { endUnbegun } from "../turn.ts";
 import type { LocalTarget } from "./local-target.ts";
 
@@ -70,7 +69,7 @@ const UNTOLD_MAX = 20;
 /** @throws NixdeployError("refused" | "conflict" | "host") with nothing touched · the signal's reason */
 export async function activateHere(request: LocalRequest, deps: LocalActivationDeps): Promise<OutcomeEntry> {
   const { stateDirectory } = deps.target;
-  await checkDirectory(stateDirectory);
+  await requireOwnDirectory(stateDirectory);
   await ensureDirectory(stateDirectory, 0o700);
   // Holds the path until the links do.
   await using daemon = await deps.connectDaemon({ signal: deps.signal });
@@ -78,21 +77,6 @@ export async function activateHere(request: LocalRequest, deps: LocalActivationD
   await settleTrial(deps);
   await using opened = await beginWhenFree(request, { ...deps, daemon });
   return await follow(opened, deps);
-}
-
-/** Whoever is root must not leave files of root among those of somebody else's agent. */
-async function checkDirectory(stateDirectory: string): Promise<void> {
-  const uid = await stat(stateDirectory).then(
-    (found) => found.uid,
-    (error: unknown) => {
-      if (isMissing(error)) return process.getuid?.();
-      throw error;
-    },
-  );
-  if (uid === process.getuid?.()) return;
-  throw new NixdeployError("host", `cannot use ${stateDirectory}: it belongs to the user with the id ${uid}`, {
-    hint: "Do it as that user.",
-  });
 }
 
 async function checkPath(storePath: StorePath, daemon: DaemonConnection): Promise<void> {

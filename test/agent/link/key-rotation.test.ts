@@ -139,7 +139,7 @@ test("an agent that runs brings a new key to the coordinator within seconds", as
   await waitFor("the connection by the new key", async () => (await registered(server))?.contact === "online");
   expect((await registered(server))?.keyFingerprint).toBe(rotated.fingerprint);
   await agent.stop();
-  expect((await readdir(directory.path)).toSorted()).toEqual(["enrolment.json", "key", "lock"]);
+  expect((await readdir(directory.path)).toSorted()).toEqual(["begin.lock", "enrolment.json", "key", "lock"]);
 });
 
 test("one that does not run does so when it starts", async () => {
@@ -156,6 +156,16 @@ test("one that does not run does so when it starts", async () => {
   await waitFor("the new key", async () => (await registered(server))?.keyFingerprint === rotated.fingerprint);
   await waitFor("the agent", async () => (await registered(server))?.contact === "online");
   await agent.stop();
+});
+
+test("asked for twice at once, there is one new key", async () => {
+  await using directory = await createTemporaryDirectory("rotation");
+  const options = { stateDirectory: directory.path, clock: systemClock, random: systemRandom, timeoutMs: 30_000 };
+  await loadKeys(options);
+  const { signal } = new AbortController();
+  const rotated = await Promise.all(Array.from({ length: 4 }, () => rotateAgentKey({ ...options, signal })));
+  const next = await findNextKey(directory.path);
+  expect(rotated.map(({ fingerprint }) => fingerprint)).toEqual(Array(4).fill(next?.fingerprint));
 });
 
 test("whatever dies at whatever moment, one key is left, and it is the one that the coordinator knows", async () => {
