@@ -9,13 +9,22 @@ import { NixdeployError } from "./errors.ts";
 const NAMES = ["libc.so.6", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1", "/usr/lib/libSystem.B.dylib"] as const;
 
 /**
+ * Found at the first use, and kept: each time that a library is opened costs memory which is never given back.
  * @param what what cannot be done without them, for the message: "lock files"
- * @throws NixdeployError("host") when the library, or one of the functions, is not there
+ * @returns gives the functions. @throws NixdeployError("host") when the library, or one of the functions, is not there
  */
-export function loadFromCLibrary<Functions extends Readonly<Record<string, FFIFunction>>>(
+export function fromCLibrary<Functions extends Readonly<Record<string, FFIFunction>>>(
   what: string,
   functions: Functions,
 ) {
+  let found: ReturnType<typeof load<Functions>> | null = null;
+  return () => {
+    found ??= load(what, functions);
+    return found;
+  };
+}
+
+function load<Functions extends Readonly<Record<string, FFIFunction>>>(what: string, functions: Functions) {
   const failures: unknown[] = [];
   for (const name of NAMES) {
     try {

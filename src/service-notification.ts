@@ -4,7 +4,7 @@
  *
  * Where nobody asked, nothing is done. Bun has no unix datagram sockets, so this is libc's (Linux alone has systemd).
  */
-import { loadFromCLibrary } from "./c-library.ts";
+import { fromCLibrary } from "./c-library.ts";
 import { describeError } from "./errors.ts";
 import type { Logger } from "./log.ts";
 
@@ -21,6 +21,12 @@ const SOCK_CLOEXEC = 0o2000000;
 const MSG_NOSIGNAL = 0x4000;
 /** sun_path, with the NUL at its end. */
 const PATH_BYTES_MAX = 108;
+
+const findLibrary = fromCLibrary("notify the service manager", {
+  socket: { args: ["i32", "i32", "i32"], returns: "i32" },
+  sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
+  close: { args: ["i32"], returns: "i32" },
+});
 
 /** Never throws: a service that works is better than one that could say so. */
 export function notifyServiceManager(options: {
@@ -70,11 +76,7 @@ export function encodeSocketAddress(socket: string): Uint8Array<ArrayBuffer> | n
 
 /** @throws Error when nobody takes it */
 function sendDatagram(address: Uint8Array<ArrayBuffer>, message: Uint8Array<ArrayBuffer>): void {
-  const libc = loadFromCLibrary("notify the service manager", {
-    socket: { args: ["i32", "i32", "i32"], returns: "i32" },
-    sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
-    close: { args: ["i32"], returns: "i32" },
-  });
+  const libc = findLibrary();
   const descriptor = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (descriptor < 0) throw new Error("it makes no unix sockets");
   try {

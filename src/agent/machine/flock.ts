@@ -9,12 +9,18 @@
  */
 import { closeSync, mkdirSync, openSync } from "node:fs";
 import { dirname } from "node:path";
-import { loadFromCLibrary } from "../../c-library.ts";
+import { fromCLibrary } from "../../c-library.ts";
 import { describeError, NixdeployError } from "../../errors.ts";
 import { takesNothing } from "./system-error.ts";
 
 const LOCK_EXCLUSIVE = 2;
 const LOCK_NONBLOCKING = 4;
+
+const findLibrary = fromCLibrary("lock files", { flock: { args: ["i32", "i32"], returns: "i32" } });
+
+/** A look at a lock holds it for a moment: whoever finds it held looks again, so that no look keeps anybody out. */
+const TRIES = 8;
+const AGAIN_MS = 2;
 
 /**
  * Takes the lock of a file, which is made, with its directory (of `directoryMode`), if missing.
@@ -24,24 +30,29 @@ const LOCK_NONBLOCKING = 4;
  * @throws NixdeployError("host") when the file is not there and cannot be made, or this system has no flock
  */
 export function tryLockFile(path: string, directoryMode = 0o755): Disposable | null {
-  return tryLock(openLockFile(path, directoryMode));
+  const descriptor = openLockFile(path, directoryMode);
+  for (let left = TRIES; ; left -= 1) {
+    if (lock(descriptor)) return { [Symbol.dispose]: () => closeSync(descriptor) };
+    if (left === 1) break;
+    Bun.sleepSync(AGAIN_MS);
+  }
+  closeSync(descriptor);
+  return null;
 }
 
 /** Whether somebody holds the lock of a file at this moment; nobody does while it is not there. Makes nothing. */
 export function isLocked(path: string): boolean {
   const descriptor = openExisting(path);
   if (descriptor === null) return false;
-  using lock = tryLock(descriptor);
-  return lock === null;
+  try {
+    return !lock(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
-function tryLock(descriptor: number): Disposable | null {
-  const flock = loadFlock();
-  if (flock(descriptor, LOCK_EXCLUSIVE | LOCK_NONBLOCKING) !== 0) {
-    closeSync(descriptor);
-    return null;
-  }
-  return { [Symbol.dispose]: () => closeSync(descriptor) };
+function lock(descriptor: number): boolean {
+  return findLibrary().flock(descriptor, LOCK_EXCLUSIVE | LOCK_NONBLOCKING) === 0;
 }
 
 function openLockFile(path: string, directoryMode: number): number {
@@ -68,8 +79,4 @@ function openExisting(path: string): number | null {
     // Then there is nothing to lock; whoever wanted to make it has the better error.
     return null;
   }
-}
-
-function loadFlock(): (descriptor: number, operation: number) => number {
-  return loadFromCLibrary("lock files", { flock: { args: ["i32", "i32"], returns: "i32" } }).flock;
 }

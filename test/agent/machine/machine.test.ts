@@ -61,6 +61,26 @@ describe("a lock", () => {
     freed?.[Symbol.dispose]();
   });
 
+  test("who only looks whether it is held keeps nobody out", async () => {
+    const path = directory.join("lock");
+    await writeFile(path, "");
+    const source = `
+      import { isLocked } from ${JSON.stringify(new URL("../../../src/agent/machine/flock.ts", import.meta.url).pathname)};
+      console.log("looking");
+      for (;;) {
+        isLocked(${JSON.stringify(path)});
+        Bun.sleepSync(1);
+      }`;
+    await using process = spawnProcess([globalThis.process.execPath, "-e", source]);
+    await process.waitForLine(/looking/);
+    let refused = 0;
+    for (let round = 0; round < 20_000; round += 1) {
+      using lock = tryLockFile(path);
+      if (lock === null) refused += 1;
+    }
+    expect(refused).toBe(0);
+  });
+
   test("that cannot be made says why", async () => {
     await writeFile(directory.join("file"), "");
     expect(() => tryLockFile(directory.join("file", "lock"))).toThrow(/^cannot write the lock .*is no directory$/);
