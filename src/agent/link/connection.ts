@@ -208,15 +208,26 @@ async function takeNextKey({ keys, logger }: ConnectionOptions): Promise<void> {
 function watchForNextKey({ keys, clock, signal, logger }: ConnectionOptions, untaken: string | null) {
   const due = new AbortController();
   const over = new AbortController();
+  const ending = AbortSignal.any([signal, over.signal]);
+  const isDue = async () => {
+    const next = await keys.findNext();
+    return next !== null && next.publicKey !== untaken;
+  };
   const watch = async () => {
-    for (;;) {
-      await clock.sleep(NEXT_KEY_LOOK_MS, AbortSignal.any([signal, over.signal]));
-      const next = await keys.findNext();
-      if (next !== null && next.publicKey !== untaken) return due.abort(new Error("a new key waits"));
+    for (let complaint = ""; ; ) {
+      await clock.sleep(NEXT_KEY_LOOK_MS, ending);
+      try {
+        if (await isDue()) return due.abort(new Error("a new key waits"));
+      } catch (error) {
+        // A disk in trouble, or a file that its owner corrects: looked at again.
+        const now = `cannot look for a new key: ${describeError(error)}`;
+        if (now !== complaint) logger.warn(now);
+        complaint = now;
+      }
     }
   };
-  const watching = watch().catch((error: unknown) => {
-    if (!signal.aborted && !over.signal.aborted) logger.warn(`cannot look for a new key: ${describeError(error)}`);
+  const watching = watch().catch(() => {
+    // The session or the agent ends.
   });
   return {
     signal: AbortSignal.any([signal, due.signal]),

@@ -178,9 +178,13 @@ async function expectFrame(
 ): Promise<CoordinatorFrame> {
   const url = options.coordinatorUrl;
   const answered = new AbortController();
+  let isLate = false;
   const deadline = options.clock
     .sleep(ANSWER_MAX_MS, AbortSignal.any([options.signal, answered.signal]))
-    .then(() => socket.destroy())
+    .then(() => {
+      isLate = true;
+      socket.destroy();
+    })
     .catch(() => {
       // Answered in time, or the agent ends, which the socket learns by itself.
     });
@@ -188,10 +192,10 @@ async function expectFrame(
     const frame = await frames.next();
     options.signal.throwIfAborted();
     if (frame !== null) return frame;
-    throw new NixdeployError(
-      "unreachable",
-      `cannot log in to ${url}: it ended the connection (${socket.closeReason || `no answer for ${ANSWER_MAX_MS / 1_000} s`})`,
-    );
+    const why = isLate
+      ? `it did not answer for ${ANSWER_MAX_MS / 1_000} s`
+      : `it ended the connection${socket.closeReason === "" ? "" : ` (${socket.closeReason})`}`;
+    throw new NixdeployError("unreachable", `cannot log in to ${url}: ${why}`);
   } finally {
     answered.abort();
     await deadline;

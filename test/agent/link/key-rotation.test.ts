@@ -3,7 +3,7 @@
  * Afterwards one key is on the disk, and it is the one that the coordinator knows.
  */
 import { describe, expect, test } from "bun:test";
-import { chmod, readdir } from "node:fs/promises";
+import { chmod, readdir, rm, writeFile } from "node:fs/promises";
 import { createChangeSignal } from "../../../src/agent/journal/change-signal.ts";
 import type { DeploymentStore } from "../../../src/agent/journal/deployment-store.ts";
 import { type KeyRing, runConnection } from "../../../src/agent/link/connection.ts";
@@ -58,6 +58,7 @@ type Device = { readonly stateDirectory: string; readonly server: TestCoordinato
 /** One life of the agent: until it is told to stop, or until its fault kills it. */
 function startAgent({ stateDirectory, server, token }: Device, faults = createFaults(Number.POSITIVE_INFINITY)) {
   const stop = new AbortController();
+  let looks = 0;
   const use = async <Value>(work: () => Promise<Value>): Promise<Value> => {
     const isBefore = faults.next();
     // Killed before it, or after it: both are tried, by even and odd counts.
@@ -70,7 +71,10 @@ function startAgent({ stateDirectory, server, token }: Device, faults = createFa
   };
   const keys: KeyRing = {
     load: () => use(() => loadKeys({ stateDirectory, random: systemRandom })),
-    findNext: () => findNextKey(stateDirectory),
+    findNext: () => {
+      looks += 1;
+      return findNextKey(stateDirectory);
+    },
     promote: () => use(() => promoteNextKey(stateDirectory)),
   };
   const run = async () => {
@@ -105,6 +109,8 @@ function startAgent({ stateDirectory, server, token }: Device, faults = createFa
   });
   return {
     done,
+    /** How often it has looked for a next key. */
+    looks: () => looks,
     async stop() {
       stop.abort(new Error("stop"));
       await done;
@@ -140,6 +146,24 @@ test("an agent that runs brings a new key to the coordinator within seconds", as
   expect((await registered(server))?.keyFingerprint).toBe(rotated.fingerprint);
   await agent.stop();
   expect((await readdir(directory.path)).toSorted()).toEqual(["begin.lock", "enrolment.json", "key", "lock"]);
+});
+
+test("one that could not read it for a while looks again", async () => {
+  await using directory = await createTemporaryDirectory("rotation");
+  await using server = await createTestCoordinator();
+  const device = await makeDevice(server, directory.path);
+  using _held = tryLockFile(directory.join("lock"));
+  const agent = startAgent(device);
+  await waitFor("the connection", async () => (await registered(server))?.contact === "online");
+  await writeFile(directory.join("next-key"), "torn", { mode: 0o600 });
+  const before = agent.looks();
+  await waitFor("looks at it", () => agent.looks() > before + 3);
+  await rm(directory.join("next-key"));
+  const options = { stateDirectory: directory.path, clock: systemClock, random: systemRandom, timeoutMs: 30_000 };
+  expect(await rotateAgentKey({ ...options, signal: new AbortController().signal })).toMatchObject({
+    state: "registered",
+  });
+  await agent.stop();
 });
 
 test("one that does not run does so when it starts", async () => {
