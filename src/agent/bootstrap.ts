@@ -83,6 +83,8 @@ export type BootstrapDeps = {
 };
 
 const LOOK_MS = 250;
+/** An agent of a bootstrap that was killed ends by itself (`commands/agent-bootstrap.ts`). */
+const LEFTOVER_MS = 3_000;
 
 /**
  * Returns when the machine's own agent has taken over.
@@ -94,6 +96,7 @@ export async function runBootstrap(deps: BootstrapDeps): Promise<void> {
   const endsAtMs = clock.monotonicMs() + deps.timeoutMs;
   let memory = BOOTSTRAP_START;
   const running = { agent: null as RunningAgent | null };
+  if (deps.isHeld()) await clock.sleep(LEFTOVER_MS, signal);
   try {
     for (;;) {
       signal.throwIfAborted();

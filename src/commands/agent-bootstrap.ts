@@ -1,11 +1,17 @@
-/** `nixdeploy agent --bootstrap`: an agent in a process of its own, until the machine's system has one (agent/bootstrap.ts). */
+/**
+ * `nixdeploy agent --bootstrap`: an agent in a process of its own, until the machine's system has one (agent/bootstrap.ts).
+ *
+ * That agent ends with the process that started it, however that ends (a lost SSH connection, `kill -9`): on its own
+ * it would hold the locks against the machine's own agent for ever.
+ */
 import { join } from "node:path";
 import { readRecord } from "../agent/activation/record.ts";
 import type { AgentConfig } from "../agent/agent.ts";
 import { type AgentProcess, runBootstrap } from "../agent/bootstrap.ts";
-import { isLocked } from "../agent/machine/flock.ts";
+import { isLocked, tryLockFile } from "../agent/machine/flock.ts";
 import { ownProgram, runProgram } from "../agent/machine/process.ts";
 import { describeExit } from "../agent/machine/program-exit.ts";
+import { NixdeployError } from "../errors.ts";
 import type { CommandContext, Environment } from "./command-line/context.ts";
 import { formatDuration } from "./command-line/duration.ts";
 
@@ -13,6 +19,9 @@ export const BOOTSTRAP_TIMEOUT_DEFAULT_MS = 30 * 60_000;
 export const BOOTSTRAP_TIMEOUT_MAX_MS = 7 * 24 * 60 * 60_000;
 /** For its goodbye. */
 const MARGIN_MS = 60_000;
+/** Names the process that is the bootstrap, to the agent that it starts. */
+const PARENT_VARIABLE = "NIXDEPLOY_BOOTSTRAP";
+const PARENT_LOOK_MS = 250;
 
 export type BootstrapOptions = {
   readonly config: AgentConfig;
@@ -21,7 +30,7 @@ export type BootstrapOptions = {
   readonly context: CommandContext;
 };
 
-/** @throws as `runBootstrap` */
+/** @throws NixdeployError("conflict") when another bootstrap of this agent goes on · as `runBootstrap` */
 export async function bootstrapAgent({
   config,
   healthChecksFile,
@@ -29,6 +38,12 @@ export async function bootstrapAgent({
   context,
 }: BootstrapOptions): Promise<void> {
   const { clock, log, signal, env } = context;
+  using lock = tryLockFile(join(config.stateDirectory, "bootstrap.lock"), 0o700);
+  if (lock === null) {
+    throw new NixdeployError("conflict", `cannot begin the bootstrap of ${config.name}: another one goes on`, {
+      hint: "Leave it to that one, or stop it first.",
+    });
+  }
   const words = agentWords(config, healthChecksFile);
   // What keeps the agent from reaching the coordinator stands in its own words.
   const print = (text: string) => context.stderr.write(`${text}\n`);
@@ -68,7 +83,7 @@ function startAgent({ words, env, url, maxMs, clock, print }: StartOptions): Age
   let processId: number | null = null;
   const exited = runProgram({
     ...{ command, args: [...before, ...words], clock, deadlineMs: maxMs, stop: stopping.signal },
-    environment: { ...inheritable(env), NIXDEPLOY_URL: url },
+    environment: { ...inheritable(env), NIXDEPLOY_URL: url, [PARENT_VARIABLE]: String(process.pid) },
     onLine: (_, text) => print(text),
     onStarted: (id) => {
       processId = id;
@@ -91,4 +106,34 @@ function startAgent({ words, env, url, maxMs, clock, print }: StartOptions): Age
 function inheritable(env: Environment): Record<string, string> {
   const kept = Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const]));
   return Object.fromEntries(kept.filter(([name]) => name !== "NOTIFY_SOCKET"));
+}
+
+/** Whether a bootstrap has started this agent. */
+export function isOfBootstrap(env: Environment): boolean {
+  return env[PARENT_VARIABLE] !== undefined;
+}
+
+/**
+ * For such an agent: until it is disposed of, ends this process as soon as the bootstrap is gone; at once, which an agent
+ * must stand at any moment.
+ */
+export function endWithBootstrap({ env, clock, log }: Pick<CommandContext, "env" | "clock" | "log">): AsyncDisposable {
+  const over = new AbortController();
+  const watch = async () => {
+    for (;;) {
+      await clock.sleep(PARENT_LOOK_MS, over.signal);
+      if (String(process.ppid) === env[PARENT_VARIABLE]) continue;
+      log.warn("the bootstrap that started this agent is gone, so the agent ends, too");
+      process.kill(process.pid, "SIGKILL");
+    }
+  };
+  const watching = watch().catch(() => {
+    // The agent ends by itself.
+  });
+  return {
+    async [Symbol.asyncDispose]() {
+      over.abort(new Error("the agent ends"));
+      await watching;
+    },
+  };
 }

@@ -126,6 +126,8 @@ const run = defineNixdeployCommand({
       }
       return await bootstrapAgent({ config, healthChecksFile: args.healthChecks ?? null, timeoutMs, context });
     }
+    const { endWithBootstrap, isOfBootstrap } = await import("./agent-bootstrap.ts");
+    await using _bootstrap = isOfBootstrap(context.env) ? endWithBootstrap(context) : null;
     const { runLocalAgent } = await import("../agent/local-agent.ts");
     await runLocalAgent({
       config,

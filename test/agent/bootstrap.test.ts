@@ -112,6 +112,18 @@ describe("a bootstrap", () => {
     expect(scene.starts).toBe(1);
   });
 
+  test("is no news to the agent of one that was killed: that ends, and this one goes on", async () => {
+    const { scene, run, wait, stop } = createScene();
+    scene.otherHolds = true;
+    const running = run();
+    await wait(1_000);
+    scene.otherHolds = false;
+    await wait(5_000);
+    expect(scene.starts).toBe(1);
+    stop();
+    await expect(running).rejects.toThrow("SIGTERM");
+  });
+
   test("goes on after an undo, at once", async () => {
     const { scene, run, wait } = createScene();
     const running = run();

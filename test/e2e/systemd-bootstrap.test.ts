@@ -42,6 +42,22 @@ test("a bootstrap that nobody deploys to ends in time, and leaves nobody behind"
   expect(await under.box.run(["/bin/sh", "-c", "pgrep -x nixdeploy || true"])).toBe("");
 }, 60_000);
 
+test("one that is killed takes its agent along, and the next one goes on", async () => {
+  const { box } = under;
+  const isAnyRunning = async () => (await box.run(["/bin/sh", "-c", "pgrep -x nixdeploy || true"])) !== "";
+  const killed = bootstrap("100s");
+  await waitFor("its agent to run", () => box.run(["/bin/sh", "-c", "pgrep -c -x nixdeploy || true"]), {
+    until: (count) => count === "2",
+  });
+  // Meanwhile there is one, and no second.
+  const second = await bootstrap("2s");
+  expect([second.exitCode, second.stderr]).toEqual([1, expect.stringContaining("another one goes on")]);
+  await box.run(["/bin/sh", "-c", "kill -KILL $(pgrep -o -x nixdeploy)"]);
+  await killed;
+  await waitFor("its agent to end", async () => !(await isAnyRunning()));
+  expect((await bootstrap("2s")).exitCode).toBe(75);
+}, 60_000);
+
 test("it goes on after an undo, and ends when the unit's agent has taken over", async () => {
   const { box } = under;
   const running = bootstrap("100s");

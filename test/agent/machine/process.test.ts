@@ -119,6 +119,7 @@ test("the environment of programs has no secret of ours, and finds Nix", () => {
     NIXDEPLOY_TOKEN: "secret",
     NIXDEPLOY_AGENT_TOKEN_FILE: "/secret",
     NIXDEPLOY_SIGNING_KEY: "secret",
+    NIXDEPLOY_BOOTSTRAP: "1",
     CREDENTIALS_DIRECTORY: "/run/credentials/x",
     NOTIFY_SOCKET: "/run/notify",
     INVOCATION_ID: "1",
