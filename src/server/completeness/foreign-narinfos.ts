@@ -16,9 +16,10 @@ import { parsePublicKey } from "../../nix/signing-key.ts";
 import { type StorePath, storePathHash } from "../../nix/store-path.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import type { ForeignCacheRow } from "../database/caches.ts";
+import type { KnownPath } from "../database/path-graph.ts";
 
-/** What is known of a path that a foreign cache has. */
-export type ForeignPath = { readonly references: readonly StorePath[]; readonly narSizeBytes: number };
+/** What is known of a path that a foreign cache has. The size of its file (0: not told) is not signed: it is shown, no more. */
+export type ForeignPath = KnownPath;
 
 export type ForeignAnswer =
   | { readonly kind: "found"; readonly path: ForeignPath }
@@ -99,7 +100,8 @@ function judge(info: NarInfo, storePath: StorePath, { url, verifier, keyNames }:
     return { kind: "refused", why: `it has ${has}, none that is valid under the keys it was added with (${keyNames})` };
   }
   checkReadable(info, url);
-  return { kind: "found", path: { references: info.references, narSizeBytes: info.narSizeBytes } };
+  const { references, narSizeBytes, fileSizeBytes } = info;
+  return { kind: "found", path: { references, narSizeBytes, fileSizeBytes: fileSizeBytes ?? 0 } };
 }
 
 /** The oldest is forgotten first. */

@@ -1,4 +1,4 @@
-/** What is wrong with the closures that were walked (`walk.ts`), in sentences, and how large they are. Pure. */
+/** What is wrong with the closures that were walked (`walk.ts`), in sentences. Pure. */
 
 import type { StorePath } from "../../nix/store-path.ts";
 import { formatCount } from "../../quantity.ts";
@@ -36,6 +36,17 @@ export function describeFaults(paths: Iterable<StorePath>, walked: Walked): read
   return faults;
 }
 
+/** Of what somebody runs: why its closure cannot be told, the end of a sentence; null when it can. */
+export function describeUnknownClosure(storePath: StorePath, walked: Walked): string | null {
+  const gap = findGap(storePath, walked.known);
+  if (gap === null) return null;
+  if (gap.referrer === null && gap.found.kind === "absent") {
+    const isOne = walked.own.length + walked.foreign.length === 1;
+    return `what runs there is ${isOne ? "not in the cache" : "in none of the caches"}: ${storePath}`;
+  }
+  return `what runs there is not known whole: ${describeFaults([storePath], walked)[0]}`;
+}
+
 type Gap = {
   readonly path: StorePath;
   /** What needs it; null when it is itself what is deployed. */
@@ -68,21 +79,4 @@ function describeGap(
   const isOne = own.length + foreign.length === 1;
   if (referrer !== null) return `${needs}${path}, which is in none of the caches ${names}`;
   return `${path} is ${isOne ? "not in the cache" : "in none of the caches"} ${names}: push it first`;
-}
-
-/** What a closure consists of: foreign paths, and those where a closure of our own begins. */
-export function splitClosure(
-  storePath: StorePath,
-  known: Walked["known"],
-): { readonly foreignBytes: number; readonly ownPaths: ReadonlyMap<StorePath, string> } {
-  let foreignBytes = 0;
-  const ownPaths = new Map<StorePath, string>();
-  const seen = new Set([storePath]);
-  for (const path of seen) {
-    const found = known.get(path);
-    if (found?.kind === "own") ownPaths.set(path, found.cacheId);
-    if (found?.kind === "foreign") foreignBytes += found.path.narSizeBytes;
-    for (const reference of referencesOf(found)) seen.add(reference);
-  }
-  return { foreignBytes, ownPaths };
 }

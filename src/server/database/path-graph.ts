@@ -1,9 +1,11 @@
 /**
- * Closures of many paths at once, for comparing them: names, sizes and references only, of all caches of a workspace
- * together. What two closures share is read once, and each path of it is one object.
+ * Closures of many paths at once, for comparing and measuring them: names, sizes and references only, of all caches of a
+ * workspace together, and of what is known of foreign ones. What two closures share is read once, and each path of it is one
+ * object. Between two reads everybody else has a turn: the closures of a fleet are hundreds of thousands of paths.
  *
- * A reference that no cache has (it comes from a foreign one) is in a closure by its name, without size or references.
+ * A reference of which nothing is known is in a closure by its name, without size or references.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { ClosureItem } from "../../nix/closure-diff.ts";
 import { parsePackageName } from "../../nix/package-name.ts";
 import { parseStorePathHash, type StorePath, storePathBaseName } from "../../nix/store-path.ts";
@@ -11,9 +13,20 @@ import type { CoordinatorDatabase } from "./schema.ts";
 
 type Node = ClosureItem & { readonly references: readonly string[]; readonly isKnown: boolean };
 
+/** What is known of a path without reading it: from a foreign cache. */
+export type KnownPath = {
+  readonly references: readonly StorePath[];
+  readonly narSizeBytes: number;
+  readonly fileSizeBytes: number;
+};
+
 export type PathGraph = {
-  /** Reads what these paths refer to, directly or not. @returns false when that is more than may be held */
-  load(roots: readonly StorePath[]): Promise<boolean>;
+  /**
+   * Reads what these paths refer to, directly or not.
+   * @param nodesMax paths that may be held, some hundred bytes each
+   * @returns false when that would be more, or it is too late: then the graph is good for nothing more
+   */
+  load(roots: readonly StorePath[], nodesMax: number): Promise<boolean>;
   /** Of what was loaded; null when no cache has the path itself. */
   closureOf(root: StorePath): readonly ClosureItem[] | null;
 };
@@ -22,11 +35,15 @@ export type PathGraph = {
 const BATCH = 900;
 const HASH_LENGTH = 32;
 
-/** @param limits.nodesMax paths that are held; some hundred bytes each */
-export function createPathGraph(
-  database: CoordinatorDatabase,
-  of: { readonly cacheIds: readonly string[]; readonly nodesMax: number },
-): PathGraph {
+export type PathGraphOptions = {
+  readonly cacheIds: readonly string[];
+  /** By base names; what an own cache has is read there. */
+  readonly foreign: ReadonlyMap<string, KnownPath>;
+  /** Asked between two reads. Default: never. */
+  readonly isLate?: () => boolean;
+};
+
+export function createPathGraph(database: CoordinatorDatabase, of: PathGraphOptions): PathGraph {
   const nodes = new Map<string, Node>();
 
   const loadLevel = async (wanted: ReadonlySet<string>): Promise<void> => {
@@ -35,15 +52,16 @@ export function createPathGraph(
       for (const node of await readNodes(database, { cacheId, baseNames: open })) nodes.set(node.baseName, node);
       open = open.filter((baseName) => !nodes.has(baseName));
     }
-    for (const baseName of open) nodes.set(baseName, { ...describe(baseName), references: [], isKnown: false });
+    for (const baseName of open) nodes.set(baseName, describeForeign(baseName, of.foreign.get(baseName)));
   };
 
   return {
-    async load(roots) {
+    async load(roots, nodesMax) {
       let wanted = new Set(roots.map(storePathBaseName).filter((baseName) => !nodes.has(baseName)));
       while (wanted.size > 0) {
-        if (nodes.size + wanted.size > of.nodesMax) return false;
+        if (nodes.size + wanted.size > nodesMax || of.isLate?.() === true) return false;
         await loadLevel(wanted);
+        await nextTurn();
         const next = [...wanted].flatMap((baseName) => nodes.get(baseName)?.references ?? []);
         wanted = new Set(next.filter((baseName) => !nodes.has(baseName)));
       }
@@ -71,6 +89,7 @@ async function readNodes(
 ): Promise<readonly Node[]> {
   const nodes: Node[] = [];
   for (let start = 0; start < query.baseNames.length; start += BATCH) {
+    if (start > 0) await nextTurn();
     const hashParts = query.baseNames
       .slice(start, start + BATCH)
       .map((baseName) => parseStorePathHash(baseName.slice(0, HASH_LENGTH)));
@@ -94,6 +113,13 @@ async function readNodes(
     }
   }
   return nodes;
+}
+
+function describeForeign(baseName: string, known: KnownPath | undefined): Node {
+  if (known === undefined) return { ...describe(baseName), references: [], isKnown: false };
+  const { references, narSizeBytes, fileSizeBytes } = known;
+  const names = references.map(storePathBaseName);
+  return { ...describe(baseName), narSizeBytes, fileSizeBytes, references: names, isKnown: true };
 }
 
 function describe(baseName: string): ClosureItem {

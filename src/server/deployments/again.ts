@@ -7,13 +7,13 @@ import { NixdeployError } from "../../errors.ts";
 import { parseOwnHealthChecks, storePathOf } from "../../health-check.ts";
 import type { AgentId, TokenId } from "../../names.ts";
 import type { StorePath } from "../../nix/store-path.ts";
-import { type CompletenessDeps, checkClosures } from "../completeness/completeness.ts";
+import { type CheckedClosures, type CompletenessDeps, checkClosures } from "../completeness/completeness.ts";
 import { findAgent, listAgents } from "../database/agents.ts";
 import { type DeploymentRow, findRollout, type RolloutRow } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { findWorkspaceById } from "../database/workspaces.ts";
 import type { Once } from "./once.ts";
-import { compareAgents } from "./rollout-plans.ts";
+import { askUntilMs, compareAgents } from "./rollout-plans.ts";
 import type { RolloutCheckDeps, RolloutDeps } from "./rollouts.ts";
 import { type Asked, type Attempt, startRollout } from "./start-rollout.ts";
 
@@ -99,7 +99,7 @@ export function choose(
 
 /** @throws NixdeployError `refused` with every fault in its details; nothing has been started then */
 export async function startAgain(deps: RolloutDeps, request: AgainRequest, again: Again): Promise<RolloutRow> {
-  const first = await requireStartable(deps, again);
+  const { first, sizes } = await requireStartable(deps, again);
   const before = await findRollout(deps.database, first.rollout_id);
   return await startRollout(deps, {
     once: request.once,
@@ -107,13 +107,17 @@ export async function startAgain(deps: RolloutDeps, request: AgainRequest, again
     token_id: request.tokenId,
     description: `${again.description}: ${request.words.join(", ")}`.slice(0, 1_000),
     origin: request.origin ?? before?.origin ?? "{}",
-    deployments: again.choices.map(({ deployment }) => deployment),
+    deployments: again.choices.map(({ deployment }) => ({
+      ...deployment,
+      closure_size_bytes: sizes.get(deployment.store_path) ?? deployment.closure_size_bytes,
+    })),
   });
 }
 
 /** What {@link startAgain} would change; nothing is started. @throws NixdeployError as it does */
 export async function planAgain(deps: RolloutCheckDeps, again: Again): Promise<AgainPlanDto> {
-  const first = await requireStartable(deps, again);
+  const untilMs = askUntilMs(deps.clock);
+  const { first, located } = await requireStartable(deps, again);
   const workspace = await findWorkspaceById(deps.database, first.workspace_id);
   const agents = new Map((await listAgents(deps.database, first.workspace_id)).map((agent) => [agent.id, agent]));
   const wanted = again.choices.flatMap(({ row, deployment }) => {
@@ -124,7 +128,7 @@ export async function planAgain(deps: RolloutCheckDeps, again: Again): Promise<A
   if (workspace === null || wanted.length < again.choices.length) {
     throw new NixdeployError("conflict", `cannot ${again.verb}: the workspace or an agent was removed meanwhile`);
   }
-  const plan = await compareAgents(deps, { workspace, changes: wanted });
+  const plan = await compareAgents(deps, { workspace, changes: wanted, located, untilMs });
   const rowOf = new Map(wanted.map(({ agent, row }) => [agent.name, row]));
   return {
     ...plan,
@@ -135,24 +139,28 @@ export async function planAgain(deps: RolloutCheckDeps, again: Again): Promise<A
   };
 }
 
-/** @returns the first of what is chosen. @throws NixdeployError `refused` with every fault in its details */
+/** @returns the first of what is chosen, and its closures. @throws NixdeployError `refused` with every fault in its details */
 async function requireStartable(
   deps: CompletenessDeps,
   { choices, verb, hint, ...chosen }: Again,
-): Promise<DeploymentRow> {
-  const faults = [...chosen.faults, ...(await findCommonFaults(deps, choices))];
+): Promise<{ readonly first: DeploymentRow } & CheckedClosures> {
+  const checked = await checkCommon(deps, choices);
+  const faults = [...chosen.faults, ...checked.faults];
   const [first] = choices;
-  if (faults.length === 0 && first !== undefined) return first.row;
+  if (faults.length === 0 && first !== undefined && "sizes" in checked) return { first: first.row, ...checked };
   throw new NixdeployError("refused", `cannot ${verb}: nothing was started`, { details: faults, hint });
 }
 
 /** One rollout belongs to one workspace, whose caches still hold the paths. */
-async function findCommonFaults(deps: CompletenessDeps, choices: readonly Choice[]): Promise<readonly string[]> {
+async function checkCommon(
+  deps: CompletenessDeps,
+  choices: readonly Choice[],
+): Promise<CheckedClosures | Pick<CheckedClosures, "faults">> {
   const [first] = choices;
-  if (first === undefined) return [];
+  if (first === undefined) return { faults: [] };
   const { workspace_id } = first.row;
   if (choices.some(({ row }) => row.workspace_id !== workspace_id)) {
-    return ["they belong to several workspaces; do it one workspace at a time (--workspace)"];
+    return { faults: ["they belong to several workspaces; do it one workspace at a time (--workspace)"] };
   }
   const paths = new Set(
     choices.flatMap(({ deployment }) => [
@@ -161,7 +169,7 @@ async function findCommonFaults(deps: CompletenessDeps, choices: readonly Choice
       ...checkedPathsOf(deployment),
     ]),
   );
-  return (await checkClosures(deps, { workspaceId: workspace_id, paths })).faults;
+  return await checkClosures(deps, { workspaceId: workspace_id, paths });
 }
 
 /** The programs among its health checks. */

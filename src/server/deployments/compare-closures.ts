@@ -7,11 +7,19 @@ import type { ClosureDiffDto } from "../../api/rollout-plans.ts";
 import { type ClosureDiff, diffClosures } from "../../nix/closure-diff.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
-import { listWorkspaceCaches } from "../database/caches.ts";
-import { createPathGraph, type PathGraph } from "../database/path-graph.ts";
+import { createPathGraph, type KnownPath, type PathGraph } from "../database/path-graph.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 
 export type Pair = { readonly from: StorePath; readonly to: StorePath };
+
+/** Where the closures are. */
+export type Located = {
+  readonly cacheIds: readonly string[];
+  /** By base names. */
+  readonly foreignPaths: ReadonlyMap<string, KnownPath>;
+  /** What runs somewhere and is not whole in any cache, and why it is not compared: the end of a sentence. */
+  readonly gaps: ReadonlyMap<StorePath, string>;
+};
 
 /** By what {@link keyOf} says of the pair; a text says why it was not compared, the end of a sentence. */
 export type Comparisons = ReadonlyMap<string, ClosureDiffDto | string>;
@@ -42,22 +50,23 @@ export function keyOf({ from, to }: Pair): string {
 
 export async function compareClosures(
   deps: { readonly database: CoordinatorDatabase; readonly clock: Pick<Clock, "monotonicMs"> },
-  what: { readonly workspaceId: string; readonly pairs: readonly Pair[]; readonly limits?: ComparisonLimits },
+  what: Located & { readonly pairs: readonly Pair[]; readonly limits?: ComparisonLimits },
 ): Promise<Comparisons> {
   const { database, clock } = deps;
   const limits = what.limits ?? COMPARISON_LIMITS;
   const untilMs = clock.monotonicMs() + limits.durationMs;
-  const cacheIds = (await listWorkspaceCaches(database, what.workspaceId)).map(({ id }) => id);
-  const graph = createPathGraph(database, { cacheIds, nodesMax: limits.paths });
+  const isLate = () => clock.monotonicMs() > untilMs;
+  const graph = createPathGraph(database, { cacheIds: what.cacheIds, foreign: what.foreignPaths, isLate });
   const open = [...new Map(what.pairs.map((pair) => [keyOf(pair), pair])).values()];
   const comparisons = new Map<string, ClosureDiffDto | string>();
   let changesLeft = limits.changes;
   let isFull = false;
   for (let start = 0; start < open.length; start += PAIRS_AT_ONCE) {
     const batch = open.slice(start, start + PAIRS_AT_ONCE);
-    isFull ||= clock.monotonicMs() > untilMs || !(await graph.load(batch.flatMap(({ from, to }) => [from, to])));
+    const roots = batch.flatMap(({ from, to }) => [from, to]);
+    isFull ||= isLate() || !(await graph.load(roots, limits.paths));
     for (const pair of batch) {
-      const diff = isFull || clock.monotonicMs() > untilMs ? TOO_MANY : compareOne(graph, pair);
+      const diff = isFull || isLate() ? TOO_MANY : compareOne(graph, pair, what.gaps);
       if (typeof diff === "string") {
         comparisons.set(keyOf(pair), diff);
         continue;
@@ -71,12 +80,12 @@ export async function compareClosures(
   return comparisons;
 }
 
-function compareOne(graph: PathGraph, { from, to }: Pair): ClosureDiff | string {
-  const before = graph.closureOf(from);
-  if (before === null) return `what runs there is not in the cache: ${from}`;
-  const after = graph.closureOf(to);
-  // It is there, or the rollout would be refused; but not in a cache of ours.
-  return after === null ? `it is in none of the coordinator's own caches: ${to}` : diffClosures(before, after);
+function compareOne(graph: PathGraph, { from, to }: Pair, gaps: Located["gaps"]): ClosureDiff | string {
+  const gap = gaps.get(from);
+  if (gap !== undefined) return gap;
+  const [before, after] = [graph.closureOf(from), graph.closureOf(to)];
+  if (before === null || after === null) return `it is in no cache any more: ${before === null ? from : to}`;
+  return diffClosures(before, after);
 }
 
 function toDto(pair: Pair, diff: ClosureDiff, changesMax: number): ClosureDiffDto {

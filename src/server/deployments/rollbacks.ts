@@ -14,7 +14,6 @@
  */
 import { isTerminal } from "../../deployment.ts";
 import type { StorePath } from "../../nix/store-path.ts";
-import { loadClosureSize } from "../completeness/completeness.ts";
 import type { AgentRow } from "../database/agents.ts";
 import { type DeploymentRow, loadRecentDeployments } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
@@ -60,7 +59,7 @@ async function considerAll(
     }
     const history = (await loadRecentDeployments(database, [row.agent_id]))(row.agent_id);
     const isNamed = target.kind === "deployment";
-    considered.push(await consider(database, { agent, row, history, isNamed, nowMs }));
+    considered.push(consider({ agent, row, history, isNamed, nowMs }));
   }
   return considered;
 }
@@ -81,29 +80,26 @@ async function considerAgents(
     considered.push(
       row === undefined
         ? { kind: "nothing", agent, why: "nothing that was deployed runs there" }
-        : await consider(database, { agent, row, history, isNamed: false, nowMs }),
+        : consider({ agent, row, history, isNamed: false, nowMs }),
     );
   }
   return considered;
 }
 
-async function consider(
-  database: CoordinatorDatabase,
-  what: {
-    readonly agent: string;
-    readonly row: DeploymentRow;
-    readonly history: History;
-    readonly isNamed: boolean;
-    readonly nowMs: number;
-  },
-): Promise<Considered> {
+function consider(what: {
+  readonly agent: string;
+  readonly row: DeploymentRow;
+  readonly history: History;
+  readonly isNamed: boolean;
+  readonly nowMs: number;
+}): Considered {
   const { agent, row, history, nowMs } = what;
   const why = whyNotBack(what);
   if (why !== null) return { kind: "nothing", agent, why };
   const path = findBefore(row, history.live);
   if (path === null) return { kind: "nothing", agent, why: `what ran there before ${row.store_path} is not known` };
   const deployment = {
-    ...(await askFor(database, { row, path, live: history.live })),
+    ...askFor({ row, path, live: history.live }),
     ...{ retry_of: null, attempt: 1, not_before_ms: null, lifts_quarantine: 1 },
     expires_ms: expiryAgain(row, nowMs),
   };
@@ -143,10 +139,11 @@ export function findBefore(
 }
 
 /** As it was asked for when it was deployed, if it was; one that somebody installed by hand has no health checks here. */
-async function askFor(
-  database: CoordinatorDatabase,
-  back: { readonly row: DeploymentRow; readonly path: StorePath; readonly live: readonly DeploymentRow[] },
-): Promise<Asked> {
+function askFor(back: {
+  readonly row: DeploymentRow;
+  readonly path: StorePath;
+  readonly live: readonly DeploymentRow[];
+}): Asked {
   const { row, path } = back;
   const before = back.live.find((each) => each.store_path === path && each.started_on_device === 0);
   return {
@@ -156,6 +153,7 @@ async function askFor(
     policy: row.policy,
     rollback_script: before?.rollback_script ?? null,
     health_checks: before?.health_checks ?? "[]",
-    closure_size_bytes: await loadClosureSize(database, { workspaceId: row.workspace_id, storePath: path }),
+    // Measured when it is checked whether it is there.
+    closure_size_bytes: 0,
   };
 }

@@ -135,7 +135,7 @@ async function checkRequest(
   }
   if (Object.keys(request.agents).length === 0) faults.push("the spec names no agent");
   const closures = await checkClosures(deps, { workspaceId: workspace.id, paths });
-  return { assignments, faults: [...faults, ...closures.faults], sizes: closures.sizes };
+  return { assignments, faults: [...faults, ...closures.faults], sizes: closures.sizes, located: closures.located };
 }
 
 function describeUnknownAgent(name: string, workspace: WorkspaceRow): string {

@@ -1,6 +1,7 @@
 /** `activate` of what only a foreign cache has, over real HTTP: taken when it is whole and signed, else refused with the reason. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { problemSchema } from "../../../src/api/problem.ts";
+import { rolloutPlanSchema } from "../../../src/api/rollout-plans.ts";
 import { formatNarInfo } from "../../../src/nix/narinfo.ts";
 import { formatPublicKey, publicKeyOf, type SecretKey, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
 import { storePathHash } from "../../../src/nix/store-path.ts";
@@ -71,6 +72,84 @@ test("its size counts what is in an own cache once", async () => {
     .executeTakeFirstOrThrow();
   expect(row.closure_size_bytes).toBe(app.nar.length + lib.nar.length + libc.nar.length);
   expect(foreign.requests).toHaveLength(1);
+});
+
+describe("what it would change", () => {
+  const libc2 = createTinyPath("libc-2");
+  const app2 = createTinyPath("app-2", { references: [libc2.storePath, lib.storePath] });
+
+  async function plan(from: TinyPath, to: TinyPath, name = "tv") {
+    const state = { profilePath: from.storePath, generation: 1, currentPath: null, bootedPath: null };
+    await server.connectAgent(name, {
+      state: { ...state, storeFreeBytes: null, inFlight: null },
+      profile: "/nix/var/nix/profiles/tools",
+    });
+    const json = { agents: { [name]: to.storePath }, mode: "switch" };
+    const { agents, diffs } = rolloutPlanSchema.parse(
+      await (await expectOk(await server.fetch("rollout-plans", { json }))).json(),
+    );
+    return { agent: agents[0], diff: diffs[0] };
+  }
+
+  test("is told where a foreign cache alone has what runs and what is to run", async () => {
+    fill(FOREIGN, app, app2, lib, libc, libc2);
+    await addForeign();
+    const { agent, diff } = await plan(app, app2);
+    expect(agent).toMatchObject({ from: app.storePath, to: app2.storePath, diff: 0, why: null });
+    expect(diff).toMatchObject({
+      changes: [
+        { name: "app", kind: "changed", before: [], after: ["2"] },
+        { name: "libc", kind: "changed", before: [], after: ["2"] },
+      ],
+      sizeBeforeBytes: app.nar.length + lib.nar.length + libc.nar.length,
+      sizeAfterBytes: app2.nar.length + lib.nar.length + libc.nar.length + libc2.nar.length,
+      fetchPaths: 2,
+      fetchBytes: app2.file.length + libc2.file.length,
+    });
+  });
+
+  test("is told where one of our own caches has a part of it", async () => {
+    fill(FOREIGN, app2);
+    await server.publishUnseen(libc, libc2, lib, app);
+    await addForeign();
+    const { agent, diff } = await plan(app, app2);
+    expect(agent).toMatchObject({ diff: 0, why: null });
+    expect(diff).toMatchObject({ fetchPaths: 2, fetchBytes: app2.file.length + libc2.file.length });
+  });
+
+  test("is not told of what is known by half, and why is said", async () => {
+    fill(FOREIGN, app);
+    await server.publishUnseen(libc2, libc, lib, app2);
+    await addForeign();
+    foreign.files.delete(`/${storePathHash(app.storePath)}.narinfo`);
+    expect((await plan(app, app2)).agent).toMatchObject({
+      diff: null,
+      why: `what runs there is in none of the caches: ${app.storePath}`,
+    });
+    const orphan = createTinyPath("orphan", { references: [createTinyPath("gone").storePath] });
+    fill(FOREIGN, orphan);
+    const { agent } = await plan(orphan, app2, "pi");
+    expect(agent?.why).toStartWith(`what runs there is not known whole: ${orphan.storePath} is not whole: `);
+  });
+
+  test("does not wait long for a cache that does not answer", async () => {
+    await server.publishUnseen(libc2, libc, lib, app2);
+    await using silent = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Promise<Response>(() => {}) });
+    await addForeign(FOREIGN, silent.url.href);
+    const startMs = server.clock.monotonicMs();
+    let answer: Awaited<ReturnType<typeof plan>> | null = null;
+    const done = plan(app, app2).then((arrived) => {
+      answer = arrived;
+    });
+    await waitFor("the answer", async () => {
+      await server.clock.advance(500);
+      return answer !== null;
+    });
+    await done;
+    expect(server.clock.monotonicMs() - startMs).toBeLessThanOrEqual(10_000);
+    expect(answer).toMatchObject({ agent: { why: expect.stringContaining("the cache nixos could not be asked for") } });
+    await silent.stop(true);
+  });
 });
 
 test("without the foreign cache it is refused, and nobody is asked", async () => {

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import type { StorePath } from "../../../src/nix/store-path.ts";
 import type { AskForeignCache, ForeignAnswer } from "../../../src/server/completeness/foreign-narinfos.ts";
-import { describeFaults, splitClosure } from "../../../src/server/completeness/judge.ts";
+import { describeFaults } from "../../../src/server/completeness/judge.ts";
 import { walkClosures } from "../../../src/server/completeness/walk.ts";
 import { storePathFor } from "../../support/tiny-path.ts";
 
@@ -11,7 +11,7 @@ if (app === undefined || lib === undefined || libc === undefined || other === un
   throw new Error("there are four");
 
 const found = (...references: readonly StorePath[]): ForeignAnswer => ({
-  ...{ kind: "found", path: { references, narSizeBytes: 100 } },
+  ...{ kind: "found", path: { references, narSizeBytes: 100, fileSizeBytes: 0 } },
 });
 const away: ForeignAnswer = { kind: "away", why: "it answered with status 503" };
 const refused: ForeignAnswer = { kind: "refused", why: "it has no signature" };
@@ -51,7 +51,7 @@ describe("what is there", () => {
     const second = new Map([[lib, found(lib, libc)]]);
     const { asked, known, faults } = await check({ own: [libc], first, second }, app);
     expect([faults, asked]).toEqual([[], ["first app", "first lib", "second lib"]]);
-    expect(splitClosure(app, known)).toEqual({ foreignBytes: 200, ownPaths: new Map([[libc, "id"]]) });
+    expect([app, lib, libc].map((path) => known.get(path)?.kind)).toEqual(["foreign", "foreign", "own"]);
   });
 
   test("what several need is asked for once", async () => {

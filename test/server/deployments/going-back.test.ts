@@ -60,6 +60,7 @@ describe("a rollback", () => {
     await rollOut(server, TWO, [[nuc, "succeeded", ONE.storePath]]);
     const back = await post(server, "rollbacks", { of: ["nuc"] });
     expect(summarize(back)).toEqual([`nuc ${ONE.storePath}`]);
+    expect(back.deployments[0]?.closureSizeBytes).toBe(ONE.nar.length);
     expect(back.description).toBe("rolled back: nuc");
     expect(nuc.framesOf("offer").at(-1)).toMatchObject({ storePath: ONE.storePath, mode: "switch", retry: true });
     await end(back, [nuc, "succeeded", TWO.storePath]);

@@ -96,11 +96,12 @@ test("what is beyond the limits is not compared, and says so; long lists are cut
     name: parseAgentName("nuc"),
   });
   const workspaceId = agent?.workspace_id ?? "";
-  expect((await loadWorkspaceCache(services.database, workspaceId)).workspace_id).toBe(workspaceId);
+  const { id: cacheId } = await loadWorkspaceCache(services.database, workspaceId);
   const pair = { from: OLD.storePath, to: NEW.storePath };
   const compare = async (limits: Partial<typeof COMPARISON_LIMITS>) => {
     const all = { ...COMPARISON_LIMITS, ...limits };
-    return (await compareClosures(services, { workspaceId, pairs: [pair, pair], limits: all })).get(keyOf(pair));
+    const located = { cacheIds: [cacheId], foreignPaths: new Map(), gaps: new Map() };
+    return (await compareClosures(services, { ...located, pairs: [pair, pair], limits: all })).get(keyOf(pair));
   };
   expect(await compare({ paths: 5 })).toBe("there is too much to compare at once");
   expect(await compare({ durationMs: -1 })).toBe("there is too much to compare at once");
