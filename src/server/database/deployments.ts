@@ -25,7 +25,6 @@ export async function findRollout(database: CoordinatorDatabase, id: RolloutId):
   return (await database.selectFrom("rollouts").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
 }
 
-/** In this order. */
 /** The newest first. */
 export async function listLatestRollouts(
   database: CoordinatorDatabase,
@@ -41,6 +40,7 @@ export async function listLatestRollouts(
     .execute();
 }
 
+/** In this order. */
 export async function insertDeployments(
   database: CoordinatorDatabase,
   rows: readonly Insertable<Schema["deployments"]>[],

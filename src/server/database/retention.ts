@@ -47,7 +47,7 @@ export type KeptOfAgent = {
   readonly newestLive: number;
 };
 
-/** Deployments of a rollout in the order of their numbers, behind one of them. */
+/** Deployments of a rollout in the order of their numbers, behind one of them. What an agent said late counts (`becameOf`). */
 export async function listAgedDeployments(
   database: CoordinatorDatabase,
   query: {
@@ -62,13 +62,13 @@ export async function listAgedDeployments(
   const { rows } = await sql<AgedDeployment>`
     select id, number,
       finished_ms is null
-      or finished_ms >= ${query.untilMs}
+      or coalesce(late_ms, finished_ms) >= ${query.untilMs}
       or number >= coalesce(
         (select n.number from deployments n where n.agent_id = d.agent_id order by n.number desc limit 1 offset ${newest - 1}), 0)
-      or (state in ('succeeded', 'degraded') and mode != 'dry-activate' and (
+      or (coalesce(late_outcome, state) in ('succeeded', 'degraded') and mode != 'dry-activate' and (
         select count(*) from (
           select 1 from deployments n where n.agent_id = d.agent_id and n.number > d.number
-            and n.state in ('succeeded', 'degraded') and n.mode != 'dry-activate' limit ${newestLive}
+            and coalesce(n.late_outcome, n.state) in ('succeeded', 'degraded') and n.mode != 'dry-activate' limit ${newestLive}
         )) < ${newestLive})
       as isKept
     from deployments d

@@ -8,12 +8,12 @@ import type { DeploymentId } from "../../names.ts";
 import type { Clock } from "../../runtime.ts";
 import type { Bus } from "../bus.ts";
 import { findAgent } from "../database/agents.ts";
-import { type DeploymentRow, findDeployment, loadUnfinished } from "../database/deployments.ts";
+import { type DeploymentRow, loadDeployments, loadUnfinished } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import type { WriteQueue } from "../database/write-queue.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import { findLatestTry, findTargets, type Target } from "./targets.ts";
-import { applyEvent, rolloutTopic } from "./transition.ts";
+import { applyEvents, rolloutTopic } from "./transition.ts";
 
 export type CancellationDeps = {
   readonly database: CoordinatorDatabase;
@@ -33,11 +33,11 @@ export async function cancelDeployments(
 ): Promise<readonly DeploymentRow[]> {
   const { targets, faults: unknown } = await findTargets(deps.database, request);
   const faults = [...unknown];
-  const wanted = new Map<DeploymentId, DeploymentRow>();
+  const wanted = new Set<DeploymentId>();
   for (const target of targets) {
     const rows = await rowsOf(deps.database, target);
     const live = rows.filter((row) => !isTerminal(row.state) && row.started_on_device === 0);
-    for (const row of live) wanted.set(row.id, row);
+    for (const row of live) wanted.add(row.id);
     if (live.length === 0) faults.push(...(await describeOver(deps.database, target, rows)));
   }
   if (faults.length > 0) {
@@ -48,13 +48,10 @@ export async function cancelDeployments(
   }
   const atMs = deps.clock.nowMs();
   const rows = await deps.writes.write(async (transaction) => {
-    const after: DeploymentRow[] = [];
-    for (const { id } of wanted.values()) {
-      // It may have ended since.
-      const row = await findDeployment(transaction, id);
-      if (row !== null) after.push(await applyEvent(transaction, row, { event: { type: "cancel" }, atMs }));
-    }
-    return after;
+    // Some may have ended since.
+    const now = new Map((await loadDeployments(transaction, [...wanted])).map((row) => [row.id, row]));
+    const inOrder = [...wanted].map((id) => now.get(id)).filter((row) => row !== undefined);
+    return await applyEvents(transaction, inOrder, { event: { type: "cancel" }, atMs });
   });
   for (const rolloutId of new Set(rows.map((row) => row.rollout_id))) deps.bus.publish(rolloutTopic(rolloutId));
   await deps.dispatcher.dispatchAll(rows.map((row) => row.agent_id));

@@ -7,7 +7,7 @@ import { z } from "zod";
 import type { DeploymentState } from "../../deployment.ts";
 import { describeError } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import type { AgentId, DeploymentId } from "../../names.ts";
+import type { AgentId, DeploymentId, RolloutId } from "../../names.ts";
 import { activationPolicySchema } from "../../protocol.ts";
 import type { Clock } from "../../runtime.ts";
 import type { AgentRegistry, LiveAgent } from "../agents/registry.ts";
@@ -108,7 +108,10 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       // Nearly every agent that comes back has nothing to do, and then nothing is written.
       const { queued, running, onDevice } = await findUnfinished(deps.database, agentId);
       if (running !== null || onDevice.length > 0) {
-        await deps.writes.write((transaction) => settleReturn(transaction, { ...remembered, agentId }, deps));
+        const returned = { ...remembered, agentId, nowMs: deps.clock.nowMs() };
+        const touched = await deps.writes.write((transaction) => settleReturn(transaction, returned));
+        for (const rolloutId of touched) deps.bus.publish(rolloutTopic(rolloutId));
+        if (touched.size > 0) deps.bus.publish(QUEUE_TOPIC);
       }
       await stopWhatIsOver(deps, agentId, remembered.inFlight);
       if (queued !== null || running !== null) await dispatchAll([agentId]);
@@ -183,32 +186,31 @@ async function stopWhatIsOver(deps: DispatcherDeps, agentId: AgentId, inFlight: 
 /**
  * An agent is back. What it does not know of is taken back or declared lost; what it is still fetching gives way to a
  * newer one that waits.
+ * @returns the rollouts in which something changed
  */
 async function settleReturn(
   transaction: CoordinatorDatabase,
-  returned: Remembered & { readonly agentId: AgentId },
-  deps: DispatcherDeps,
-): Promise<void> {
+  returned: Remembered & { readonly agentId: AgentId; readonly nowMs: number },
+): Promise<ReadonlySet<RolloutId>> {
+  const { nowMs: atMs } = returned;
   const known = new Set([returned.inFlight, ...(returned.unreported ?? [])]);
   const { queued, running, onDevice } = await findUnfinished(transaction, returned.agentId);
+  const touched = new Set<RolloutId>();
   for (const row of onDevice) {
     if (known.has(row.id)) continue;
-    await applyEvent(transaction, row, {
-      event: { type: "forgotten", newerWaits: false },
-      atMs: deps.clock.nowMs(),
-    });
-    deps.bus.publish(rolloutTopic(row.rollout_id));
+    await applyEvent(transaction, row, { event: { type: "forgotten", newerWaits: false }, atMs });
+    touched.add(row.rollout_id);
   }
-  if (running === null) return;
+  if (running === null) return touched;
   const newerWaits = queued !== null;
   const forgotten = !known.has(running.id);
-  if (!forgotten && !newerWaits) return;
+  if (!forgotten && !newerWaits) return touched;
   const row = await applyEvent(transaction, running, {
     event: forgotten ? { type: "forgotten", newerWaits } : { type: "supersede" },
-    atMs: deps.clock.nowMs(),
+    atMs,
   });
   // Should it be offered again, its journal begins anew.
   if (forgotten) await forgetJournal(transaction, row.id);
-  if (row !== running) deps.bus.publish(rolloutTopic(row.rollout_id));
-  deps.bus.publish(QUEUE_TOPIC);
+  if (row !== running) touched.add(row.rollout_id);
+  return touched;
 }

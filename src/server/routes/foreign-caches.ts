@@ -66,10 +66,12 @@ function removeOne(services: Services): Route {
     async handle(context) {
       const workspace = await findNamed(services, context, "administrate");
       const name = readCacheName(context);
-      if (!(await removeForeignCache(services.database, { workspace_id: workspace.id, name }))) {
-        throw notFound(`the foreign cache ${name}`);
-      }
-      await removeKeyVouchers(services.database, { workspaceId: workspace.id, cacheName: name });
+      const isRemoved = await services.database.transaction().execute(async (transaction) => {
+        if (!(await removeForeignCache(transaction, { workspace_id: workspace.id, name }))) return false;
+        await removeKeyVouchers(transaction, { workspaceId: workspace.id, cacheName: name });
+        return true;
+      });
+      if (!isRemoved) throw notFound(`the foreign cache ${name}`);
       await services.toldCaches.tellAll(workspace.id);
       noteAct(context, { target: `foreign cache ${name}`, effect: "removed" });
       services.log.info("foreign cache removed", { cache: name, workspace: workspace.name });

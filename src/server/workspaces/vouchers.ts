@@ -8,6 +8,7 @@ import { NixdeployError } from "../../errors.ts";
 import { KEY_VOUCHERS_MAX, type KeyVoucher, signKeyVoucher, whyNotVouched } from "../../key-voucher.ts";
 import type { CacheName } from "../../names.ts";
 import { formatPublicKey, parseSecretKey, publicKeyOf } from "../../nix/signing-key.ts";
+import type { Clock } from "../../runtime.ts";
 import { listCacheKeys } from "../database/cache-keys.ts";
 import { type CacheRow, type ForeignCacheRow, listForeignCaches, listWorkspaceCaches } from "../database/caches.ts";
 import { KEPT_VOUCHERS_MAX, type KeyVoucherRow, listKeyVouchers, saveKeyVoucher } from "../database/key-vouchers.ts";
@@ -66,19 +67,33 @@ export async function describeVouchers(
   return [...told, ...made].slice(0, KEY_VOUCHERS_MAX);
 }
 
+/** So much may the clock of whoever signs be ahead of ours. */
+const AHEAD_MAX_MS = 10 * 60_000;
+const CLOCK_HINT = "Is the clock of the machine that signed it right?";
+
+/** It is anybody's number, and dates end. */
+function describeTime(atMs: number): string {
+  return atMs <= 8.64e15 ? new Date(atMs).toISOString() : `${atMs} ms`;
+}
+
 /**
  * Keeps what somebody has signed outside, for agents to be told.
- * @throws NixdeployError `refused` when it is not signed by the key that it names, or not about keys that the cache has ·
+ * @throws NixdeployError `refused` when it is not signed by the key that it names, dated in the future, or not about keys
+ *   that the cache has ·
  *   `not-found` for a cache that the workspace does not have · `conflict` when there are too many, or a newer one
  */
 export async function keepVoucher(
-  deps: { readonly database: CoordinatorDatabase },
+  deps: { readonly database: CoordinatorDatabase; readonly clock: Pick<Clock, "nowMs"> },
   { workspaceId, voucher }: { readonly workspaceId: string; readonly voucher: KeyVoucher & { cache: CacheName } },
 ): Promise<void> {
   const refuse = (why: string, hint: string) =>
     new NixdeployError("refused", `cannot keep the voucher for the cache ${voucher.cache}: ${why}`, { hint });
   const fault = whyNotVouched(voucher);
   if (fault !== null) throw refuse(fault, "`nixdeploy cache vouch` makes and sends one.");
+  // Devices take nothing older than what they took: until that time came, nobody could vouch for other keys.
+  if (voucher.atMs > deps.clock.nowMs() + AHEAD_MAX_MS) {
+    throw refuse(`it is dated in the future (${describeTime(voucher.atMs)})`, CLOCK_HINT);
+  }
   await deps.database.transaction().execute(async (transaction) => {
     const keys = await findKeys(transaction, { workspaceId, name: voucher.cache });
     const unknown = voucher.keys.filter((key) => !keys.includes(key));
@@ -92,7 +107,7 @@ export async function keepVoucher(
     }
     if (before !== undefined && before.at_ms > voucher.atMs) {
       throw new NixdeployError("conflict", "cannot keep the voucher: the key has signed a newer one for this cache", {
-        hint: "Is the clock of the machine that signed it right?",
+        hint: CLOCK_HINT,
       });
     }
     await saveKeyVoucher(transaction, toRow(workspaceId, voucher));

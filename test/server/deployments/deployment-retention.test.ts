@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { deploymentSchema } from "../../../src/api/deployments.ts";
 import { rolloutSchema } from "../../../src/api/rollouts.ts";
+import { parseRolloutId } from "../../../src/names.ts";
 import { startTokenRetention, TOKENS_KEPT_MS } from "../../../src/server/access/token-retention.ts";
 import {
   DEPLOYMENT_RETENTION_DEFAULT,
@@ -129,6 +130,25 @@ describe("a rollout stays", () => {
     expect([await isThere(server, before), await isThere(server, good)]).toEqual([true, true]);
     expect(await sweep(server)).toBe(1);
     expect([await isThere(server, before), await isThere(server, good)]).toEqual([false, true]);
+  });
+
+  test("while a rollback would look at it, also one that was called expired before its agent said that it was done", async () => {
+    await using server = await createServer();
+    const nuc = await server.connectAgent("nuc");
+    const late = await deploy(server, [nuc], "succeeded");
+    const { database } = server.coordinator.services;
+    await database
+      .updateTable("deployments")
+      .set({ state: "expired", late_outcome: "succeeded", late_ms: server.clock.nowMs() })
+      .where("rollout_id", "=", parseRolloutId(late.id))
+      .execute();
+    await deploy(server, [nuc]);
+    await server.clock.advance(2 * DAY_MS);
+    expect([await sweep(server), await isThere(server, late)]).toEqual([0, true]);
+    await deploy(server, [await server.connectAgent(nuc.identity)], "succeeded");
+    await server.clock.advance(2 * DAY_MS);
+    expect(await sweep(server)).toBe(2);
+    expect(await isThere(server, late)).toBe(false);
   });
 
   test("by default, for longer than a year, and an agent's latest hundred for ever", () => {

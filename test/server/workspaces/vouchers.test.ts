@@ -113,6 +113,16 @@ describe("the operator's word", () => {
     expect(await listed()).toEqual([]);
   });
 
+  test("is refused with a date in the future, after which no device would take another one", async () => {
+    await addForeign(FIRST);
+    const nowMs = server.clock.nowMs();
+    const hour = await problemOf(await put(sign({ atMs: nowMs + 3_600_000 })));
+    expect(hour).toEqual([422, expect.stringContaining("it is dated in the future (20")]);
+    expect((await put(sign({ atMs: Number.MAX_SAFE_INTEGER }))).status).toBe(422);
+    expect(await listed()).toEqual([]);
+    await expectOk(await put(sign({ atMs: nowMs + 60_000 })));
+  });
+
   test("is refused with a wrong signature, for other keys, for no cache, and when it is older", async () => {
     await addForeign(FIRST);
     expect(await problemOf(await put({ ...sign(), atMs: 6 }))).toEqual([
