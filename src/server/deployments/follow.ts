@@ -14,6 +14,7 @@ import type { Subscription } from "../bus.ts";
 import { deploymentsToDtos } from "../convert.ts";
 import { loadAgents } from "../database/agents.ts";
 import { type DeploymentRow, findRollout } from "../database/deployments.ts";
+import { findEventRange } from "../database/events.ts";
 import { findLastChunkId, loadLogChunks } from "../database/logs.ts";
 import { findWorkspaceById } from "../database/workspaces.ts";
 import type { Services } from "../services.ts";
@@ -60,7 +61,7 @@ async function* follow(
 ): AsyncGenerator<string, void, undefined> {
   using subscription = services.bus.subscribe(rolloutTopic(following.rolloutId), TOKENS_TOPIC);
   using followed = new FollowedDeployments(services);
-  const cursor = parseFollowCursor(following.request.headers.get("last-event-id"));
+  const cursor = await findCursor(services, following.request.headers.get("last-event-id"));
   for (let isFirst = true; ; isFirst = false) {
     const { changes, rows } = await look(services, { following, followed, cursor, isFirst });
     const deployments = await deploymentsToDtos(services, rows);
@@ -78,6 +79,13 @@ async function* follow(
     await nextChange(services, { subscription, followed, signal: following.signal });
     if (following.signal.aborted || !(await stillAllowed(services, following))) return;
   }
+}
+
+/** A database that was restored from a backup does not know the newest ids that it gave out: then, from the beginning. */
+async function findCursor({ database }: Services, text: string | null): Promise<Cursor> {
+  const { eventId, chunkId } = parseFollowCursor(text);
+  const newest = { eventId: (await findEventRange(database)).lastId, chunkId: await findLastChunkId(database) };
+  return { eventId: eventId <= newest.eventId ? eventId : 0, chunkId: chunkId <= newest.chunkId ? chunkId : 0 };
 }
 
 async function note(

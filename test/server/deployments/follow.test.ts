@@ -286,6 +286,20 @@ describe("after a cut", () => {
   });
 });
 
+describe("an id of a future that a restored backup does not know", () => {
+  test("does not keep from the follower what happens now, nor what it may have missed", async () => {
+    await using server = await createServer();
+    const nuc = await server.connectAgent("nuc");
+    const rollout = await server.activate(ONE, "nuc");
+    await nuc.report(idOf(rollout), numberEntries([phaseEntry("fetching"), logEntry("a")]));
+    const stream = await follow(server, `rollouts/${rollout.id}`, "7000.7000");
+    const known = await stream.until(isState("fetching"));
+    expect(known.flatMap(summarize)).toEqual(["nuc: a", "nuc (offered)", "nuc fetching"]);
+    await nuc.report(idOf(rollout), numberEntries([logEntry("b"), outcomeEntry("succeeded")], 3));
+    expect((await stream.rest()).flatMap(summarize)).toEqual(["nuc: b", "nuc succeeded", "end"]);
+  });
+});
+
 describe("a follower that hangs up", () => {
   test("leaves nothing behind", async () => {
     await using server = await createServer();
