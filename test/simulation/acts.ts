@@ -32,6 +32,9 @@ const ACTS: readonly (readonly [weight: number, name: string, act: Act])[] = [
   [8, "cancel", (stage) => ask(stage, "cancellations")],
   [8, "retry", (stage) => ask(stage, "retries")],
   [3, "revoke", revokeToken],
+  [6, "follow", follow],
+  [8, "cut followers off", cutFollowersOff],
+  [4, "kill followers", killFollowers],
   [12, "break", breakConnection],
   [5, "isolate", isolate],
   [5, "slow", slowDown],
@@ -91,6 +94,7 @@ function keepAcknowledged({ world }: Stage, { body }: Answer): void {
   const { id, deployments } = rolloutSchema.parse(body);
   world.tell(`rollout ${id}: ${deployments.map((each) => `${each.agent} ${each.id}`).join(", ")}`);
   world.acknowledged.push({ id, deployments: deployments.map((each) => each.id), atMs: world.clock.nowMs() });
+  if (world.random.chance(0.5)) world.follow(id);
 }
 
 /** Cancels or tries again something that may be there. */
@@ -118,6 +122,21 @@ async function revokeToken(stage: Stage): Promise<void> {
   if (revoked !== null && after !== null && after.status !== 401) {
     world.bugs.push(`a revoked token was answered ${after.status}`);
   }
+}
+
+/** Often while it runs, and often when it has ended long ago. */
+function follow({ world }: Stage): void {
+  const { random, acknowledged } = world;
+  const latest = acknowledged.slice(random.chance(0.7) ? -2 : 0);
+  if (latest.length > 0) world.follow(random.pick(latest).id);
+}
+
+function cutFollowersOff({ world }: Stage): void {
+  for (const follower of world.followers) if (world.random.chance(0.5)) follower.cut(world.random.chance(0.5));
+}
+
+function killFollowers({ world }: Stage): void {
+  for (const follower of world.followers) if (world.random.chance(0.5)) follower.kill();
 }
 
 function breakConnection({ world }: Stage): void {

@@ -17,7 +17,7 @@ import { watchConnection } from "../support/watched-connection.ts";
 export type CoordinatorProcess = {
   readonly coordinator: Coordinator;
   readonly isDead: boolean;
-  /** Resolves when it is killed. */
+  /** Resolves when it is gone, with all its connections. */
   readonly death: Promise<void>;
   /** It dies before it carries out the statement after that many. */
   killAfter(statements: number): void;
@@ -40,6 +40,9 @@ export type CoordinatorProcessDeps = {
   /** Told at once when it died. */
   readonly onDeath: () => void;
 };
+
+/** Of `rolloutTopic`. */
+const FOLLOWERS_TOPIC = "rollout ";
 
 const NO_BLOBS: BlobStore = {
   beginWrite: () => Promise.reject(new Error("nobody uploads here")),
@@ -89,6 +92,7 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
     publicUrl: () => deps.publicUrl,
     writeAdminToken: async (token) => deps.onAdminToken(token),
   });
+  loseWakeUps(coordinator, deps.random);
   return {
     coordinator,
     death,
@@ -109,6 +113,7 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
       if (isDead) return;
       directory[Symbol.dispose]();
       isDead = true;
+      announceDeath();
     },
     async bury() {
       if (!died.signal.aborted) return;
@@ -122,7 +127,18 @@ export async function startCoordinatorProcess(deps: CoordinatorProcessDeps): Pro
   };
 }
 
+/** Of those for whoever follows: a signal says only when to look again, so that nothing may hang on it. */
+function loseWakeUps({ services }: Coordinator, random: SeededRandom): void {
+  const publish = services.bus.publish.bind(services.bus);
+  Object.assign(services.bus, {
+    publish(topic: string) {
+      if (!topic.startsWith(FOLLOWERS_TOPIC) || random.chance(0.8)) publish(topic);
+    },
+  });
+}
+
 async function dispose(coordinator: Coordinator): Promise<void> {
+  coordinator.beginStop();
   await coordinator[Symbol.asyncDispose]();
 }
 

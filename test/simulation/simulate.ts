@@ -1,5 +1,6 @@
 /** One seed: a world is made, much happens to it, then nothing fails any more, and what must hold is looked at. */
 import { actAtRandom, type Stage } from "./acts.ts";
+import { findWaiting, findWrongViews } from "./follower-truth.ts";
 import { findDisorder, findLies, findUnrest, readKnown } from "./truth.ts";
 import { createWorld, type World } from "./world.ts";
 
@@ -12,6 +13,8 @@ const LONG_PAUSE_MS = { min: 90_000, max: 400_000 };
 /** In which everything must have come to rest: what the coordinator tries again by itself takes 21 minutes. */
 const REST_MAX_MS = 60 * 60_000;
 const REST_STEP_MS = 20_000;
+/** From then on until everybody who follows has seen it: a stream that fell silent is given up after a minute. */
+const FOLLOWED_MAX_MS = 3 * 60_000;
 
 export async function simulate(options: { readonly seed: number; readonly directory: string }): Promise<Simulated> {
   await using world = await createWorld(options);
@@ -27,7 +30,7 @@ export async function simulate(options: { readonly seed: number; readonly direct
   }
   await heal(world);
   const unrest = world.bugs.length > 0 ? [] : await settle(world);
-  const lies = world.bugs.length > 0 ? [] : await findLies(world, readKnown(world));
+  const lies = world.bugs.length > 0 || unrest.length > 0 ? [] : await findAllLies(world);
   const known = readKnown(world);
   for (const row of known.rows) {
     const late = row.late_outcome === null ? "" : `; said later: ${row.late_outcome}: ${row.late_reason}`;
@@ -35,6 +38,15 @@ export async function simulate(options: { readonly seed: number; readonly direct
   }
   for (const event of known.events) world.tell(`event: ${event.deploymentId} ${event.state}`);
   return { faults: [...world.bugs, ...unrest, ...lies], story: world.story };
+}
+
+async function findAllLies(world: World): Promise<string[]> {
+  // Followers have come to an end by now, unless they miss something.
+  for (let waitedMs = 0; waitedMs < FOLLOWED_MAX_MS && findWaiting(world).length > 0; waitedMs += REST_STEP_MS) {
+    await world.clock.advance(REST_STEP_MS);
+  }
+  const known = readKnown(world);
+  return [...(await findLies(world, known)), ...findWaiting(world), ...(await findWrongViews(world, known))];
 }
 
 /** Time goes on, and with it what was put off. */

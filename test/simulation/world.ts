@@ -14,6 +14,7 @@ import { createSeededRandom, type SeededRandom } from "../support/seeded-random.
 import { createTinyPath, type TinyPath } from "../support/tiny-path.ts";
 import { type CoordinatorProcess, startCoordinatorProcess } from "./coordinator-process.ts";
 import { createDevice, type Device } from "./device.ts";
+import { createFollower, type Follower, type OpenStream } from "./follower.ts";
 import { createNetwork, type Network } from "./network.ts";
 
 export const URL = "http://coordinator.test";
@@ -30,6 +31,7 @@ export type World = AsyncDisposable & {
   readonly random: SeededRandom;
   readonly network: Network;
   readonly devices: readonly Device[];
+  readonly followers: readonly Follower[];
   readonly directory: string;
   /** What must never be, as it was noticed. */
   readonly bugs: string[];
@@ -44,6 +46,7 @@ export type World = AsyncDisposable & {
   stopCoordinator(): Promise<void>;
   /** Null: nobody answered. */
   request(path: string, options?: RequestOptions): Promise<Answer | null>;
+  follow(rolloutId: RolloutId): void;
   tell(what: string): void;
 };
 
@@ -73,10 +76,17 @@ export async function createWorld(options: { readonly seed: number; readonly dir
     const answer = await fetchFrom(asked, toRequest(path, { token: adminToken, ...how }));
     return answer === null ? null : { status: answer.status, body: await answer.json().catch(() => null) };
   };
+  const open = async (path: string, headers: Readonly<Record<string, string>>): Promise<OpenStream | null> => {
+    const asked = current;
+    if (asked === null) return null;
+    const response = await fetchFrom(asked, toRequest(path, { token: adminToken, headers }));
+    return response === null ? null : { response, death: asked.death };
+  };
   const devices: Device[] = [];
+  const followers: Follower[] = [];
   let toldOfDeath: "agent" | "nobody" = "agent";
   const world: World = {
-    ...{ clock, random, network, devices, directory, bugs, story, request, tell },
+    ...{ clock, random, network, devices, followers, directory, bugs, story, request, tell },
     acknowledged: [],
     restored: [],
     get coordinator() {
@@ -115,7 +125,12 @@ export async function createWorld(options: { readonly seed: number; readonly dir
       await stopping?.stop();
       tell("the coordinator stopped");
     },
+    follow(rolloutId) {
+      const own = random.fork(`follower ${followers.length}`);
+      followers.push(createFollower({ rolloutId, clock, random: own, request, open, onBug }));
+    },
     async [Symbol.asyncDispose]() {
+      for (const follower of followers) await follower[Symbol.asyncDispose]();
       for (const device of devices) await device[Symbol.asyncDispose]();
       await network[Symbol.asyncDispose]();
       await current?.stop();
