@@ -19,9 +19,9 @@ import type { FollowedDeployments } from "./followed.ts";
 export type Followable = { readonly rolloutId: RolloutId; readonly only: DeploymentId | null };
 /** The last event and the last chunk of a log that were taken. */
 export type Cursor = { eventId: number; chunkId: number };
-type Change = Pick<EventRow, "at_ms" | "kind" | "data">;
+type Change = Pick<EventRow, "id" | "at_ms" | "kind" | "data">;
 /** A state that had ended before it could be sent. */
-export type Passed = { readonly state: DeploymentState; readonly atMs: number };
+export type Passed = { readonly state: DeploymentState; readonly atMs: number; readonly eventId: number };
 
 /** What `deploymentEvent` of transition.ts writes. */
 const stateSchema = z.object({ state: z.enum(DEPLOYMENT_STATES) });
@@ -96,9 +96,9 @@ export function planPassed(changes: readonly Change[], sent: DeploymentState): r
   const passed: Passed[] = [];
   let last: DeploymentState = sent;
   // Nearly always there is one change, which is the row's.
-  for (const { data, at_ms } of states.slice(0, -1)) {
+  for (const { data, at_ms, id } of states.slice(0, -1)) {
     const { state } = stateSchema.parse(JSON.parse(data));
-    if (state !== last) passed.push({ state, atMs: at_ms });
+    if (state !== last) passed.push({ state, atMs: at_ms, eventId: id });
     last = state;
   }
   return passed;

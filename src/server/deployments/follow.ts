@@ -5,8 +5,8 @@
  *
  * Each state is told of, also one that had ended before anybody looked: as a `phase`, before the deployment as it is now.
  *
- * Event id: `<last event row>.<last log chunk>`. Besides changes, a deployment is sent again when its agent has been
- * silent long enough to count as offline, because a waiting `activate` ends on that.
+ * Event id: `<last event row>.<last log chunk>`, up to which everything has been sent. Besides changes, a deployment is sent
+ * again when its agent has been silent long enough to count as offline, because a waiting `activate` ends on that.
  */
 import type { DeploymentDto, FollowEvent } from "../../api/deployments.ts";
 import { TOKENS_TOPIC } from "../access/authentication.ts";
@@ -18,7 +18,7 @@ import { findEventRange } from "../database/events.ts";
 import { findLastChunkId, loadLogChunks } from "../database/logs.ts";
 import { findWorkspaceById } from "../database/workspaces.ts";
 import type { Services } from "../services.ts";
-import { type Cursor, type Followable, look, type Passed, planPassed } from "./follow-look.ts";
+import { type Cursor, type Followable, type Looked, look, type Passed, planPassed } from "./follow-look.ts";
 import { FollowedDeployments } from "./followed.ts";
 import { rolloutTopic } from "./transition.ts";
 
@@ -63,13 +63,15 @@ async function* follow(
   using followed = new FollowedDeployments(services);
   const cursor = await findCursor(services, following.request.headers.get("last-event-id"));
   for (let isFirst = true; ; isFirst = false) {
+    const sent = { ...cursor };
     const { changes, rows } = await look(services, { following, followed, cursor, isFirst });
     const deployments = await deploymentsToDtos(services, rows);
-    const passed = rows.map(({ id }) => planPassed(changes.get(id) ?? [], followed.find(id)?.state ?? "queued"));
+    const news = planNews(deployments, changes, { followed, sentId: sent.eventId });
     await note(services, followed, { rows, deployments });
     // Its log is never shorter than what the row says.
-    yield* newLogs(services, { following, followed, cursor });
-    yield* inPieces(formatDeployments(deployments, passed, cursor));
+    yield* newLogs(services, { following, followed, cursor: sent });
+    cursor.chunkId = sent.chunkId;
+    yield* inPieces(formatNews(news, cursor));
     yield* inPieces(changedProgress(followed));
     if (followed.liveCount === 0) {
       yield formatEvent({ event: "end", data: {} }, cursor);
@@ -139,18 +141,31 @@ function* inPieces(events: Iterable<string>): Generator<string> {
   if (piece !== "") yield piece;
 }
 
-function* formatDeployments(
+/** Something to send, and up to which event whoever has it knows everything. */
+type News = { readonly eventId: number; readonly event: FollowEvent };
+
+/** In the order of what happened, so that whoever is cut off after any of them misses none. Pure. */
+function planNews(
   deployments: readonly DeploymentDto[],
-  passed: readonly (readonly Passed[])[],
-  cursor: Cursor,
-): Generator<string> {
-  for (const [index, data] of deployments.entries()) {
-    for (const { state, atMs } of passed[index] ?? []) {
-      const phase = { deployment: data.id, agent: data.agent, state, at: new Date(atMs).toISOString() };
-      yield formatEvent({ event: "phase", data: phase }, cursor);
-    }
-    yield formatEvent({ event: "deployment", data }, cursor);
-  }
+  changes: Looked["changes"],
+  known: { readonly followed: FollowedDeployments; readonly sentId: number },
+): readonly News[] {
+  const news = deployments.flatMap((data): News[] => {
+    const own = changes.get(data.id) ?? [];
+    const passed = planPassed(own, known.followed.find(data.id)?.state ?? "queued");
+    const now: News = { eventId: own.at(-1)?.id ?? known.sentId, event: { event: "deployment", data } };
+    return [...passed.map((each) => passedNews(data, each)), now];
+  });
+  return news.sort((a, b) => a.eventId - b.eventId);
+}
+
+function passedNews({ id, agent }: DeploymentDto, { state, atMs, eventId }: Passed): News {
+  const data = { deployment: id, agent, state, at: new Date(atMs).toISOString() };
+  return { eventId, event: { event: "phase", data } };
+}
+
+function* formatNews(news: readonly News[], { chunkId }: Cursor): Generator<string> {
+  for (const { eventId, event } of news) yield formatEvent(event, { eventId, chunkId });
 }
 
 function* changedProgress(followed: FollowedDeployments): Generator<string> {

@@ -127,9 +127,12 @@ describe("a follower sees", () => {
     const seen = await stream.rest();
     const states = all.map((phase) => `nuc (${phase})`);
     expect(seen.flatMap(summarize)).toEqual([...states, "nuc succeeded", "end"]);
-    // Cut off in between, he goes on where he was.
-    const again = await follow(server, `rollouts/${rollout.id}`, seen.at(0)?.id);
-    expect((await again.rest()).flatMap(summarize)).toEqual(["nuc succeeded", "end"]);
+    // Cut off anywhere in between, he goes on where he was.
+    for (let count = 1; count < seen.length; count += 1) {
+      const again = await follow(server, `rollouts/${rollout.id}`, seen[count - 1]?.id);
+      const awaited = count < states.length ? seen.slice(count) : seen.slice(-2);
+      expect((await again.rest()).flatMap(summarize)).toEqual(awaited.flatMap(summarize));
+    }
   });
 
   test("progress, without a place in the order", async () => {
@@ -257,6 +260,33 @@ describe("after a cut", () => {
     const words = await followInPieces(server, `rollouts/${rollout.id}`);
     const expected = [1, 3, 5].flatMap((n) => [`nuc: n${n}`, `nuc: n${n + 1}`, `tuc: t${n}`, `tuc: t${n + 1}`]);
     expect(words).toEqual([...expected, "end"]);
+  });
+
+  test("no state of any of several is missing, wherever it is cut", async () => {
+    await using server = await createServer();
+    const agents = [await server.connectAgent("nuc"), await server.connectAgent("tuc")];
+    const rollout = await server.activate(ONE, "nuc", "tuc");
+    const phases = ["fetching", "activating", "confirming"] as const;
+    for (const [index, phase] of phases.entries()) {
+      for (const agent of agents) {
+        const entries = numberEntries([logEntry(phase), phaseEntry(phase)], 2 * index + 1);
+        await agent.report(idOf(rollout, agent.identity.name), entries);
+      }
+    }
+    const readAll = async (lastId: string | null) => {
+      const stream = await follow(server, `rollouts/${rollout.id}`, lastId);
+      // As they are now, which is told at each beginning.
+      let awaited = agents.length;
+      const events = await stream.until((event) => isState("confirming")(event) && --awaited === 0);
+      await stream.close();
+      return events;
+    };
+    const passedIn = (events: readonly StreamedEvent[]) => events.filter(({ event }) => event.event === "phase");
+    const whole = await readAll(null);
+    expect(passedIn(whole).flatMap(summarize)).toHaveLength(2 * ["offered", ...phases].length - 2);
+    for (const [index, { id }] of whole.entries()) {
+      expect(passedIn(await readAll(id))).toEqual(passedIn(whole.slice(index + 1)));
+    }
   });
 
   test("what changed in between is told, across a restart too", async () => {
