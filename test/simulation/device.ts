@@ -69,13 +69,20 @@ export type DeviceDeps = {
 
 /** Between the beginning of a look into the store and its answer. */
 const PLAN_MAX_MS = 4_000;
+const SYNC_MAX_MS = 1_500;
 
 export function createDevice(deps: DeviceDeps): Device {
   const { name, directory, clock } = deps;
-  const files = keepInMemory(directory);
+  const disk = deps.random.fork("disk");
+  const files = keepInMemory(directory, {
+    // Most are quick; some take as long as on a busy card in a small computer.
+    sync: async (death) => {
+      if (disk.chance(0.3)) await clock.sleep(disk.durationMs(1, SYNC_MAX_MS), death);
+    },
+  });
   const stateDirectory = join(directory, "state");
   const deploymentsDirectory = join(stateDirectory, "deployments");
-  const hardware: Hardware = { profile: null, activating: 0, activated: [] };
+  const hardware: Hardware = { profile: null, activating: 0, activated: [], said: [] };
   const forgotten = new Map<DeploymentId, KeptJournal[]>();
   let agent: { readonly process: SimulatedProcess; readonly done: Promise<void> } | null = null;
   let supervisors: { readonly process: SimulatedProcess; readonly done: Promise<void> }[] = [];

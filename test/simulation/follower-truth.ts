@@ -8,12 +8,9 @@
 import type { DeploymentDto } from "../../src/api/deployments.ts";
 import { rolloutSchema } from "../../src/api/rollouts.ts";
 import { type DeploymentState, isTerminal } from "../../src/deployment.ts";
-import { loadLogLines } from "../../src/server/database/logs.ts";
 import type { FollowerEnd } from "./follower.ts";
-import type { Known } from "./truth.ts";
+import { type Known, loadLines } from "./truth.ts";
 import type { World } from "./world.ts";
-
-const LINES_MAX = 100_000;
 
 /** Followers who still wait for something. */
 export function findWaiting({ followers }: World): string[] {
@@ -59,7 +56,7 @@ async function judgeView(truth: DeploymentDto, { world, known, end }: Judging): 
   if (world.restored.some(({ atMs }) => atMs >= end.view.startedMs)) return faults;
   faults.push(...judgeStates(truth, { known, end }));
   const lines = end.view.lines.get(truth.id) ?? [];
-  const stored = await loadStoredLines(world, truth);
+  const stored = await loadLines(world, truth.id);
   // What the device said when it had ended already may have come after he had left.
   const awaited = truth.lateOutcome === null ? stored : stored.slice(0, lines.length);
   if (!Bun.deepEquals(lines.map(textOf), awaited.map(textOf))) {
@@ -70,12 +67,6 @@ async function judgeView(truth: DeploymentDto, { world, known, end }: Judging): 
 
 const textOf = ({ n, stream, text }: { readonly n: number; readonly stream: string; readonly text: string }) =>
   `${n} ${stream} ${text}`;
-
-async function loadStoredLines({ coordinator }: World, { id }: DeploymentDto) {
-  if (coordinator === null) throw new Error("nobody is there to be asked for the log");
-  const { database } = coordinator.coordinator.services;
-  return await loadLogLines(database, { deploymentId: id, afterN: 0, limit: LINES_MAX });
-}
 
 /** Going back to the queue is no news to whoever was cut off meanwhile. */
 function judgeStates({ id }: DeploymentDto, { known, end }: Omit<Judging, "world">): string[] {

@@ -22,6 +22,8 @@ export type View = {
   readonly initial: readonly DeploymentDto[];
   readonly states: Map<DeploymentId, DeploymentState[]>;
   readonly lines: Map<DeploymentId, LogLine[]>;
+  /** The coordinator has said that nothing more will come. */
+  isWhole: boolean;
 };
 
 export type FollowerEnd =
@@ -105,14 +107,16 @@ async function followOnce(deps: FollowerDeps, streams: Streams, signal: AbortSig
   if (answer?.status === 404) return { kind: "gone" };
   if (answer?.status !== 200) return null;
   const { deployments: initial } = rolloutSchema.parse(answer.body);
-  const view: View = { startedMs: clock.nowMs(), initial, states: new Map(), lines: new Map() };
+  const view: View = { startedMs: clock.nowMs(), initial, states: new Map(), lines: new Map(), isWhole: false };
   try {
     const { end, deployments } = await followDeployments({
       ...{ deployments: initial, until: "final", timeoutMs: null, clock, random, signal },
-      openEvents: openEvents(deps, streams),
+      openEvents: openEvents(deps, { streams, view }),
       onNote: (note) => takeNote(view, note),
     });
-    return end.kind === "over" ? { kind: "over", atMs: clock.nowMs(), view, deployments } : null;
+    // Of deployments that are over he knows the end also when he is killed, or left alone, before the last lines.
+    signal.throwIfAborted();
+    return end.kind === "over" && view.isWhole ? { kind: "over", atMs: clock.nowMs(), view, deployments } : null;
   } catch (error) {
     if (error instanceof NixdeployError && error.kind === "not-found") return { kind: "gone" };
     throw error;
@@ -127,7 +131,10 @@ function takeNote({ states, lines }: View, note: FollowNote): void {
   if (note.kind === "log") lines.set(note.deployment, [...(lines.get(note.deployment) ?? []), note.line]);
 }
 
-function openEvents(deps: FollowerDeps, streams: Streams): OpenEvents {
+function openEvents(
+  deps: FollowerDeps,
+  { streams, view }: { readonly streams: Streams; readonly view: View },
+): OpenEvents {
   const { rolloutId, random, clock } = deps;
   return async function* open(lastEventId, signal) {
     await clock.sleep(random.below(LATENCY_MAX_MS), signal);
@@ -143,6 +150,7 @@ function openEvents(deps: FollowerDeps, streams: Streams): OpenEvents {
       },
     });
     for await (const { id, event, data } of events) {
+      if (event === "end") view.isWhole = true;
       yield { id, event: followEventSchema.parse({ event, data: JSON.parse(data) }) };
     }
   };

@@ -1,8 +1,9 @@
 /** One seed: a world is made, much happens to it, then nothing fails any more, and what must hold is looked at. */
+import { rolloutSchema } from "../../src/api/rollouts.ts";
 import { actAtRandom, type Stage } from "./acts.ts";
 import { findWaiting, findWrongViews } from "./follower-truth.ts";
-import { findDisorder, findLies, findUnrest, readKnown } from "./truth.ts";
-import { createWorld, type World } from "./world.ts";
+import { findDisorder, findLies, findUnrest, findUntold, readKnown } from "./truth.ts";
+import { createWorld, PATHS, type World } from "./world.ts";
 
 export type Simulated = { readonly faults: readonly string[]; readonly story: readonly string[] };
 
@@ -13,6 +14,7 @@ const LONG_PAUSE_MS = { min: 90_000, max: 400_000 };
 /** In which everything must have come to rest: what the coordinator tries again by itself takes 21 minutes. */
 const REST_MAX_MS = 60 * 60_000;
 const REST_STEP_MS = 20_000;
+const PEACE_STEP_MS = 1_000;
 /** From then on until everybody who follows has seen it: a stream that fell silent is given up after a minute. */
 const FOLLOWED_MAX_MS = 3 * 60_000;
 
@@ -30,6 +32,7 @@ export async function simulate(options: { readonly seed: number; readonly direct
   }
   await heal(world);
   const unrest = world.bugs.length > 0 ? [] : await settle(world);
+  if (world.bugs.length === 0 && unrest.length === 0) unrest.push(...(await deployInPeace(world)));
   const lies = world.bugs.length > 0 || unrest.length > 0 ? [] : await findAllLies(world);
   const known = readKnown(world);
   for (const row of known.rows) {
@@ -38,6 +41,26 @@ export async function simulate(options: { readonly seed: number; readonly direct
   }
   for (const event of known.events) world.tell(`event: ${event.deploymentId} ${event.state}`);
   return { faults: [...world.bugs, ...unrest, ...lies], story: world.story };
+}
+
+/** Once more to everybody, with nothing in the way: who lives is heard, even where nothing comes after a line for long. */
+async function deployInPeace(world: World): Promise<string[]> {
+  const agents = Object.fromEntries(world.devices.map(({ name }) => [name, world.random.pick(PATHS).storePath]));
+  const answer = await world.request("rollouts", { json: { agents, mode: "switch" } });
+  if (answer?.status !== 201) return [];
+  const { id } = rolloutSchema.parse(answer.body);
+  world.tell(`in peace: ${id}`);
+  // What was printed before may be what a restore forgot.
+  for (const { hardware } of world.devices) hardware.said.length = 0;
+  world.follow(id);
+  const untilMs = world.clock.nowMs() + REST_MAX_MS;
+  while (findUnrest(world, readKnown(world)).length > 0) {
+    if (world.clock.nowMs() >= untilMs) return findUnrest(world, readKnown(world));
+    await world.clock.advance(PEACE_STEP_MS);
+    const untold = await findUntold(world);
+    if (untold.length > 0) return untold;
+  }
+  return [];
 }
 
 async function findAllLies(world: World): Promise<string[]> {

@@ -10,7 +10,7 @@ import {
   readRecord,
   writeRecord,
 } from "../../src/agent/activation/record.ts";
-import { openDeploymentJournal } from "../../src/agent/journal/deployment-folder.ts";
+import { openRecorded } from "../../src/agent/activation/supervise.ts";
 import { type Journal, measurePhases } from "../../src/agent/journal/journal.ts";
 import { tryLockFile } from "../../src/agent/machine/flock.ts";
 import type { DeploymentId } from "../../src/names.ts";
@@ -25,6 +25,16 @@ export type Hardware = {
   activating: number;
   /** What was made live, oldest first. */
   readonly activated: { readonly deploymentId: DeploymentId; readonly storePath: StorePath }[];
+  /** Every line that an activation printed, oldest first. */
+  readonly said: Said[];
+};
+
+export type Said = {
+  readonly deploymentId: DeploymentId;
+  readonly text: string;
+  readonly atMs: number;
+  /** Who is killed may take with him what he has just said. */
+  readonly by: SimulatedProcess;
 };
 
 export type SupervisorDeps = {
@@ -40,6 +50,8 @@ type End = Pick<ActivationRecord, "outcome" | "reason" | "fault" | "exitCode">;
 
 const LINES_MAX = 30;
 const PROOF_INTERVAL_MS = 4_000;
+/** Much of what an activation does prints nothing. */
+const SILENCE_MS = { min: 5_000, max: 60_000 };
 
 export async function supervise(deps: SupervisorDeps): Promise<void> {
   const { process: own, stateDirectory, hardware } = deps;
@@ -47,8 +59,8 @@ export async function supervise(deps: SupervisorDeps): Promise<void> {
   using held = tryLockFile(join(stateDirectory, "activation.lock"), 0o700);
   const record = await readRecord(stateDirectory);
   if (held === null || record === null) return;
-  const { deploymentId } = record;
-  await using opened = await openDeploymentJournal({ stateDirectory, deploymentId, clock });
+  await using opened = await openRecorded(record, { stateDirectory, clock });
+  if (opened === null) return;
   const { journal } = opened;
   if (journal.outcome !== null) return;
   hardware.activating += 1;
@@ -108,11 +120,15 @@ async function isCancelled({ deploymentId }: ActivationRecord, { stateDirectory 
   return await isCancelRequested(stateDirectory, deploymentId);
 }
 
-async function print(journal: Journal, { random, process: own }: SupervisorDeps): Promise<void> {
+async function print(journal: Journal, { random, process: own, hardware }: SupervisorDeps): Promise<void> {
+  const { deploymentId } = journal.offer;
   const lines = random.below(LINES_MAX);
   const at = random.below(1_000_000);
   for (let line = 0; line < lines; line += 1) {
-    await journal.log(random.chance(0.5) ? "out" : "err", `line ${at}.${line}`);
+    const text = `line ${at}.${line}`;
+    hardware.said.push({ deploymentId, text, atMs: own.clock.nowMs(), by: own });
+    await journal.log(random.chance(0.5) ? "out" : "err", text);
     if (random.chance(0.15)) await own.clock.sleep(random.durationMs(10, 3_000), own.death);
   }
+  if (random.chance(0.2)) await own.clock.sleep(random.durationMs(SILENCE_MS.min, SILENCE_MS.max), own.death);
 }

@@ -19,8 +19,9 @@
 import { Database } from "bun:sqlite";
 import { join } from "node:path";
 import { z } from "zod";
+import type { LogLine } from "../../src/api/deployments.ts";
 import { DEPLOYMENT_STATES, isTerminal, OUTCOMES } from "../../src/deployment.ts";
-import { parseDeploymentId } from "../../src/names.ts";
+import { type DeploymentId, parseDeploymentId } from "../../src/names.ts";
 import type { ReportEntry } from "../../src/protocol.ts";
 import { loadLogLines } from "../../src/server/database/logs.ts";
 import { databaseFileOf } from "./coordinator-process.ts";
@@ -51,6 +52,8 @@ type Event = z.output<typeof eventSchema>;
 export type Known = { readonly rows: readonly Row[]; readonly events: readonly Event[] };
 
 const LINES_MAX = 100_000;
+/** From its being printed until the coordinator has a line, while nothing is in the way. */
+const TOLD_WITHIN_MS = 6_000;
 /** A frame that a restored coordinator's predecessor had sent may arrive so much later. */
 const LATE_MS = 3 * 60_000;
 const RESTORED = /^The coordinator was restored/;
@@ -96,6 +99,22 @@ export function findUnrest(world: World, { rows }: Known): string[] {
     ...rows.filter(({ state }) => !isTerminal(state)).map(({ id, state, agent }) => `${id} of ${agent} is ${state}`),
     ...world.devices.flatMap((device) => device.unacknowledged().map((id) => `${device.name} still keeps ${id}`)),
   ];
+}
+
+/** Lines that were printed a while ago, by somebody who lives, and of which the coordinator does not know. */
+export async function findUntold(world: World): Promise<string[]> {
+  const untilMs = world.clock.nowMs() - TOLD_WITHIN_MS;
+  const faults: string[] = [];
+  for (const { name, hardware } of world.devices) {
+    const due = hardware.said.filter(({ atMs, by }) => atMs <= untilMs && !by.isDead);
+    for (const id of new Set(due.map(({ deploymentId }) => deploymentId))) {
+      const stored = new Set((await loadLines(world, id)).map(({ text }) => text));
+      const missing = due.filter(({ deploymentId, text }) => deploymentId === id && !stored.has(text));
+      if (missing.length > 0)
+        faults.push(`${name} keeps ${missing.length} lines of ${id} to itself: ${missing[0]?.text}`);
+    }
+  }
+  return faults;
 }
 
 /** What must hold at the end. */
@@ -164,10 +183,7 @@ function isWord(row: Row, { outcome, reason, exitCode }: Extract<ReportEntry, { 
 
 /** The log is that of the last journal, whole; of one that was lost, or that a restore forgot, as far as it had come. */
 async function judgeLog(row: Row, journals: Journals, world: World): Promise<string[]> {
-  const database = world.coordinator?.coordinator.services.database;
-  if (database === undefined) return ["nobody is there to be asked for the log"];
-  const deploymentId = parseDeploymentId(row.id);
-  const lines = await loadLogLines(database, { deploymentId, afterN: 0, limit: LINES_MAX });
+  const lines = await loadLines(world, parseDeploymentId(row.id));
   const stored = lines.map(({ n, stream, text }) => ({ n, stream, text }));
   const printed = journals.map(({ entries }) =>
     entries.flatMap((entry) => (entry.type === "log" ? [{ n: entry.n, stream: entry.stream, text: entry.text }] : [])),
@@ -177,6 +193,13 @@ async function judgeLog(row: Row, journals: Journals, world: World): Promise<str
   const isPart = printed.some((whole) => Bun.deepEquals(whole.slice(0, stored.length), stored));
   if (mayBePart && (isPart || stored.length === 0)) return [];
   return [`its log has ${stored.length} lines, the device printed ${printed.map((whole) => whole.length).join(", ")}`];
+}
+
+/** @throws Error while no coordinator runs */
+export async function loadLines({ coordinator }: World, deploymentId: DeploymentId): Promise<readonly LogLine[]> {
+  if (coordinator === null) throw new Error("nobody is there to be asked for the log");
+  const { database } = coordinator.coordinator.services;
+  return await loadLogLines(database, { deploymentId, afterN: 0, limit: LINES_MAX });
 }
 
 /**

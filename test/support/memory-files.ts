@@ -18,6 +18,8 @@ type Tree = {
   readonly root: string;
   readonly files: Map<string, Entry>;
   readonly folders: Set<string>;
+  /** How long it takes until what was written is durable. */
+  readonly sync: (death: AbortSignal) => Promise<void>;
   /** Resolves when the disk answers again; null while it does. */
   stuck: PromiseWithResolvers<void> | null;
 };
@@ -36,6 +38,7 @@ export type MemoryFiles = Disposable & {
   onRemove: (path: string) => void;
 };
 
+const NO_DEATH = new AbortController().signal;
 const real = { ...fsPromises };
 const trees = new Map<Tree, MemoryFiles>();
 const actors = new AsyncLocalStorage<Actor>();
@@ -46,8 +49,12 @@ export async function actAs<T>(actor: Actor, work: () => Promise<T>): Promise<T>
   return await actors.run(actor, work);
 }
 
-export function keepInMemory(root: string): MemoryFiles {
-  const tree: Tree = { root, files: new Map(), folders: new Set([root]), stuck: null };
+/** @param options.sync what a sync waits for, until the process that waits dies; default: nothing */
+export function keepInMemory(
+  root: string,
+  { sync = async () => {} }: { readonly sync?: Tree["sync"] } = {},
+): MemoryFiles {
+  const tree: Tree = { root, files: new Map(), folders: new Set([root]), sync, stuck: null };
   const files: MemoryFiles = {
     text: (path) => tree.files.get(path)?.bytes.toString("utf8") ?? null,
     names: (folder) => namesIn(tree, folder),
@@ -130,6 +137,13 @@ function openIn(tree: Tree, path: string, flags: string, mode = 0o644) {
     entry.bytes = bytes;
     entry.writtenMs = ++writes;
   };
+  const synced = async () => {
+    await answer(tree);
+    await tree.sync(actors.getStore()?.death ?? NO_DEATH).catch(() => {
+      // Killed while it waited, which is seen next.
+    });
+    mustLive(path);
+  };
   return {
     chmod: async (bits: number) => {
       entry.mode = bits;
@@ -149,14 +163,8 @@ function openIn(tree: Tree, path: string, flags: string, mode = 0o644) {
     },
     writeFile: async (text: string) => change(Buffer.from(text)),
     truncate: async (length: number) => change(Buffer.from(entry.bytes.subarray(0, length))),
-    sync: async () => {
-      await answer(tree);
-      mustLive(path);
-    },
-    datasync: async () => {
-      await answer(tree);
-      mustLive(path);
-    },
+    sync: synced,
+    datasync: synced,
     close: async () => {},
   };
 }

@@ -12,7 +12,7 @@ import type { Logger } from "../../log.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import type { HealthSenses } from "../health/health-probe.ts";
-import { openDeploymentJournal } from "../journal/deployment-folder.ts";
+import { hasJournal, openDeploymentJournal } from "../journal/deployment-folder.ts";
 import { type Journal, measurePhases } from "../journal/journal.ts";
 import type { BootClock } from "../machine/boot-clock.ts";
 import { tryLockFile } from "../machine/flock.ts";
@@ -83,13 +83,27 @@ async function superviseRecorded(deps: SuperviseDeps): Promise<SuperviseEnd> {
   const { stateDirectory } = deps;
   const recorded = await readRecord(stateDirectory);
   if (recorded === null) return "nothing-to-do";
-  await using opened = await openDeploymentJournal({ ...deps, deploymentId: recorded.deploymentId });
+  await using opened = await openRecorded(recorded, deps);
+  if (opened === null) return "nothing-to-do";
   const { journal } = opened;
   if (journal.outcome !== null) return "nothing-to-do";
   const write = (record: ActivationRecord) => writeRecord(stateDirectory, record);
   const record = await runStages(recorded, { deps, journal, isTrial: false, write });
   await finish(deps, journal, record);
   return "finished";
+}
+
+/** @returns null when it is over, and the agent has told all of it and removed its journal, perhaps at this moment */
+export async function openRecorded(
+  { deploymentId, stage }: ActivationRecord,
+  { stateDirectory, clock }: Pick<SuperviseDeps, "stateDirectory" | "clock">,
+): Promise<Awaited<ReturnType<typeof openDeploymentJournal>> | null> {
+  try {
+    return await openDeploymentJournal({ stateDirectory, clock, deploymentId });
+  } catch (error) {
+    if (stage === "finished" && !(await hasJournal(stateDirectory, deploymentId))) return null;
+    throw error;
+  }
 }
 
 /** What was committed on trial, when it has been booted, or when the boot loader has fallen back. */

@@ -10,6 +10,7 @@ import {
   requestCancel,
   writeRecord,
 } from "../../../src/agent/activation/record.ts";
+import { discardDeployment } from "../../../src/agent/journal/deployment-folder.ts";
 import { exited } from "./model-machine.ts";
 import { NEW, OLD, SCRIPT } from "./records.ts";
 import { createSimulation, expectTruth, type Simulation } from "./simulation.ts";
@@ -254,6 +255,24 @@ test("two supervisors at once: one works, the other leaves", async () => {
   expect(runs.map(({ end }) => end).sort()).toEqual(["finished", "somebody-else-does"]);
   expect(simulation.machine.effects).toEqual(["new check", "new test", "login", "set new", "new boot", "sync", "sync"]);
   expect((await simulation.settle()).outcome).toBe("succeeded");
+});
+
+test("one that comes when all is over and told has nothing to do", async () => {
+  await using simulation = await createSimulation();
+  await simulation.supervise();
+  const { effects } = simulation.machine;
+  const done = effects.length;
+  // The agent has told it, and has not looked at the record yet.
+  await discardDeployment(simulation.stateDirectory, simulation.record.deploymentId);
+  expect((await simulation.supervise()).end).toBe("nothing-to-do");
+  expect(effects.length).toBe(done);
+});
+
+test("one that finds an activation begun and no journal of it says so, and touches nothing", async () => {
+  await using simulation = await createSimulation();
+  await killBefore(simulation, "login");
+  await discardDeployment(simulation.stateDirectory, simulation.record.deploymentId);
+  await expect(simulation.supervise()).rejects.toThrow("cannot find the deployment of an activation");
 });
 
 test("a supervisor that is told to stop leaves the record to the next", async () => {
