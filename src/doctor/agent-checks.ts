@@ -23,7 +23,7 @@ export type AgentLook = {
   readonly clock: Clock;
   /** The address that commands here use; null: none. */
   readonly url: string | null;
-  readonly findCache: () => Promise<SeenCache | null>;
+  readonly findCache: () => Promise<Pick<SeenCache, "name" | "publicKeys"> | null>;
 };
 
 const SYSTEM_PROFILE = "/nix/var/nix/profiles/system";

@@ -23,7 +23,13 @@ type Case = {
   readonly said?: string;
 };
 
-async function arrange({ probe = {}, trust = "not-trusted", hasKey = true, answer = null, said = "restarted\n" }: Case) {
+async function arrange({
+  probe = {},
+  trust = "not-trusted",
+  hasKey = true,
+  answer = null,
+  said = "restarted\n",
+}: Case) {
   const side = createScriptedSide(() => ({ stdout: said }));
   const questions: string[] = [];
   const notes: string[] = [];
