@@ -1,4 +1,5 @@
 /** `nixdeploy activate`: starts a rollout, follows it, and ends with the truth about it. */
+
 import { type AgentSelector, parseAgentSelector, SELECTOR_HINT } from "../agent-selector.ts";
 import { type CreateRollout, ROLLOUT_DESCRIPTION_LENGTH_MAX } from "../api/rollouts.ts";
 import type { CoordinatorClient } from "../client/api/coordinator.ts";
@@ -8,13 +9,13 @@ import { planRolloutRequest } from "../client/spec/rollout-request.ts";
 import { needsLabels, selectSpecAgents } from "../client/spec/select-spec.ts";
 import { readSpec } from "../client/spec/spec-source.ts";
 import { type ActivationPolicy, CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
-import { parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { parseDescription } from "./command-line/description.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { POLICY_ARGS, readPolicy } from "./policy-args.ts";
 import { checkOutput, START_ARGS, startRollout } from "./start-rollout.ts";
+import { workspaceArg } from "./workspace-arg.ts";
 
 export const command = defineNixdeployCommand({
   name: "activate",
@@ -51,12 +52,7 @@ export const command = defineNixdeployCommand({
       description: "What this rollout is, for people",
       parse: (text) => parseDescription(text, { lengthMax: ROLLOUT_DESCRIPTION_LENGTH_MAX }),
     },
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Where the agents are (default: the token's)",
-    },
+    workspace: workspaceArg("Where the agents are (default: the token's)"),
   },
   positionals: {
     spec: { label: "SPEC|NAME=PATH", description: "What to deploy", required: true, repeatable: true },

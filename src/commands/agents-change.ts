@@ -1,20 +1,17 @@
 /** `nixdeploy agents remove`, `rename` and `label`: what an operator does to agents. */
+
 import { parseAgentSelector, SELECTOR_HINT } from "../agent-selector.ts";
 import { NixdeployError } from "../errors.ts";
 import { formatLabels, parseLabelChange } from "../labels.ts";
-import { parseAgentName, parseTokenId, parseWorkspaceName } from "../names.ts";
+import { parseAgentName, parseTokenId } from "../names.ts";
 import { formatCount } from "../quantity.ts";
 import { type ArgDeclarations, defineNixdeployCommand, type PositionalDeclaration } from "./command-line/args.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
 import { printResult } from "./terminal/output.ts";
+import { workspaceArg } from "./workspace-arg.ts";
 
 export const AGENTS_ARGS = {
-  workspace: {
-    type: "string",
-    valueHint: "NAME",
-    parse: parseWorkspaceName,
-    description: "Only those of this workspace",
-  },
+  workspace: workspaceArg("Only those of this workspace"),
   dataDir: DATA_DIR_ARG,
 } as const satisfies ArgDeclarations;
 

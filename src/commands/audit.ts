@@ -1,9 +1,10 @@
 /** `nixdeploy audit`: who did what, from where, with what effect. */
+
 import type { AuditEntryDto } from "../api/audit.ts";
-import { parseWorkspaceName } from "../names.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./terminal/output.ts";
+import { workspaceArg } from "./workspace-arg.ts";
 
 const LIMIT = 100;
 const LIMIT_MAX = 1_000;
@@ -17,12 +18,7 @@ export const command = defineNixdeployCommand({
   examples: [{ comment: "The last day", command: "nixdeploy audit --since 1d" }],
   args: {
     since: { type: "duration", description: "Not what is older than this, such as 1d" },
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Of this workspace only (default: all that the token may administrate)",
-    },
+    workspace: workspaceArg("Of this workspace only (default: all that the token may administrate)"),
     limit: {
       ...{ type: "integer", min: 1, max: LIMIT_MAX, valueHint: "N" },
       description: `At most so many (default: ${LIMIT})`,

@@ -1,8 +1,10 @@
 /** What the commands of `nixdeploy cache` take alike. */
+
 import { parseCacheName, parseWorkspaceName } from "../names.ts";
 import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
-import type { ArgDeclaration, PositionalDeclaration } from "./command-line/args.ts";
+import type { PositionalDeclaration } from "./command-line/args.ts";
 import { withoutFormat } from "./local-args.ts";
+import { workspaceArg } from "./workspace-arg.ts";
 
 export const CACHE_NAME = {
   label: "NAME",
@@ -11,12 +13,7 @@ export const CACHE_NAME = {
   parse: parseCacheName,
 } as const satisfies PositionalDeclaration;
 
-export const WORKSPACE = {
-  type: "string",
-  valueHint: "NAME",
-  parse: parseWorkspaceName,
-  description: "Whose it is (default: the token's, else default)",
-} as const satisfies ArgDeclaration;
+export const WORKSPACE = workspaceArg("Whose it is (default: the token's, else default)");
 
 export const DEFAULT_WORKSPACE = parseWorkspaceName("default");
 

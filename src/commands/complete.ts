@@ -13,9 +13,10 @@ import { cleanPlain } from "../printable.ts";
 import { type CommandEntry, defineNixdeployCommand, type NixdeployCommand } from "./command-line/args.ts";
 import { afterProgram, splitCommandLine } from "./command-line/command-line.ts";
 import type { CommandContext } from "./command-line/context.ts";
+import type { ValueKind } from "./completion-values.ts";
 import { loadLogins } from "./logins.ts";
 import { openAdministration, openCoordinator } from "./open-coordinator.ts";
-import { type Candidate, type CompletionPlan, planCompletion, type ValueKind } from "./plan-completion.ts";
+import { type Candidate, type CompletionPlan, planCompletion } from "./plan-completion.ts";
 
 const PROGRAM = "nixdeploy";
 /** From a key to its effect. */

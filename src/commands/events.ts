@@ -2,11 +2,11 @@
 
 import type { ChangeEvent, NewsEvent } from "../api/events.ts";
 import { watchEvents } from "../client/follow/watch-events.ts";
-import { parseWorkspaceName } from "../names.ts";
 import { cleanLine } from "../printable.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { printJsonLine } from "./terminal/output.ts";
+import { workspaceArg } from "./workspace-arg.ts";
 
 const EVENT_ID = /^\d{1,15}$/;
 
@@ -28,12 +28,7 @@ export const command = defineNixdeployCommand({
       parse: parseEventId,
       description: "Begin behind this event; 0: with the oldest that is kept (default: from now on)",
     },
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Of this workspace only (default: all that the token may watch)",
-    },
+    workspace: workspaceArg("Of this workspace only (default: all that the token may watch)"),
   },
   async run({ args, context }) {
     await using coordinator = await openCoordinator(context, "general");

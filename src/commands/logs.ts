@@ -10,12 +10,12 @@ import { findLogTarget, type LogTarget } from "../client/follow/log-target.ts";
 import { describeStart } from "../client/origin.ts";
 import { isTerminal } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
-import { parseWorkspaceName } from "../names.ts";
 import { cleanLine } from "../printable.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { printJsonLine } from "./terminal/output.ts";
+import { workspaceArg } from "./workspace-arg.ts";
 
 export const command = defineNixdeployCommand({
   name: "logs",
@@ -27,12 +27,7 @@ export const command = defineNixdeployCommand({
   ],
   args: {
     follow: { type: "boolean", description: "Go on until the deployment is over" },
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Where the agents are (default: wherever the token may)",
-    },
+    workspace: workspaceArg("Where the agents are (default: wherever the token may)"),
   },
   positionals: {
     what: { label: "ID|AGENT", description: `Deployment, rollout, or agents: ${SELECTOR_HINT}`, required: true },

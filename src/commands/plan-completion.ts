@@ -1,9 +1,8 @@
 /**
  * What may come next on a command line, from the declarations of all commands. Pure but for loading the one command that
- * is named. Values that only the coordinator knows are named by their kind; complete.ts asks for them.
+ * is named. Values that only the coordinator knows are named by their kind
+ * (completion-values.ts); complete.ts asks for them.
  */
-import { parseAgentSelector } from "../agent-selector.ts";
-import { parseAgentName, parseCacheName, parseTokenId, parseWorkspaceName } from "../names.ts";
 import {
   type ArgDeclaration,
   type ArgDeclarations,
@@ -14,18 +13,16 @@ import {
 } from "./command-line/args.ts";
 import type { CommandLine } from "./command-line/command-line.ts";
 import { COMMON_ARGS } from "./command-line/common-args.ts";
+import { findValueKinds, type ValueKind, type ValueKinds } from "./completion-values.ts";
 
 export type Candidate = { readonly value: string; readonly description: string };
-
-export const VALUE_KINDS = ["agents", "workspaces", "caches", "rollouts", "tokens", "logins"] as const;
-export type ValueKind = (typeof VALUE_KINDS)[number];
 
 export type CompletionPlan = {
   readonly candidates: readonly Candidate[];
   /** To be asked for; each value with these around it. */
   readonly values: readonly { readonly kind: ValueKind; readonly before: string; readonly after: string }[];
   /** Files belong here too. */
-  readonly files: "files" | "directories" | null;
+  readonly files: ValueKinds["files"];
   /** What is given on the line, by flag: `workspace`, `url`, `data-dir`. */
   readonly given: ReadonlyMap<string, string>;
 };
@@ -95,7 +92,7 @@ function planCommand(command: NixdeployCommand, { rest, line }: Where): Completi
   const last = positionals.at(-1);
   const positional = positionals[index] ?? (last?.repeatable === true ? last : undefined);
   if (positional === undefined) return { ...NOTHING, given: given.flags };
-  const kinds = kindsOf(positional.label, positional.parse, command.name);
+  const kinds = findValueKinds(positional.label, positional.parse, command.name);
   return { ...planKinds(kinds, ""), given: given.flags };
 }
 
@@ -128,7 +125,7 @@ function planValue(
         declaration.options.map((value) => ({ value: `${before}${value}`, description: "" })),
       );
     case "string":
-      return planKinds(kindsOf(declaration.valueHint ?? "", declaration.parse, ""), before);
+      return planKinds(findValueKinds(declaration.valueHint ?? "", declaration.parse, ""), before);
     case "integer":
     case "duration":
       return NOTHING;
@@ -137,45 +134,11 @@ function planValue(
   }
 }
 
-type Kinds = Pick<CompletionPlan, "files"> & { readonly values: readonly (ValueKind | "agents=")[] };
-
-function planKinds({ values, files }: Kinds, before: string): CompletionPlan {
+function planKinds({ values, files }: ValueKinds, before: string): CompletionPlan {
   const asked = values.map((kind) =>
     kind === "agents=" ? { kind: "agents" as const, before, after: "=" } : { kind, before, after: "" },
   );
   return { ...NOTHING, files, values: asked };
-}
-
-const BY_PARSER: ReadonlyMap<unknown, ValueKind> = new Map<unknown, ValueKind>([
-  [parseAgentName, "agents"],
-  [parseAgentSelector, "agents"],
-  [parseWorkspaceName, "workspaces"],
-  [parseCacheName, "caches"],
-  [parseTokenId, "tokens"],
-]);
-/** By a word of what the help calls the value. */
-const BY_WORD: Readonly<Record<string, ValueKind | "agents=">> = {
-  AGENT: "agents",
-  ID: "rollouts",
-  "NAME=PATH": "agents=",
-};
-const FILE_WORDS = ["FILE", "PATH", "SPEC"];
-/** What these name does not exist yet. */
-const MAKES_NAMES = /(^| )(create|add-foreign)$/;
-
-function kindsOf(label: string, parse: unknown, commandName: string): Kinds {
-  const words = label.split("|");
-  const files = words.includes("DIR")
-    ? "directories"
-    : words.some((word) => FILE_WORDS.includes(word))
-      ? "files"
-      : null;
-  if (label === "NEW" || MAKES_NAMES.test(commandName)) return { values: [], files };
-  if (label === "URL" && /^log(in|out)\b/.test(commandName)) return { values: ["logins"], files };
-  const byParser = BY_PARSER.get(parse);
-  if (byParser !== undefined) return { values: [byParser], files };
-  const values = words.map((word) => BY_WORD[word]).filter((kind) => kind !== undefined);
-  return { values, files };
 }
 
 function flagCandidates(declarations: ArgDeclarations, used: readonly string[]): Candidate[] {

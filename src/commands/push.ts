@@ -3,7 +3,7 @@
 import { loadDefaultCache } from "../client/api/workspace-caches.ts";
 import { readPushPaths } from "../client/push/push-paths.ts";
 import { NixdeployError } from "../errors.ts";
-import { parseCacheName, parseWorkspaceName } from "../names.ts";
+import { parseCacheName } from "../names.ts";
 import type { UploadPlan } from "../nix/cache/upload/plan-upload.ts";
 import { loadUploadPlan, runUpload, type UploadResult } from "../nix/cache/upload/upload.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
@@ -19,6 +19,7 @@ import { readSigningKey } from "./signing-key.ts";
 import { printResult } from "./terminal/output.ts";
 import { createProgressLine } from "./terminal/progress-line.ts";
 import { createPushProgress } from "./terminal/push-progress.ts";
+import { workspaceArg } from "./workspace-arg.ts";
 
 export const command = defineNixdeployCommand({
   name: "push",
@@ -44,12 +45,7 @@ export const command = defineNixdeployCommand({
       parse: parseCacheName,
       description: "Where to (default: the workspace's default cache)",
     },
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Into the default cache of this one (default: the token's, else default)",
-    },
+    workspace: workspaceArg("Into the default cache of this one (default: the token's, else default)"),
     signingKeyFile: {
       type: "string",
       valueHint: "FILE",

@@ -1,16 +1,17 @@
 /** `nixdeploy status`: the coordinator and its agents at one glance. */
+
 import type { RolloutFactsDto } from "../api/rollouts.ts";
 import type { StatusDto } from "../api/status.ts";
 import { describeStart } from "../client/origin.ts";
 import type { Seen } from "../client/watch/watch-status.ts";
 import { NixdeployError } from "../errors.ts";
-import { parseWorkspaceName } from "../names.ts";
 import { cleanLines } from "../printable.ts";
 import { formatAgents } from "./agents.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { DATA_DIR_ARG, openAnywhere } from "./open-coordinator.ts";
 import { showStatusLive } from "./status-watch.ts";
 import { printResult } from "./terminal/output.ts";
+import { workspaceArg } from "./workspace-arg.ts";
 
 export const command = defineNixdeployCommand({
   name: "status",
@@ -19,12 +20,7 @@ export const command = defineNixdeployCommand({
     "With --watch a terminal shows it as it changes; anything else gets the table once and then a line for each event, and " +
     "with --json one object a line, whenever something has changed. A coordinator that restarts is waited for.",
   args: {
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Only this one (default: wherever the token may)",
-    },
+    workspace: workspaceArg("Only this one (default: wherever the token may)"),
     watch: { type: "boolean", description: "Go on showing it as it changes, until it is interrupted" },
     dataDir: DATA_DIR_ARG,
   },

@@ -1,15 +1,11 @@
 /** How `retry`, `cancel` and `rollback` are told what to act on: ids of rollouts or deployments, or names of agents. */
+
 import { SELECTOR_HINT } from "../agent-selector.ts";
-import { parseWorkspaceName } from "../names.ts";
 import type { ArgDeclarations, ArgValues, PositionalDeclarations } from "./command-line/args.ts";
+import { workspaceArg } from "./workspace-arg.ts";
 
 export const TARGET_ARGS = {
-  workspace: {
-    type: "string",
-    valueHint: "NAME",
-    parse: parseWorkspaceName,
-    description: "Where the agents are (default: wherever the token may)",
-  },
+  workspace: workspaceArg("Where the agents are (default: wherever the token may)"),
 } as const satisfies ArgDeclarations;
 
 export const TARGET_POSITIONALS = {

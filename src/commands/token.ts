@@ -1,12 +1,14 @@
 /** `nixdeploy token`: credentials of the coordinator. */
+
 import { TOKEN_DESCRIPTION_LENGTH_MAX, TOKEN_USES_MAX, type TokenDto } from "../api/tokens.ts";
 import { NixdeployError } from "../errors.ts";
-import { parseAgentName, parseTokenId, parseWorkspaceName } from "../names.ts";
+import { parseAgentName, parseTokenId } from "../names.ts";
 import { TOKEN_KINDS } from "../token.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
 import { parseLine } from "./command-line/description.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./terminal/output.ts";
+import { workspaceArg } from "./workspace-arg.ts";
 
 const create = defineNixdeployCommand({
   name: "token create",
@@ -23,12 +25,7 @@ const create = defineNixdeployCommand({
   ],
   args: {
     kind: { type: "enum", options: TOKEN_KINDS, required: true, description: "What it is good for" },
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Where it is good (default: the token's, else default)",
-    },
+    workspace: workspaceArg("Where it is good (default: the token's, else default)"),
     global: {
       type: "boolean",
       description: "Of kind admin: good for every workspace, and for making and deleting them",
@@ -74,12 +71,7 @@ const list = defineNixdeployCommand({
   name: "token list",
   summary: "List the tokens",
   args: {
-    workspace: {
-      type: "string",
-      valueHint: "NAME",
-      parse: parseWorkspaceName,
-      description: "Only those of this workspace",
-    },
+    workspace: workspaceArg("Only those of this workspace"),
     dataDir: DATA_DIR_ARG,
   },
   async run({ args, context }) {

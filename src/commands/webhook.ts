@@ -1,29 +1,13 @@
-/** `nixdeploy webhook`: where a workspace's changes are sent to, and what became of it. */
-import {
-  OLD_SECRET_MAX_MS,
-  WEBHOOK_EVENTS,
-  type WebhookDeliveryDto,
-  type WebhookDto,
-  type WebhookEvent,
-} from "../api/webhooks.ts";
+/** `nixdeploy webhook`: where a workspace's changes are sent to; what became of them is beside this file. */
+
+import { OLD_SECRET_MAX_MS, WEBHOOK_EVENTS, type WebhookDto, type WebhookEvent } from "../api/webhooks.ts";
 import { NixdeployError } from "../errors.ts";
-import { parseWorkspaceName } from "../names.ts";
-import { formatCount } from "../quantity.ts";
-import { type ArgDeclaration, defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
+import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
 import { parseDuration } from "./command-line/duration.ts";
 import { readSecretFile } from "./command-line/environment.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";
-import { formatTable, printResult } from "./terminal/output.ts";
-
-const DELIVERIES_SHOWN = 20;
-const DELIVERIES_MAX = 200;
-
-const WORKSPACE = {
-  type: "string",
-  valueHint: "NAME",
-  parse: parseWorkspaceName,
-  description: "Whose it is (default: the token's, else default)",
-} as const satisfies ArgDeclaration;
+import { printResult } from "./terminal/output.ts";
+import { deliveries, formatTime, redeliver, test, WORKSPACE } from "./webhook-deliveries.ts";
 
 const set = defineNixdeployCommand({
   name: "webhook set",
@@ -120,55 +104,6 @@ const remove = defineNixdeployCommand({
   },
 });
 
-const test = defineNixdeployCommand({
-  name: "webhook test",
-  summary: "Send a delivery without changes, now, and say what came of it",
-  args: { workspace: WORKSPACE, dataDir: DATA_DIR_ARG },
-  async run({ args, context }) {
-    await using coordinator = await openAdministration(context, args.dataDir);
-    const delivery = await coordinator.testWebhook(args.workspace, context.signal);
-    await printResult(context, { json: delivery, text: formatDeliveries([delivery]) });
-    requireDelivered(delivery);
-  },
-});
-
-const deliveries = defineNixdeployCommand({
-  name: "webhook deliveries",
-  summary: "List the latest deliveries, newest first",
-  args: {
-    limit: {
-      ...{ type: "integer", min: 1, max: DELIVERIES_MAX, valueHint: "N" },
-      description: `At most so many (default: ${DELIVERIES_SHOWN})`,
-    },
-    workspace: WORKSPACE,
-    dataDir: DATA_DIR_ARG,
-  },
-  async run({ args, context }) {
-    await using coordinator = await openAdministration(context, args.dataDir);
-    const filter = { workspace: args.workspace, limit: args.limit ?? DELIVERIES_SHOWN };
-    const listed = await coordinator.listWebhookDeliveries(filter, context.signal);
-    await printResult(context, { json: { deliveries: listed }, text: formatDeliveries(listed) });
-  },
-});
-
-const redeliver = defineNixdeployCommand({
-  name: "webhook redeliver",
-  summary: "Send a delivery again, once, under the same id",
-  details: "One that is still being tried is tried at once instead, and on it goes.",
-  args: { workspace: WORKSPACE, dataDir: DATA_DIR_ARG },
-  positionals: {
-    id: { label: "ID", description: "As `webhook deliveries` shows it", required: true, parse: parseDeliveryId },
-  },
-  async run({ args, context }) {
-    await using coordinator = await openAdministration(context, args.dataDir);
-    const what = { workspace: args.workspace, id: args.id };
-    const delivery = await coordinator.redeliverWebhook(what, context.signal);
-    await printResult(context, { json: delivery, text: formatDeliveries([delivery]) });
-    if (delivery.state === "pending") context.log.info("it is tried now: see `nixdeploy webhook deliveries`");
-    else requireDelivered(delivery);
-  },
-});
-
 export const command = defineNixdeployGroup({
   name: "webhook",
   summary: "Send changes to an address of yours, signed",
@@ -197,17 +132,6 @@ function parseReceiver(text: string): string {
   return text;
 }
 
-function parseDeliveryId(text: string): string {
-  if (!/^[0-9a-z]{16}$/.test(text)) throw new Error("an id has 16 lower-case letters and digits");
-  return text;
-}
-
-/** @throws NixdeployError "refused" with what the receiver said */
-function requireDelivered({ error }: WebhookDeliveryDto): void {
-  if (error === null) return;
-  throw new NixdeployError("refused", `cannot deliver to the webhook: ${error}`);
-}
-
 function formatWebhook(webhook: WebhookDto): string {
   const { workspace, url, events, oldSecretUntil, failingSince, nextAttemptAt } = webhook;
   return [
@@ -218,20 +142,4 @@ function formatWebhook(webhook: WebhookDto): string {
     ...(failingSince === null ? [] : [`failing since: ${formatTime(failingSince)}`]),
     ...(nextAttemptAt === null ? [] : [`next attempt:  ${formatTime(nextAttemptAt)}`]),
   ].join("\n");
-}
-
-function formatDeliveries(listed: readonly WebhookDeliveryDto[]): string {
-  return formatTable(["id", "made", "what", "state", "attempts", "status", "took", "error"], listed.map(formatRow));
-}
-
-function formatRow(delivery: WebhookDeliveryDto): string[] {
-  const { id, createdAt, kind, events, state, attempts, status, durationMs, error } = delivery;
-  const what = kind === "test" ? "test" : formatCount(events.length, "event");
-  const took = durationMs === null ? "" : `${durationMs} ms`;
-  return [id, formatTime(createdAt), what, state, String(attempts), String(status ?? ""), took, error ?? ""];
-}
-
-/** `2026-01-31 12:00:00`, UTC. */
-function formatTime(iso: string): string {
-  return iso.slice(0, 19).replace("T", " ");
 }

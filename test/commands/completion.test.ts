@@ -1,6 +1,7 @@
 /** What may come next: words of a line, plans by declarations, and values asked of a coordinator, which may be away. */
 import { describe, expect, test } from "bun:test";
 import { afterProgram, splitCommandLine } from "../../src/commands/command-line/command-line.ts";
+import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
 import { FAKE_TOKEN, type FakeCoordinator, startFakeCoordinator } from "../support/fake-coordinator.ts";
 import { runCommand } from "../support/run-command.ts";
 import { createTemporaryDirectory } from "../support/temporary-directory.ts";
@@ -131,4 +132,30 @@ describe("values of the coordinator", () => {
     ).toEqual([]);
     expect(await complete("agents remove n", undefined, { NIXDEPLOY_URL: "nonsense" })).toEqual([]);
   });
+});
+
+test("ids of rollouts are offered where a rollout belongs, and nowhere else", async () => {
+  await using fake = startFakeCoordinator();
+  fake.addAgent("nuc");
+  const env = { NIXDEPLOY_URL: fake.url, NIXDEPLOY_TOKEN: FAKE_TOKEN };
+  await runCommand(["activate", "--async", `nuc=/nix/store/${EXAMPLE_HASH_PART}-system`], { env });
+  const [{ id } = { id: "" }] = fake.rollouts;
+  expect(await complete("redeploy ", fake)).toContain(id);
+  expect(await complete("cancel ", fake)).toContain(id);
+  expect(await complete("webhook redeliver ", fake)).toEqual([]);
+  expect(await complete("events --since ", fake)).toEqual([]);
+});
+
+test("what a description says is one line, and nothing that a terminal obeys", async () => {
+  await using fake = startFakeCoordinator();
+  const description = "a\tb\u001b[2J\n:files\u009b";
+  const env = { NIXDEPLOY_URL: fake.url, NIXDEPLOY_TOKEN: FAKE_TOKEN };
+  fake.intercept = async (_request, next) => {
+    const answer = await next();
+    const text = (await answer.text()).replaceAll('"CI"', JSON.stringify(description));
+    return new Response(text, { status: answer.status, headers: answer.headers });
+  };
+  await runCommand(["token", "create", "--kind", "push", "--description", "CI"], { env });
+  const { stdout } = await runCommand(["complete", "--", "nixdeploy token revoke "], { env });
+  expect(stdout).toMatch(/^[0-9a-z]{16}\tpush a b\[2J :files\n$/);
 });

@@ -1,8 +1,8 @@
 /** What is known of each deployment of a rollout while somebody looks on: its state, since when, bytes, its last line. */
 import type { DeploymentDto, FollowEvent } from "../../api/deployments.ts";
 import type { DeploymentId } from "../../names.ts";
+import { addSample, type Sample } from "../../transfer-speed.ts";
 import type { FollowNote } from "../follow/follow-state.ts";
-import { addSample, type Sample } from "./transfer-speed.ts";
 
 export type Progress = Extract<FollowEvent, { event: "progress" }>["data"];
 

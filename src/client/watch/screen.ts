@@ -11,10 +11,10 @@
 import { type DeploymentState, isTerminal } from "../../deployment.ts";
 import { cleanPlain } from "../../printable.ts";
 import { formatBytes, formatCount, formatDuration } from "../../quantity.ts";
+import { describeSpeed, measureSpeed } from "../../transfer-speed.ts";
 import { standingOf } from "../follow/follow-state.ts";
 import { describePutOff, describeStall, STATE_WORDS } from "../follow/follow-text.ts";
 import type { Watched } from "./rollout-watch.ts";
-import { measureSpeed } from "./transfer-speed.ts";
 
 type Paint = (text: string) => string;
 export type ScreenStyle = Readonly<Record<"bold" | "dim" | "red" | "green" | "yellow", Paint>>;
@@ -98,13 +98,8 @@ function describeTransfer({ progress, samples }: Watched, nowMs: number): string
   const bar = "█".repeat(full) + "░".repeat(BAR_WIDTH - full);
   const percent = `${Math.floor(part * 100)}`.padStart(3);
   const speed = measureSpeed(samples, { nowMs, bytesTotal });
-  const rate = speed === null ? "" : `, ${formatBytes(speed.bytesPerSecond)}/s${formatLeft(speed.secondsLeft)}`;
-  return `${bar} ${percent} %  ${formatBytes(bytes)} of ${formatBytes(bytesTotal)}${rate} (${paths} of ${formatCount(pathsTotal, "path")})`;
-}
-
-/** `, 3 min 5 s left` */
-export function formatLeft(secondsLeft: number | null): string {
-  return secondsLeft === null ? "" : `, ${formatSeconds(secondsLeft)} left`;
+  const amounts = [`${formatBytes(bytes)} of ${formatBytes(bytesTotal)}`, ...describeSpeed(speed)].join(", ");
+  return `${bar} ${percent} %  ${amounts} (${paths} of ${formatCount(pathsTotal, "path")})`;
 }
 
 function formatSeconds(seconds: number): string {

@@ -1,6 +1,6 @@
 /** A rollout as JSON lines on standard output (`--events`): everything that is known, as it becomes known. */
 import { createRolloutWatch } from "../../client/watch/rollout-watch.ts";
-import { measureSpeed } from "../../client/watch/transfer-speed.ts";
+import { measureSpeed } from "../../transfer-speed.ts";
 import type { CommandContext } from "../command-line/context.ts";
 import { printJsonLine } from "../terminal/output.ts";
 import type { ViewOptions } from "./choose-view.ts";

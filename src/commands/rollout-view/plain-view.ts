@@ -9,10 +9,9 @@ import type { FollowNote } from "../../client/follow/follow-state.ts";
 import { standingOf } from "../../client/follow/follow-state.ts";
 import { formatDeploymentLine, formatLogLine, formatProgress } from "../../client/follow/follow-text.ts";
 import { createRolloutWatch, type Watched } from "../../client/watch/rollout-watch.ts";
-import { formatCounts, formatLeft } from "../../client/watch/screen.ts";
-import { measureSpeed } from "../../client/watch/transfer-speed.ts";
+import { formatCounts } from "../../client/watch/screen.ts";
 import { isTerminal } from "../../deployment.ts";
-import { formatBytes } from "../../quantity.ts";
+import { describeSpeed, measureSpeed } from "../../transfer-speed.ts";
 import { drawToken } from "../ci-report.ts";
 import type { CommandContext } from "../command-line/context.ts";
 import { formatGroup } from "../terminal/workflow-commands.ts";
@@ -78,7 +77,7 @@ export function createPlainView(context: CommandContext, options: ViewOptions): 
       if (agents > STATES_OF_MAX) return isDue(COUNTS_INTERVAL_MS) ? sayCounts() : undefined;
       const watched = watch.all.get(note.progress.deployment);
       if (isDue(PROGRESS_INTERVAL_MS))
-        log.info(`${formatProgress(note.progress)}${describeSpeed(watched, clock.monotonicMs())}`);
+        log.info(`${formatProgress(note.progress)}${formatSpeed(watched, clock.monotonicMs())}`);
     },
     contact: async (contact) => log.warn(describeContact(contact)),
     async close() {
@@ -88,8 +87,10 @@ export function createPlainView(context: CommandContext, options: ViewOptions): 
 }
 
 /** `, 10.0 MB/s, 3 s left` */
-function describeSpeed(watched: Watched | undefined, nowMs: number): string {
+function formatSpeed(watched: Watched | undefined, nowMs: number): string {
   if (watched === undefined || watched.progress === null) return "";
   const speed = measureSpeed(watched.samples, { nowMs, bytesTotal: watched.progress.bytesTotal });
-  return speed === null ? "" : `, ${formatBytes(speed.bytesPerSecond)}/s${formatLeft(speed.secondsLeft)}`;
+  return describeSpeed(speed)
+    .map((part) => `, ${part}`)
+    .join("");
 }

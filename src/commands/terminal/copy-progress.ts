@@ -3,6 +3,7 @@ import type { TransferEvent } from "../../client/copy/transfer.ts";
 import { storePathBaseName } from "../../nix/store-path.ts";
 import { formatBytes, formatCount } from "../../quantity.ts";
 import type { Clock } from "../../runtime.ts";
+import { addSample, describeSpeed, measureSpeed, type Sample } from "../../transfer-speed.ts";
 import type { ProgressLine } from "./progress-line.ts";
 
 /** Paths from this size on have a line of their own. */
@@ -23,7 +24,7 @@ export function createCopyProgress(
   options: { readonly clock: Clock; readonly verb: string },
 ): CopyProgress {
   const { clock, verb } = options;
-  const startedMs = clock.monotonicMs();
+  let samples: readonly Sample[] = [{ atMs: clock.monotonicMs(), bytes: 0 }];
   const hosts = new Map<string, HostState>();
   // Events come without waiting; what they print is written in their order.
   let printing: Promise<void> = Promise.resolve();
@@ -32,7 +33,7 @@ export function createCopyProgress(
   };
   const say = (text: string) => print(() => line.say(text));
 
-  const describe = () => {
+  const sumHosts = () => {
     const sum: HostState = { bytes: 0, bytesTotal: 0, paths: 0, pathsTotal: 0 };
     for (const host of hosts.values()) {
       sum.bytes += host.bytes;
@@ -40,7 +41,17 @@ export function createCopyProgress(
       sum.paths += host.paths;
       sum.pathsTotal += host.pathsTotal;
     }
-    return describeProgress({ ...sum, hosts: hosts.size, elapsedMs: clock.monotonicMs() - startedMs });
+    return sum;
+  };
+  const describe = () => {
+    const sum = sumHosts();
+    const speed = measureSpeed(samples, { nowMs: clock.monotonicMs(), bytesTotal: sum.bytesTotal });
+    return [
+      ...(hosts.size > 1 ? [`${hosts.size} hosts`] : []),
+      `${sum.paths} of ${formatCount(sum.pathsTotal, "path")}`,
+      `${formatBytes(sum.bytes)} of ${formatBytes(sum.bytesTotal)}`,
+      ...describeSpeed(speed),
+    ].join(", ");
   };
 
   const begin = (host: string, { missing, pathsTotal }: Extract<TransferEvent, { kind: "planned" }>) => {
@@ -61,6 +72,7 @@ export function createCopyProgress(
           return begin(host, event);
         case "bytes":
           if (state !== undefined) state.bytes += event.count;
+          samples = addSample(samples, { atMs: clock.monotonicMs(), bytes: sumHosts().bytes });
           break;
         case "path":
           if (state !== undefined) state.paths += 1;
@@ -80,24 +92,4 @@ export function createCopyProgress(
       await line.clear();
     },
   };
-}
-
-export type ProgressFacts = HostState & { readonly hosts: number; readonly elapsedMs: number };
-
-/** `12 of 40 paths, 1.2 MB of 3.4 MB, 600.0 kB/s, 4 s left`. Pure. */
-export function describeProgress(facts: ProgressFacts): string {
-  const { bytes, bytesTotal, paths, pathsTotal, hosts, elapsedMs } = facts;
-  const speed = elapsedMs <= 0 ? 0 : (bytes * 1_000) / elapsedMs;
-  const parts = [
-    ...(hosts > 1 ? [`${hosts} hosts`] : []),
-    `${paths} of ${formatCount(pathsTotal, "path")}`,
-    `${formatBytes(bytes)} of ${formatBytes(bytesTotal)}`,
-    ...(speed > 0 ? [`${formatBytes(Math.round(speed))}/s`, `${formatLeft((bytesTotal - bytes) / speed)} left`] : []),
-  ];
-  return parts.join(", ");
-}
-
-function formatLeft(seconds: number): string {
-  const whole = Math.max(0, Math.ceil(seconds));
-  return whole < 120 ? `${whole} s` : `${Math.ceil(whole / 60)} min`;
 }

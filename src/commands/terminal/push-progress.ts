@@ -6,8 +6,8 @@ import type { UploadResult } from "../../nix/cache/upload/upload.ts";
 import type { UploadEvent } from "../../nix/cache/upload/upload-nar.ts";
 import { storePathBaseName } from "../../nix/store-path.ts";
 import { formatBytes, formatCount } from "../../quantity.ts";
-import { createRate, formatRemaining } from "../../rate.ts";
 import type { Clock } from "../../runtime.ts";
+import { addSample, describeSpeed, measureSpeed, type Sample } from "../../transfer-speed.ts";
 import type { ProgressLine } from "./progress-line.ts";
 
 /** NARs from this size on have a line of their own. */
@@ -38,17 +38,19 @@ export function createPushProgress(
     printing = printing.then(write);
   };
   // What is read is known from the start; what is sent, compressed, is what a person's network carries.
-  const reading = createRate(push.clock);
-  const sending = createRate(push.clock);
+  const begun: readonly Sample[] = [{ atMs: push.clock.monotonicMs(), bytes: 0 }];
+  let reading = begun;
+  let sending = begun;
   const describe = () => {
-    const speed = sending.perSecond();
-    const remainingMs = reading.remainingMs(totalBytes - readBytes);
+    const nowMs = push.clock.monotonicMs();
+    const sent = measureSpeed(sending, { nowMs, bytesTotal: sentBytes });
+    const read = measureSpeed(reading, { nowMs, bytesTotal: totalBytes });
+    const speed = sent === null ? null : { ...sent, secondsLeft: read?.secondsLeft ?? null };
     return [
       `${doneNars} of ${nars.length} NARs`,
       `${formatBytes(readBytes)} of ${formatBytes(totalBytes)}`,
       `${formatBytes(sentBytes)} sent`,
-      ...(speed === null ? [] : [`${formatBytes(Math.round(speed))}/s`]),
-      ...(remainingMs === null ? [] : [`${formatRemaining(remainingMs)} left`]),
+      ...describeSpeed(speed),
     ].join(", ");
   };
 
@@ -62,11 +64,11 @@ export function createPushProgress(
       switch (event.kind) {
         case "read":
           readBytes += event.bytes;
-          reading.add(event.bytes);
+          reading = addSample(reading, { atMs: push.clock.monotonicMs(), bytes: readBytes });
           break;
         case "sent":
           sentBytes += event.bytes;
-          sending.add(event.bytes);
+          sending = addSample(sending, { atMs: push.clock.monotonicMs(), bytes: sentBytes });
           break;
         case "uploaded":
           doneNars += 1;

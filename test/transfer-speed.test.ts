@@ -1,6 +1,6 @@
-/** Speed and time left from what was seen: a steady stream, bursts, a stall, a new beginning. */
+/** Speed and time left from what was seen: a steady stream, bursts, a stall, a new beginning; and in words. */
 import { expect, test } from "bun:test";
-import { addSample, measureSpeed, type Sample } from "../../../src/client/watch/transfer-speed.ts";
+import { addSample, describeSpeed, measureSpeed, type Sample } from "../src/transfer-speed.ts";
 
 const samplesOf = (...pairs: readonly (readonly [atMs: number, bytes: number])[]) =>
   pairs.reduce<readonly Sample[]>((all, [atMs, bytes]) => addSample(all, { atMs, bytes }), []);
@@ -29,3 +29,26 @@ test("samples do not pile up", () => {
   for (let atMs = 0; atMs < 600_000; atMs += 500) samples = addSample(samples, { atMs, bytes: atMs });
   expect(samples.length).toBeLessThan(25);
 });
+
+test("nor do those of somebody who is told of every piece, and they tell the same", () => {
+  let samples: readonly Sample[] = [];
+  let most = 0;
+  for (let atMs = 0; atMs <= 60_000; atMs += 1) {
+    samples = addSample(samples, { atMs, bytes: atMs * 7 });
+    most = Math.max(most, samples.length);
+  }
+  expect(most).toBeLessThan(25);
+  expect(measureSpeed(samples, { nowMs: 60_000, bytesTotal: 490_000 })).toEqual({
+    ...{ bytesPerSecond: 7_000, secondsLeft: 10 },
+  });
+});
+
+test.each([
+  [null, ""],
+  [{ bytesPerSecond: 0, secondsLeft: null }, "0 B/s"],
+  [{ bytesPerSecond: 1_500, secondsLeft: 0 }, "1.5 kB/s, 0 s left"],
+  [{ bytesPerSecond: 1, secondsLeft: 99 }, "1 B/s, 99 s left"],
+  [{ bytesPerSecond: 1, secondsLeft: 100 }, "1 B/s, 2 min left"],
+  [{ bytesPerSecond: 1, secondsLeft: 5_940 }, "1 B/s, 99 min left"],
+  [{ bytesPerSecond: 1, secondsLeft: 7_500 }, "1 B/s, 2 h 5 min left"],
+])("%p: %s", (speed, text) => expect(describeSpeed(speed).join(", ")).toBe(text));
