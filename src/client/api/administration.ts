@@ -26,7 +26,7 @@ import {
   tokenListSchema,
 } from "../../api/tokens.ts";
 import type { AgentName, CacheName, TokenId, WorkspaceName } from "../../names.ts";
-import { readAllPages } from "./all-pages.ts";
+import { readList } from "./all-pages.ts";
 import type { CallApi } from "./api-call.ts";
 import { createWebhookClient, type WebhookClient } from "./webhooks.ts";
 import { createWorkspaceClient, type WorkspaceClient } from "./workspaces.ts";
@@ -85,9 +85,9 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
     createToken: (body, signal) => call({ method: "POST", path: "/tokens", body, schema: createdTokenSchema, signal }),
     identify: (signal) => call({ method: "GET", path: "/identity", schema: identitySchema, signal }),
     listTokens: (workspace, signal) =>
-      readAllPages(
-        (after) =>
-          call({ method: "GET", path: "/tokens", query: { workspace, after }, schema: tokenListSchema, signal }),
+      readList(
+        call,
+        { path: "/tokens", query: { workspace }, schema: tokenListSchema, signal },
         ({ tokens }) => tokens,
       ),
     async revokeToken(id, signal) {
@@ -100,11 +100,7 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
       call({ method: "POST", path: `/caches/${name}/key-rotations`, schema: cacheSchema, signal }),
     async listAgents({ select = [], ...filter }, signal) {
       const query = { ...filter, select: select.length === 0 ? undefined : select.join(",") };
-      return await readAllPages(
-        (after) =>
-          call({ method: "GET", path: "/agents", query: { ...query, after }, schema: agentListSchema, signal }),
-        ({ agents }) => agents,
-      );
+      return await readList(call, { path: "/agents", query, schema: agentListSchema, signal }, ({ agents }) => agents);
     },
     renameAgent: ({ workspace, from, to }, signal) =>
       call({
@@ -120,12 +116,9 @@ export function createAdministrationClient(call: CallApi): AdministrationClient 
       return (await call({ method: "POST", path: "/agent-labels", body, schema: agentListSchema, ...how })).agents;
     },
     listAgentRequests: (workspace, signal) =>
-      readAllPages(
-        (after) =>
-          call({
-            ...{ method: "GET", path: "/agent-requests", query: { workspace, after } },
-            ...{ schema: enrolmentRequestListSchema, signal },
-          }),
+      readList(
+        call,
+        { path: "/agent-requests", query: { workspace }, schema: enrolmentRequestListSchema, signal },
         ({ requests }) => requests,
       ),
     approveKey: (body, signal) => call({ method: "POST", path: "/agent-approvals", body, schema: agentSchema, signal }),

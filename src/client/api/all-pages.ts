@@ -1,4 +1,5 @@
 /** Lists of the API come in pages; commands want the whole. */
+import type { ApiCall, CallApi } from "./api-call.ts";
 
 /** @param load asked with the cursor of each page, undefined for the first */
 export async function readAllPages<Page extends { readonly next: string | null }, Item>(
@@ -12,4 +13,13 @@ export async function readAllPages<Page extends { readonly next: string | null }
     if (page.next === null) return items;
     after = page.next;
   }
+}
+
+/** The whole of a list of the API. @throws NixdeployError as {@link CallApi} does */
+export async function readList<Page extends { readonly next: string | null }, Item>(
+  call: CallApi,
+  { query, ...list }: Pick<ApiCall<Page>, "path" | "query" | "schema" | "signal">,
+  itemsOf: (page: Page) => readonly Item[],
+): Promise<readonly Item[]> {
+  return await readAllPages((after) => call({ method: "GET", ...list, query: { ...query, after } }), itemsOf);
 }

@@ -24,7 +24,7 @@ import {
 } from "../../api/workspaces.ts";
 import { type KeyVoucher, keyVoucherSchema } from "../../key-voucher.ts";
 import type { CacheName, WorkspaceName } from "../../names.ts";
-import { readAllPages } from "./all-pages.ts";
+import { readList } from "./all-pages.ts";
 import type { CallApi } from "./api-call.ts";
 
 export type CacheInWorkspace = { readonly workspace: WorkspaceName; readonly name: CacheName };
@@ -69,10 +69,7 @@ function createWorkspaceCalls(call: CallApi) {
   return {
     createWorkspace: (name, signal) => call({ method: "POST", path: "/workspaces", body: { name }, schema, signal }),
     listWorkspaces: (signal) =>
-      readAllPages(
-        (after) => call({ method: "GET", path: "/workspaces", query: { after }, schema: workspaceListSchema, signal }),
-        ({ workspaces }) => workspaces,
-      ),
+      readList(call, { path: "/workspaces", schema: workspaceListSchema, signal }, ({ workspaces }) => workspaces),
     loadWorkspace: (name, signal) => call({ method: "GET", path: `/workspaces/${name}`, schema, signal }),
     setWorkspace: (name, body, signal) =>
       call({ method: "PATCH", path: `/workspaces/${name}`, body, schema, isIdempotent: true, signal }),
@@ -94,9 +91,9 @@ function createCacheCalls(call: CallApi) {
   return {
     createCache: (body, signal) => call({ method: "POST", path: "/caches", body, schema, signal }),
     listCaches: (workspace, signal) =>
-      readAllPages(
-        (after) =>
-          call({ method: "GET", path: "/caches", query: { workspace, after }, schema: cacheListSchema, signal }),
+      readList(
+        call,
+        { path: "/caches", query: { workspace }, schema: cacheListSchema, signal },
         ({ caches }) => caches,
       ),
     loadCache: (name, signal) => call({ method: "GET", path: `/caches/${name}`, schema, signal }),
@@ -117,12 +114,9 @@ function createForeignCacheCalls(call: CallApi) {
   const pathOf = ({ workspace, name }: CacheInWorkspace) => `/workspaces/${workspace}/foreign-caches/${name}`;
   return {
     listForeignCaches: (workspace, signal) =>
-      readAllPages(
-        (after) =>
-          call({
-            ...{ method: "GET", path: "/foreign-caches", query: { workspace, after } },
-            ...{ schema: foreignCacheListSchema, signal },
-          }),
+      readList(
+        call,
+        { path: "/foreign-caches", query: { workspace }, schema: foreignCacheListSchema, signal },
         ({ foreignCaches }) => foreignCaches,
       ),
     saveForeignCache: ({ url, publicKeys, ...cache }, signal) =>
@@ -144,12 +138,9 @@ function createVoucherCalls(call: CallApi) {
   const pathOf = ({ workspace, name }: CacheInWorkspace) => `/workspaces/${workspace}/key-vouchers/${name}`;
   return {
     listKeyVouchers: (workspace, signal) =>
-      readAllPages(
-        (after) =>
-          call({
-            ...{ method: "GET", path: "/key-vouchers", query: { workspace, after } },
-            ...{ schema: keyVoucherListSchema, signal },
-          }),
+      readList(
+        call,
+        { path: "/key-vouchers", query: { workspace }, schema: keyVoucherListSchema, signal },
         ({ keyVouchers }) => keyVouchers,
       ),
     saveKeyVoucher: (cache, { cache: _name, ...body }, signal) =>

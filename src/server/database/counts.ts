@@ -57,10 +57,12 @@ export async function findLastEventId(database: CoordinatorDatabase): Promise<nu
 
 export type SeenAgent = { readonly id: AgentId; readonly workspaceId: string; readonly lastSeenMs: number };
 
+/** Not those that were removed. */
 export async function listSeenAgents(database: CoordinatorDatabase): Promise<readonly SeenAgent[]> {
   return await database
     .selectFrom("agents")
     .select(["id", "workspace_id as workspaceId", "last_seen_ms as lastSeenMs"])
+    .where("removed_ms", "is", null)
     .orderBy("id")
     .limit(LIST_MAX)
     .execute();

@@ -12,15 +12,20 @@
  * is no moment to go back: a cancel is. Mode and policy are those of what is gone back from, health checks those of what is
  * gone back to.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { isTerminal } from "../../deployment.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { AgentRow } from "../database/agents.ts";
+import { chunksOf } from "../database/bulk.ts";
 import { type DeploymentRow, loadRecentDeployments } from "../database/deployments.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { type Again, type Considered, choose, findAgentOf, type Named, REMOVED } from "./again.ts";
 import { becameOf } from "./late-outcome.ts";
 import { type Asked, expiryAgain } from "./start-rollout.ts";
 import { findLatestTry, findTargets, type Target } from "./targets.ts";
+
+/** Of a rollout for thousands, between two turns of everybody else. */
+const AT_ONCE = 100;
 
 /** A deployment and its agent's history: those that ended live, the newest first. */
 type History = { readonly live: readonly DeploymentRow[]; readonly isRunning: boolean };
@@ -50,16 +55,20 @@ async function considerAll(
 ): Promise<readonly Considered[]> {
   if (target.kind === "agents") return await considerAgents(database, target.agents, nowMs);
   const considered: Considered[] = [];
-  for (const named of target.kind === "deployment" ? [target.row] : target.rows) {
-    const row = await findLatestTry(database, named);
-    const { agent, isRemoved } = await findAgentOf(database, row);
-    if (isRemoved) {
-      considered.push({ kind: "nothing", agent, why: REMOVED });
-      continue;
+  const isNamed = target.kind === "deployment";
+  for (const some of chunksOf(target.kind === "deployment" ? [target.row] : target.rows, AT_ONCE)) {
+    const rows: DeploymentRow[] = [];
+    for (const named of some) rows.push(await findLatestTry(database, named));
+    const agentIds = rows.map((row) => row.agent_id);
+    const historyOf = await loadRecentDeployments(database, agentIds);
+    for (const row of rows) {
+      const { agent, isRemoved } = await findAgentOf(database, row);
+      const history = historyOf(row.agent_id);
+      considered.push(
+        isRemoved ? { kind: "nothing", agent, why: REMOVED } : consider({ agent, row, history, isNamed, nowMs }),
+      );
     }
-    const history = (await loadRecentDeployments(database, [row.agent_id]))(row.agent_id);
-    const isNamed = target.kind === "deployment";
-    considered.push(consider({ agent, row, history, isNamed, nowMs }));
+    await nextTurn();
   }
   return considered;
 }
@@ -70,18 +79,19 @@ async function considerAgents(
   nowMs: number,
 ): Promise<readonly Considered[]> {
   const considered: Considered[] = [];
-  const historyOf = await loadRecentDeployments(
-    database,
-    agents.map(({ id }) => id),
-  );
-  for (const { id, name: agent } of agents) {
-    const history = historyOf(id);
-    const [row] = history.live;
-    considered.push(
-      row === undefined
-        ? { kind: "nothing", agent, why: "nothing that was deployed runs there" }
-        : consider({ agent, row, history, isNamed: false, nowMs }),
-    );
+  for (const some of chunksOf(agents, AT_ONCE)) {
+    const agentIds = some.map(({ id }) => id);
+    const historyOf = await loadRecentDeployments(database, agentIds);
+    for (const { id, name: agent } of some) {
+      const history = historyOf(id);
+      const [row] = history.live;
+      considered.push(
+        row === undefined
+          ? { kind: "nothing", agent, why: "nothing that was deployed runs there" }
+          : consider({ agent, row, history, isNamed: false, nowMs }),
+      );
+    }
+    await nextTurn();
   }
   return considered;
 }

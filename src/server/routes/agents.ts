@@ -6,9 +6,10 @@ import { LATEST_ROLLOUTS_MAX, type StatusDto, statusSchema } from "../../api/sta
 import { NixdeployError } from "../../errors.ts";
 import type { WorkspaceName } from "../../names.ts";
 import { loadSelectedAgents } from "../agents/select-agents.ts";
-import { agentToDto, contactOf, rolloutFactsToDto } from "../convert.ts";
+import { agentToDto, rolloutFactsToDto } from "../convert.ts";
 import { listAgentPeaks } from "../database/agent-peaks.ts";
-import { type AgentRow, listAgents } from "../database/agents.ts";
+import type { AgentRow } from "../database/agents.ts";
+import { listSeenAgents } from "../database/counts.ts";
 import {
   countDeployments,
   listLatestRollouts,
@@ -55,8 +56,8 @@ export function createAgentRoutes(services: Services): readonly Route[] {
     async handle(context) {
       const workspaces = await visibleWorkspaces(services, context, "watch");
       const counts = { online: 0, offline: 0, unknown: 0 };
-      for (const agent of await listAgents(services.database, null)) {
-        if (workspaces.has(agent.workspace_id)) counts[contactOf(services, agent)] += 1;
+      for (const { id: agentId, workspaceId, lastSeenMs } of await listSeenAgents(services.database)) {
+        if (workspaces.has(workspaceId)) counts[services.registry.contact({ agentId, lastSeenMs })] += 1;
       }
       const workspaceIds = [...workspaces.keys()];
       const latest = await listLatestRollouts(services.database, { workspaceIds, limit: LATEST_ROLLOUTS_MAX });

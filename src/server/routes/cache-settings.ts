@@ -10,11 +10,11 @@ import {
 } from "../../api/caches.ts";
 import { rotateCacheKey } from "../cache/rotate-cache-key.ts";
 import { cacheToDto } from "../convert.ts";
-import { type CacheRow, listWorkspaceCaches } from "../database/caches.ts";
+import { listWorkspaceCaches } from "../database/caches.ts";
 import type { Services } from "../services.ts";
 import { deleteCache } from "../workspaces/deletion.ts";
 import { changeCache, createCache } from "../workspaces/workspaces.ts";
-import { findTargetCache, findTargetWorkspace, noteAct, visibleWorkspaces } from "./context.ts";
+import { findTargetCache, findTargetWorkspace, listOfVisible, noteAct } from "./context.ts";
 import { LIST_PAGES, pageOf, sortKeyOf } from "./pages.ts";
 import { defineRoute, type Route } from "./route.ts";
 import { FORCE_QUERY } from "./workspaces.ts";
@@ -59,17 +59,15 @@ function listAll(services: Services): Route {
     query: z.object({ workspace: z.string().optional(), ...LIST_PAGES }),
     answers: { 200: cacheListSchema },
     async handle(context, { query }) {
-      const visible = await visibleWorkspaces(services, context, "read-cache");
-      const rows: CacheRow[] = [];
-      for (const id of visible.keys()) rows.push(...(await listWorkspaceCaches(services.database, id)));
-      const { page, next } = pageOf(rows, {
+      const list = (id: string) => listWorkspaceCaches(services.database, id);
+      const { page, next } = pageOf(await listOfVisible(services, context, { right: "read-cache", list }), {
         ...query,
-        cursorOf: ({ workspace_id, is_default: isDefault, created_ms, name }) => {
-          return [visible.get(workspace_id) ?? "", isDefault === 1 ? "0" : "1", sortKeyOf(created_ms), name];
+        cursorOf: ({ row, workspace }) => {
+          return [workspace, row.is_default === 1 ? "0" : "1", sortKeyOf(row.created_ms), row.name];
         },
       });
       const caches: CacheDto[] = [];
-      for (const row of page) caches.push(await cacheToDto(row, services));
+      for (const { row } of page) caches.push(await cacheToDto(row, services));
       return context.json({ caches, next });
     },
   });

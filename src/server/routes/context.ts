@@ -160,6 +160,19 @@ export async function visibleWorkspaces(
   );
 }
 
+/** What each workspace has in which the caller has the right, or the named one alone. */
+export async function listOfVisible<Row>(
+  services: Services,
+  context: RouteContext,
+  { right, list }: { readonly right: Right; readonly list: (workspaceId: string) => Promise<readonly Row[]> },
+): Promise<readonly { readonly row: Row; readonly workspace: WorkspaceName }[]> {
+  const listed: { readonly row: Row; readonly workspace: WorkspaceName }[] = [];
+  for (const [id, workspace] of await visibleWorkspaces(services, context, right)) {
+    for (const row of await list(id)) listed.push({ row, workspace });
+  }
+  return listed;
+}
+
 /** The named workspace, or else all in which the caller has the right. */
 export async function workspaceIdsFor(
   services: Services,

@@ -1,14 +1,14 @@
 /** Caches of others, from which a workspace's agents may fetch: put, list, remove. */
 import { z } from "zod";
 import { foreignCacheListSchema, foreignCacheSchema, saveForeignCacheSchema } from "../../api/caches.ts";
-import { parseCacheName, type WorkspaceName } from "../../names.ts";
+import { parseCacheName } from "../../names.ts";
 import { foreignCacheToDto } from "../convert.ts";
-import { type ForeignCacheRow, listForeignCaches, removeForeignCache } from "../database/caches.ts";
+import { listForeignCaches, removeForeignCache } from "../database/caches.ts";
 import { removeKeyVouchers } from "../database/key-vouchers.ts";
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
 import { putForeignCache } from "../workspaces/foreign-caches.ts";
-import { noteAct, type RouteContext, readId, visibleWorkspaces } from "./context.ts";
+import { listOfVisible, noteAct, type RouteContext, readId } from "./context.ts";
 import { LIST_PAGES, pageOf, sortKeyOf } from "./pages.ts";
 import { defineRoute, NOTHING, type Route } from "./route.ts";
 import { findNamed } from "./workspaces.ts";
@@ -44,11 +44,8 @@ function listAll(services: Services): Route {
     query: z.object({ workspace: z.string().optional(), ...LIST_PAGES }),
     answers: { 200: foreignCacheListSchema },
     async handle(context, { query }) {
-      const listed: { readonly row: ForeignCacheRow; readonly workspace: WorkspaceName }[] = [];
-      for (const [id, workspace] of await visibleWorkspaces(services, context, "read-cache")) {
-        const rows = await listForeignCaches(services.database, id);
-        listed.push(...rows.map((row) => ({ row, workspace })));
-      }
+      const list = (id: string) => listForeignCaches(services.database, id);
+      const listed = await listOfVisible(services, context, { right: "read-cache", list });
       const { page, next } = pageOf(listed, {
         ...query,
         cursorOf: ({ row, workspace }) => [workspace, sortKeyOf(row.created_ms), row.name],

@@ -6,7 +6,7 @@ import { listKeyVouchers, removeKeyVouchers } from "../database/key-vouchers.ts"
 import { notFound } from "../problem.ts";
 import type { Services } from "../services.ts";
 import { keepVoucher, toVoucher } from "../workspaces/vouchers.ts";
-import { noteAct, visibleWorkspaces } from "./context.ts";
+import { listOfVisible, noteAct } from "./context.ts";
 import { readCacheName } from "./foreign-caches.ts";
 import { LIST_PAGES, pageOf } from "./pages.ts";
 import { defineRoute, NOTHING, type Route } from "./route.ts";
@@ -44,11 +44,9 @@ function listAll(services: Services): Route {
     query: z.object({ workspace: z.string().optional(), ...LIST_PAGES }),
     answers: { 200: keyVoucherListSchema },
     async handle(context, { query }) {
-      const keyVouchers: z.input<typeof keyVoucherListSchema>["keyVouchers"] = [];
-      for (const [id, workspace] of await visibleWorkspaces(services, context, "read-cache")) {
-        const rows = await listKeyVouchers(services.database, id);
-        keyVouchers.push(...rows.map((row) => ({ ...toVoucher(row), workspace })));
-      }
+      const list = (id: string) => listKeyVouchers(services.database, id);
+      const listed = await listOfVisible(services, context, { right: "read-cache", list });
+      const keyVouchers = listed.map(({ row, workspace }) => ({ ...toVoucher(row), workspace }));
       const cursorOf = ({ workspace, cache, by }: KeyVoucherDto) => [workspace, cache, by];
       const { page, next } = pageOf(keyVouchers, { ...query, cursorOf });
       return context.json({ keyVouchers: page, next });

@@ -122,8 +122,8 @@ function revokeOne(services: Services): Route {
     summary: "Revoke a token, with immediate effect",
     answers: { 204: NOTHING },
     async handle(context) {
-      const id = context.req.param("id") ?? "";
-      const row = await findToken(services.database, readTokenId(id));
+      const id = readTokenId(context.req.param("id") ?? "");
+      const row = await findToken(services.database, id);
       if (row === null || !mayDo(context.get("principal"), "administrate", row.workspace_id ?? "")) {
         throw notFound(`the token ${id}`);
       }

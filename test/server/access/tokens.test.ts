@@ -103,6 +103,16 @@ describe("a token counts", () => {
     }
   });
 
+  test("by its whole text, which is not repeated where it is not known", async () => {
+    await using server = await createTestCoordinator();
+    await using other = await createTestCoordinator();
+    const { id, token } = await other.createToken("push");
+    const answer = await server.fetch(`tokens/${token}`, { method: "DELETE" });
+    const text = await answer.text();
+    expect([answer.status, text.includes(id), text.includes(token.slice(-40))]).toEqual([404, true, false]);
+    expect(JSON.stringify(server.logged)).not.toContain(token.slice(-40));
+  });
+
   test("revoking again keeps the first time", async () => {
     await using server = await createTestCoordinator();
     const { id } = await server.createToken("push");

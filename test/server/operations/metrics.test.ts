@@ -54,6 +54,9 @@ describe("metrics", () => {
       'nixdeploy_http_request_duration_seconds_count{route="/api/v1/rollouts",method="POST",status="2xx"}': 1,
     };
     for (const [series, value] of Object.entries(expected)) expect([series, now.get(series)]).toEqual([series, value]);
+    const removal = await server.fetch("agent-removals", { json: { select: ["gone"] } });
+    expect(removal.status).toBe(200);
+    expect((await readMetrics(server)).get('nixdeploy_agents{workspace="default",contact="unknown"}')).toBe(0);
     for (const series of ["nixdeploy_database_bytes", "process_resident_memory_bytes", "process_start_time_seconds"])
       expect(now.get(series)).toBeGreaterThan(0);
   });
