@@ -1,6 +1,6 @@
 /**
- * Slow lines and peers that vanish without a word, over IPv6. Deadlines of a minute are waited for once, all at the
- * same time; each by itself is tested with a clock that can be moved (docs/networks.md).
+ * Slow lines, peers that vanish without a word, and agents that stay away, over IPv6. Deadlines of a minute and more are
+ * waited for once, all at the same time; each by itself is tested with a clock that can be moved (docs/networks.md).
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { addBigPath } from "../support/closure.ts";
@@ -34,7 +34,7 @@ test("`serve --listen [::1]:0`: push, activate and an agent over IPv6", async ()
   expect(await device.link(PROFILE)).toBe(path);
 }, 60_000);
 
-test("one byte a second is slow, not broken; a network that vanishes is noticed within a minute, and all goes on", async () => {
+test.concurrent("one byte a second is slow, not broken; a network that vanishes is noticed within a minute, and all goes on", async () => {
   const device = await fleet.addDevice("far");
   const agent = await fleet.startAgent(device, { profile: "payload", url: network.url });
   const path = await addBigPath(fleet.builder, { name: "far", sizeBytes: 1_000 });
@@ -62,4 +62,18 @@ test("one byte a second is slow, not broken; a network that vanishes is noticed 
   // 60 s, and a little for the way back; all three deadlines ran at the same time.
   expect(tookS).toBeGreaterThan(40);
   expect(tookS).toBeLessThan(85);
+}, 150_000);
+
+test.concurrent("activate waits for a silent agent only until it counts as offline, and then ends with 0 and says so", async () => {
+  const device = await fleet.addDevice("away");
+  const agent = await fleet.startAgent(device, { profile: "hello" });
+  await agent.stop();
+  const path = await fleet.builder.build("profile", { name: "hello", version: "1" });
+  await fleet.expectRun(["push", path]);
+  const refused = await fleet.run(["activate", `away=${path}`, "--require-online"]);
+  expect(refused.exitCode).toBe(1);
+  expect(refused.stderr).toContain("away");
+  const result = await fleet.run(["activate", `away=${path}`], { timeoutMs: 110_000 });
+  expect(result.exitCode).toBe(0);
+  expect(`${result.stdout}${result.stderr}`).toContain("offline");
 }, 150_000);
