@@ -36,6 +36,23 @@ let
     };
   };
 
+  nginxHost = types.submodule {
+    options = {
+      forceSSL = option types.bool false;
+      enableACME = option types.bool false;
+      locations = option (types.attrsOf nginxLocation) { };
+    };
+  };
+  nginxLocation = types.submodule {
+    options = {
+      proxyPass = option (types.nullOr types.str) null;
+      proxyWebsockets = option types.bool false;
+      recommendedProxySettings = option types.bool false;
+      extraConfig = option types.str "";
+    };
+  };
+  caddyHost = types.submodule { options.extraConfig = option types.str ""; };
+
   # launchd, as nix-darwin and Home Manager write it.
   jobOptions = {
     EnvironmentVariables = option (types.nullOr (types.attrsOf types.str)) null;
@@ -111,6 +128,7 @@ in
 {
   inherit pkgs;
   nixos.options = assertions // {
+    # Of nixos/modules: their names and types.
     networking.hostName = option types.str "nuc";
     networking.firewall.allowedTCPPorts = list;
     nix.package = option types.anything "/usr";
@@ -118,9 +136,9 @@ in
     environment.systemPackages = list;
     systemd.services = option (types.attrsOf unit) { };
     services.nginx.enable = option types.bool false;
-    services.nginx.virtualHosts = option (types.attrsOf types.anything) { };
+    services.nginx.virtualHosts = option (types.attrsOf nginxHost) { };
     services.caddy.enable = option types.bool false;
-    services.caddy.virtualHosts = option (types.attrsOf types.anything) { };
+    services.caddy.virtualHosts = option (types.attrsOf caddyHost) { };
   };
   nixos.render = config: config.systemd.services;
 

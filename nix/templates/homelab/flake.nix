@@ -12,7 +12,12 @@
       system = "x86_64-linux";
       machine = name: nixpkgs.lib.nixosSystem {
         inherit system;
-        modules = [ nixdeploy.nixosModules.default ./machines/common.nix (./machines + "/${name}.nix") ];
+        modules = [
+          nixdeploy.nixosModules.default
+          ./machines/common.nix
+          (./machines + "/${name}.nix")
+          (./machines + "/${name}-hardware.nix")
+        ];
       };
       deploy = nixdeploy.lib nixpkgs.legacyPackages.${system};
     in

@@ -1,4 +1,4 @@
-# The coordinator is a machine like any other. Its hardware-configuration.nix belongs here, too.
+# The coordinator is a machine like any other.
 {
   networking.hostName = "vps";
   services.nixdeploy-server = {
