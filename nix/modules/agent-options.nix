@@ -100,7 +100,7 @@ let
       type = types.attrsOf types.str;
       default = defaults.environment or { };
       example = { HTTPS_PROXY = "http://proxy.example.org:3128"; };
-      description = "Environment variables of the agent, such as proxies and NIX_SSL_CERT_FILE.";
+      description = "Environment variables of the agent, such as proxies and NIX_SSL_CERT_FILE. They are in the store, which everybody can read: no place for passwords.";
     };
     package = mkOption {
       type = types.package;

@@ -17,8 +17,9 @@ let
   agentUnit = agent: {
     description = "nixdeploy agent ${agent.name}";
     wantedBy = [ "multi-user.target" ];
-    wants = [ "network-online.target" ];
-    after = [ "network-online.target" "nix-daemon.socket" ];
+    # Not after network-online.target, which may take minutes where a cable is missing: after a reboot that is tried, the
+    # undo unit's window would be over before the agent, which dials until it gets through, had begun to.
+    after = [ "network.target" "nix-daemon.socket" ];
     path = programs;
     environment = unitText.environment (shared.environment { namesTokenFile = false; } agent);
     # It goes on telling of a switch until it is restarted, at the switch's end.

@@ -13,10 +13,13 @@ let
   path = let given = if parts == null then null else builtins.elemAt parts 3; in if given == null then "" else lib.removeSuffix "/" given;
   listenAt = builtins.match "(.*):0*([0-9]+)" cfg.listen;
   listenPort = lib.toInt (builtins.elemAt listenAt 1);
+  address = builtins.head listenAt;
+  isEverywhere = builtins.elem address [ "0.0.0.0" "[::]" ];
+  # Its network need not be there for any other; the agents of this host need it soon after a reboot that is tried.
+  waitsForNetwork = !isEverywhere && !(builtins.elem address [ "127.0.0.1" "[::1]" "localhost" ]);
+  network = [ "network.target" ] ++ lib.optional waitsForNetwork "network-online.target";
   # Where the proxy finds it.
-  upstream =
-    let address = builtins.head listenAt; in
-    "${if builtins.elem address [ "0.0.0.0" "[::]" ] then "127.0.0.1" else address}:${toString listenPort}";
+  upstream = "${if isEverywhere then "127.0.0.1" else address}:${toString listenPort}";
 
   arguments =
     [ "serve" "--listen" cfg.listen "--data-dir" "/var/lib/nixdeploy/server" ]
@@ -81,7 +84,7 @@ in
       description = "The group that may read both files.";
     };
     keepAudit = mkOption {
-      type = types.nullOr (types.strMatching "([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?");
+      type = types.nullOr (types.strMatching "([0-9]+[dhms])+");
       default = null;
       example = "400d";
       description = "How long the audit log keeps a line.";
@@ -134,8 +137,8 @@ in
       systemd.services.nixdeploy = {
         description = "nixdeploy coordinator";
         wantedBy = [ "multi-user.target" ];
-        wants = [ "network-online.target" ];
-        after = [ "network-online.target" ];
+        wants = lib.optional waitsForNetwork "network-online.target";
+        after = network;
         environment = unitText.environment cfg.environment;
         serviceConfig = {
           Type = "notify";

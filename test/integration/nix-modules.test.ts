@@ -83,6 +83,15 @@ describe("agents of a NixOS system", () => {
     expect(JSON.stringify(units["nixdeploy-undo-nuc"])).not.toContain("network");
   });
 
+  test("neither waits until the network is up, on which the proof after a reboot would wait, too", async () => {
+    const units = await services(`[ ${AGENT} { services.nixdeploy-server.enable = true; } ]`);
+    expect(Object.keys(units)).toContain("nixdeploy");
+    expect(JSON.stringify(units)).not.toContain("network-online");
+    for (const name of ["nixdeploy", "nixdeploy-agent"]) {
+      expect(await readGuideFile(`/etc/systemd/system/${name}.service`)).not.toContain("network-online");
+    }
+  });
+
   test("several, with all that can be said of them", async () => {
     const units = await services(EVERYTHING);
     expect(Object.keys(units)).toEqual([

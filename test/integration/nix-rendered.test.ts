@@ -51,7 +51,7 @@ const CASES: readonly Case[] = [
     modules: `[ ${agent(`tokenFile = "/etc/token"; ${AWKWARD}`)} ]`,
     wanted: {
       "nixdeploy-agent-me.service": {
-        Unit: { After: ["network-online.target nix-daemon.socket"], Wants: ["network-online.target"] },
+        Unit: { After: ["network.target nix-daemon.socket"] },
         Service: {
           Environment: expect.arrayContaining(['"HTTPS_PROXY=http://u:p%%40ss@proxy:3128"', `"NIXDEPLOY_URL=${URL}"`]),
           ExecStart: [quoted(["/usr/local/bin/nixdeploy", ...WORDS, "/var/lib/nixdeploy/agents/me"])],
@@ -77,6 +77,16 @@ const CASES: readonly Case[] = [
     kind: "nixos",
     modules: `[ ${SERVER} ]`,
     wanted: { "nixdeploy.service": { Service: { DynamicUser: ["true"], CapabilityBoundingSet: [""] } } },
+  },
+  {
+    what: "a coordinator at an address that its network must have first",
+    kind: "nixos",
+    modules: `[ ${SERVER} { services.nixdeploy-server.listen = "10.0.0.5:8470"; } ]`,
+    wanted: {
+      "nixdeploy.service": {
+        Unit: { After: ["network.target network-online.target"], Wants: ["network-online.target"] },
+      },
+    },
   },
   {
     what: "a daemon of a Mac, which waits for the store, and has the label that the agent looks for",
