@@ -1,17 +1,25 @@
 /**
  * Command lines for a remote shell: the ssh program joins its words with spaces and hands them to the user's login shell,
- * whatever that is, so every word of ours is quoted, and what is done is said to `sh` in a script that never changes.
- * Pure.
+ * whatever that is. So what that shell reads is plain in any: letters, digits and octal numbers between single quotes, which
+ * `sh` decodes and runs. csh takes no line ends and no `!` even between quotes, and fish reads backslashes there. Pure.
  */
 
-/** For any shell in which '…' is literal: POSIX shells, zsh, fish. */
+/** What only says itself between single quotes, in every shell, and in `printf %b`. */
+const PLAIN = /[^A-Za-z0-9_./:@%+,= -]/gu;
+
+/** For POSIX shells. */
 export function quoteShellWord(word: string): string {
   return /^[A-Za-z0-9_./:@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** What `ssh HOST …` is given so that `sh` runs `script` with `$1`, `$2`, … */
+/** What `ssh HOST …` is given so that the program is run with exactly these words. */
 export function remoteCommand(words: readonly string[]): string {
-  return `exec ${words.map(quoteShellWord).join(" ")}`;
+  const line = `exec ${words.map(quoteShellWord).join(" ")}`;
+  return `exec sh -c 'eval "$(printf %b "$0")"' '${line.replace(PLAIN, toOctal)}'`;
+}
+
+function toOctal(character: string): string {
+  return [...Buffer.from(character)].map((byte) => `\\0${byte.toString(8).padStart(3, "0")}`).join("");
 }
 
 /**
