@@ -12,6 +12,7 @@ import { NixdeployError } from "../../errors.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock } from "../../runtime.ts";
 import { lastLine } from "../ssh/ssh-failure.ts";
+import { followFar } from "./follow-far.ts";
 import type { Side } from "./side.ts";
 import type { SystemEnd, SystemMethod } from "./system-end.ts";
 
@@ -29,19 +30,20 @@ export type ActivateFarOptions = {
   readonly confirmWindowMs: number;
   readonly activationTimeoutMs: number;
   readonly onLine: (text: string) => void;
+  readonly note: (text: string) => void;
   readonly clock: Clock;
   readonly signal: AbortSignal;
 };
 
 const BY = "nixdeploy";
-const PAUSE_MS = 1_000;
 const CALL_MAX_MS = 60_000;
 /** What a boot may take, beyond the times that the policy names. */
 const REBOOT_MAX_MS = 15 * 60_000;
 /** Everything after the program's name is given to it. */
 const RUN_SCRIPT = `exec "$@"`;
-/** The same, and it outlives the session. */
-const START_SCRIPT = `if command -v setsid >/dev/null 2>&1; then setsid "$@" </dev/null >/dev/null 2>&1 &
+/** The same, and it outlives the session, and the login's own limits where systemd can see to that. */
+const START_SCRIPT = `if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ] && systemd-run --quiet --collect "--setenv=PATH=$PATH" "$@" >/dev/null 2>&1; then :
+elif command -v setsid >/dev/null 2>&1; then setsid "$@" </dev/null >/dev/null 2>&1 &
 else nohup "$@" </dev/null >/dev/null 2>&1 &
 fi
 `;
@@ -56,57 +58,34 @@ const statusSchema = z.object({
 });
 
 /** Whether a program over there is a nixdeploy that can be visited. */
-export async function canBeVisited(side: Side, program: string, signal: AbortSignal): Promise<boolean> {
-  const result = await side.run({ text: RUN_SCRIPT, words: [program, "local", "confirm", "--help"] }, signal);
-  return result.code === 0;
+export async function canBeVisited(
+  { side, program, asRoot }: Pick<ActivateFarOptions, "side" | "program" | "asRoot">,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const words = [program, "local", "confirm", "--help"];
+  return (await side.run({ text: RUN_SCRIPT, words, asRoot }, signal)).code === 0;
 }
 
-/** @throws NixdeployError when nothing was touched · the signal's reason; what has begun goes on over there then */
+/** @throws NixdeployError when nothing was touched, or its end is not heard of · the signal's reason; it goes on there then */
 export async function activateFar(options: ActivateFarOptions): Promise<SystemEnd> {
-  const { method, side, signal } = options;
+  const { method, side, storePath, asRoot, clock, note, signal } = options;
   const isVisited = method !== "dry-activate" && method !== "boot";
-  const over = new AbortController();
-  const both = AbortSignal.any([signal, over.signal]);
-  const awaited = Promise.withResolvers<void>();
-  let hasBegun = false;
-  const visiting = isVisited
-    ? awaited.promise
-        .then(() => visit(options, both))
-        .catch(() => {
-          // It is over, or the end says more.
-        })
-    : null;
-  const begin = side.run(
-    {
-      ...{ text: RUN_SCRIPT, words: listWords(options, isVisited), asRoot: options.asRoot },
-      deadlineMs: 2 * options.activationTimeoutMs + options.confirmWindowMs + REBOOT_MAX_MS,
-      onLine: (stream, line) => {
-        if (stream === "err" && line === "activating") hasBegun = true;
-        if (stream === "err" && line === "confirming") awaited.resolve();
-        if (stream === "err") options.onLine(line);
-      },
+  return await followFar<SystemEnd>({
+    ...{ side, clock, note, signal, what: `the activation of ${storePath}` },
+    script: { text: RUN_SCRIPT, words: listWords(options, isVisited), asRoot },
+    maxMs: 2 * options.activationTimeoutMs + options.confirmWindowMs + REBOOT_MAX_MS,
+    hear: (stream, line) => {
+      if (stream === "out") return null;
+      options.onLine(line);
+      if (line === "confirming") return "asks";
+      return line === "activating" ? "begun" : null;
     },
-    signal,
-  );
-  try {
-    const result = await begin.catch((error: unknown) => {
-      if (!hasBegun || signal.aborted) throw error;
-      // The session died, perhaps of the very change; what has begun goes on.
-      return null;
-    });
-    const end = parseEnd(result?.stdout ?? "");
-    if (end !== null) return end;
-    if (!hasBegun) {
-      const why = whyNot(result?.stderr ?? "");
-      throw new NixdeployError("refused", `cannot activate ${options.storePath} on ${side.name}: ${why}`);
-    }
-    awaited.resolve();
-    return await awaitEnd(options);
-  } finally {
-    over.abort(new Error("the activation is over"));
-    awaited.resolve();
-    await visiting;
-  }
+    visit: isVisited ? (stopped) => visit(options, stopped) : null,
+    readEnd: parseEnd,
+    askEnd: (stopped) => askEnd(options, stopped),
+    refusal: (stderr) =>
+      new NixdeployError("refused", `cannot activate ${storePath} on ${side.name}: ${whyNot(stderr)}`),
+  });
 }
 
 function listWords(options: ActivateFarOptions, isVisited: boolean): readonly string[] {
@@ -116,65 +95,44 @@ function listWords(options: ActivateFarOptions, isVisited: boolean): readonly st
   return [program, "local", "activate", storePath, ...mode, "--profile", profilePath, ...policy, ...visit, "--json"];
 }
 
-/** Comes back in over new connections until that was the proof, or is not asked for any more. */
-async function visit(
-  { side, program, storePath, profilePath, asRoot, clock }: ActivateFarOptions,
-  signal: AbortSignal,
-) {
-  const words = [program, "local", "confirm", storePath, "--profile", profilePath, "--json"];
-  for (;;) {
-    signal.throwIfAborted();
-    const script = { text: RUN_SCRIPT, words, asRoot, fresh: true, deadlineMs: CALL_MAX_MS };
-    const said = await side.run(script, signal).catch((error: unknown) => {
-      if (signal.aborted) throw error;
-      // Not reached: that is what this is about.
-      return null;
-    });
-    const found = visitSchema.safeParse(parseJson(said?.stdout ?? "")).data?.visit;
-    if (found === "confirmed" || found === "too-late" || found === "over") return;
-    await clock.sleep(PAUSE_MS, signal);
-  }
+/** @returns whether that was the proof, or it is not asked for any more */
+async function visit(options: ActivateFarOptions, signal: AbortSignal): Promise<boolean> {
+  const said = await askProgram(options, ["confirm", options.storePath], signal);
+  const found = visitSchema.safeParse(said).data?.visit;
+  return found === "confirmed" || found === "too-late" || found === "over";
 }
 
-/** After the session was lost. */
-async function awaitEnd(options: ActivateFarOptions): Promise<SystemEnd> {
-  const { side, program, storePath, profilePath, asRoot, clock, signal } = options;
-  const ignoreUnlessAborted = (error: unknown) => {
-    if (signal.aborted) throw error;
-    // Not reached now: it is tried again.
+/** @returns null while it is not over; where nobody works at it, somebody is started */
+async function askEnd(options: ActivateFarOptions, signal: AbortSignal): Promise<SystemEnd | null> {
+  const { side, program, storePath, asRoot } = options;
+  const status = statusSchema.safeParse(await askProgram(options, ["status"], signal)).data;
+  if (status === undefined) return null;
+  const { activation, lastOutcome, profilePath } = status;
+  // A record that is finished stays until somebody begins another.
+  if (activation !== null && activation.stage !== "finished") {
+    if (activation.isSupervised) return null;
+    const supervise = [program, "supervise", "--state-dir", status.stateDirectory];
+    await side.run({ text: START_SCRIPT, words: supervise, asRoot, fresh: true }, signal);
     return null;
-  };
-  const untilMs = clock.monotonicMs() + 2 * options.activationTimeoutMs + options.confirmWindowMs + REBOOT_MAX_MS;
-  const words = [program, "local", "status", "--profile", profilePath, "--json"];
-  while (clock.monotonicMs() < untilMs) {
-    const script = { text: RUN_SCRIPT, words, asRoot, fresh: true, deadlineMs: CALL_MAX_MS };
-    const said = await side.run(script, signal).catch(ignoreUnlessAborted);
-    const status = statusSchema.safeParse(parseJson(said?.stdout ?? "")).data;
-    // A record that is finished stays until somebody begins another.
-    const isOver = status !== undefined && (status.activation === null || status.activation.stage === "finished");
-    if (status?.activation?.isSupervised === false && !isOver) {
-      const supervise = [program, "supervise", "--state-dir", status.stateDirectory];
-      await side.run({ text: START_SCRIPT, words: supervise, asRoot, fresh: true }, signal).catch(ignoreUnlessAborted);
-    }
-    if (isOver) {
-      const { lastOutcome } = status;
-      if (lastOutcome?.storePath === storePath) {
-        return { by: BY, outcome: lastOutcome.outcome, reason: asClause(lastOutcome.reason) };
-      }
-      // A coordinator has taken the outcome: what the profile names tells.
-      const isThere = status.profilePath === storePath;
-      const reason = isThere ? "it is live" : "the connection was lost, and it is not what the profile names";
-      return { by: BY, outcome: isThere ? "succeeded" : "failed", reason };
-    }
-    await clock.sleep(PAUSE_MS, signal);
   }
-  throw new NixdeployError(
-    "unreachable",
-    `cannot tell what became of ${storePath} on ${side.name}: it is not reached`,
-    {
-      hint: "The machine goes back by itself when nobody confirms. Look there: nixdeploy local status",
-    },
-  );
+  if (lastOutcome?.storePath === storePath) {
+    return { by: BY, outcome: lastOutcome.outcome, reason: asClause(lastOutcome.reason) };
+  }
+  // A coordinator has taken the outcome: what the profile names tells.
+  const isThere = profilePath === storePath;
+  const reason = isThere ? "it is live" : "the connection was lost, and it is not what the profile names";
+  return { by: BY, outcome: isThere ? "succeeded" : "failed", reason };
+}
+
+/** `nixdeploy local …` over there, by a new connection. @returns what it prints, as data */
+async function askProgram(
+  { side, program, profilePath, asRoot }: ActivateFarOptions,
+  command: readonly string[],
+  signal: AbortSignal,
+): Promise<unknown> {
+  const words = [program, "local", ...command, "--profile", profilePath, "--json"];
+  const script = { text: RUN_SCRIPT, words, asRoot, fresh: true, deadlineMs: CALL_MAX_MS };
+  return parseJson((await side.run(script, signal)).stdout);
 }
 
 function parseEnd(stdout: string): SystemEnd | null {

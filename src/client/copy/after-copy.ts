@@ -74,7 +74,7 @@ async function activate(request: SystemRequest, { copying, profilePath, deps }: 
   const asRoot =
     isProfileOfRoot(profilePath, probe) && (await needRoot(`activate ${request.storePath}`, { side, probe, ...deps }));
   const common = {
-    ...{ side, asRoot, profilePath, clock, signal, storePath: request.storePath, method: request.method },
+    ...{ side, asRoot, profilePath, clock, note, signal, storePath: request.storePath, method: request.method },
     ...{ confirmWindowMs: request.confirmWindowMs, activationTimeoutMs: request.activationTimeoutMs },
     onLine: (text: string) => deps.onLine(side.name, text),
   };
@@ -83,10 +83,12 @@ async function activate(request: SystemRequest, { copying, profilePath, deps }: 
   if (request.method === "reboot" && !request.allowUnprovenBoot) throw noWayBack(request, side.name);
   if (request.method !== "dry-activate") {
     note(
-      `${side.name}: by its switch-to-configuration alone; --send-binary brings the engine that also survives a reboot`,
+      `${side.name}: by its switch-to-configuration alone; --send-binary brings the engine, with its checks and trial boots`,
     );
   }
-  return await switchPlainly({ ...common, onUnitFailure: request.onUnitFailure });
+  // Whatever the profile: the system's own script takes root.
+  const isSudo = asRoot || (await needRoot(`activate ${request.storePath}`, { side, probe, ...deps }));
+  return await switchPlainly({ ...common, asRoot: isSudo, onUnitFailure: request.onUnitFailure });
 }
 
 type EnginePlace = { readonly copying: Copying; readonly asRoot: boolean; readonly deps: AfterCopyDeps };
@@ -97,8 +99,9 @@ async function findEngine(request: SystemRequest, { copying, asRoot, deps }: Eng
   const { note, signal } = deps;
   if (request.binary === null) {
     if (probe.nixdeploy === "") return null;
-    if (await canBeVisited(side, "nixdeploy", signal)) return "nixdeploy";
-    note(`${side.name}: ${probe.nixdeploy} is too old to be used from here; --send-binary sends ours`);
+    if (await canBeVisited({ side, program: "nixdeploy", asRoot }, signal)) return "nixdeploy";
+    const whose = asRoot ? "root cannot use it there" : "it is too old to be used from here";
+    note(`${side.name}: ${probe.nixdeploy} is there, but ${whose}; --send-binary sends ours`);
     return null;
   }
   const { executable, version, isInStore } = request.binary;
@@ -113,7 +116,7 @@ async function findEngine(request: SystemRequest, { copying, asRoot, deps }: Eng
   const program = isInStore
     ? executable
     : await sendBinaryFile({ side, executable, version, asRoot, onSending, signal });
-  if (await canBeVisited(side, program, signal)) return program;
+  if (await canBeVisited({ side, program, asRoot }, signal)) return program;
   throw new NixdeployError("refused", `cannot use the nixdeploy that was sent to ${side.name}: it does not run there`, {
     details: numbered([
       `What does it say? ssh ${side.name} ${program} --version`,

@@ -81,6 +81,33 @@ export function judgeCommit({ code, back, isLive }: CommitFacts): SystemEnd {
   return judgeWayBack(`making it the default ${what}`, back);
 }
 
+/** What became of it all. */
+export type PlainFacts = Pick<SwitchFacts, "code" | "back" | "isConfirmed"> & {
+  /** Of making it the default; null when it did not come to that. */
+  readonly commit: number | null;
+  /** What runs, where the machine was booted anew before the end was heard; null: it was not. */
+  readonly rebootedInto: string | null;
+};
+
+export function judgePlain(
+  facts: PlainFacts,
+  wish: Pick<SwitchFacts, "onUnitFailure" | "windowSeconds"> & {
+    readonly method: "switch" | "test" | "boot";
+    readonly storePath: string;
+  },
+): SystemEnd {
+  const { code, back, commit, isConfirmed, rebootedInto } = facts;
+  if (rebootedInto !== null) {
+    const outcome = rebootedInto === wish.storePath || wish.method === "boot" ? "degraded" : "rolled-back";
+    return { by: BY, outcome, reason: `the machine was booted anew meanwhile; it runs ${rebootedInto}` };
+  }
+  if (wish.method === "boot") return judgeCommit({ code: commit, back, isLive: false });
+  const { end, isLive } = judgeSwitch({ code, back, isConfirmed, ...wish });
+  if (!isLive || wish.method === "test") return end;
+  const committed = judgeCommit({ code: commit, back, isLive: true });
+  return committed.outcome === "succeeded" ? end : committed;
+}
+
 function judgeWayBack(why: string, back: number | null): SystemEnd {
   if (back === LIVE) return { by: BY, outcome: "rolled-back", reason: why };
   if (back === UNITS_FAILED) {

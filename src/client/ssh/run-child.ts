@@ -5,6 +5,7 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import type { Readable } from "node:stream";
 import { describeError, NixdeployError } from "../../errors.ts";
 import type { Clock } from "../../runtime.ts";
 
@@ -46,7 +47,15 @@ export async function runChild(options: RunChildOptions): Promise<ChildResult> {
   }
   const ended = new AbortController();
   let isLate = false;
-  const stop = () => child.kill("SIGTERM");
+  const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  const stop = () => {
+    child.kill("SIGTERM");
+    // A shared ssh connection keeps the streams of a command that was stopped for as long as it goes on over there.
+    void gone.then(() => {
+      child.stdout.destroy();
+      child.stderr.destroy();
+    });
+  };
   signal.addEventListener("abort", stop, { once: true });
   const deadline = clock.sleep(options.deadlineMs, ended.signal).then(
     () => {
@@ -71,15 +80,19 @@ export async function runChild(options: RunChildOptions): Promise<ChildResult> {
   return { code, stdout, stderr, isLate };
 }
 
-async function collect(stream: NodeJS.ReadableStream, onLine: (line: string) => void): Promise<string> {
+async function collect(stream: Readable, onLine: (line: string) => void): Promise<string> {
   let text = "";
   let rest = "";
   stream.setEncoding("utf8");
-  for await (const chunk of stream) {
-    text = `${text}${String(chunk)}`.slice(-OUTPUT_MAX_CHARACTERS);
-    const lines = `${rest}${String(chunk)}`.split("\n");
-    rest = (lines.pop() ?? "").slice(-OUTPUT_MAX_CHARACTERS);
-    for (const line of lines) onLine(line);
+  try {
+    for await (const chunk of stream) {
+      text = `${text}${String(chunk)}`.slice(-OUTPUT_MAX_CHARACTERS);
+      const lines = `${rest}${String(chunk)}`.split("\n");
+      rest = (lines.pop() ?? "").slice(-OUTPUT_MAX_CHARACTERS);
+      for (const line of lines) onLine(line);
+    }
+  } catch (error) {
+    if (!stream.destroyed) throw error;
   }
   if (rest !== "") onLine(rest);
   return text;

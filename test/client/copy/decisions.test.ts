@@ -5,7 +5,7 @@ import { type Probe, parseProbe } from "../../../src/client/copy/probe.ts";
 import { isProfileOfRoot, resolveFarProfile } from "../../../src/client/copy/profile.ts";
 import { fitsPlatform } from "../../../src/client/copy/send-binary.ts";
 import { signingKeyName } from "../../../src/client/copy/signing.ts";
-import { judgeCommit, judgeSwitch, type SwitchFacts } from "../../../src/client/copy/system-end.ts";
+import { judgeCommit, judgePlain, judgeSwitch, type SwitchFacts } from "../../../src/client/copy/system-end.ts";
 import { isTrusted, listUnsigned, planKeyEntry } from "../../../src/client/copy/trust.ts";
 import { NixdeployError } from "../../../src/errors.ts";
 import { narHashFromDigest } from "../../../src/nix/hash.ts";
@@ -131,6 +131,33 @@ describe("making a system the default", () => {
     [{ code: null, back: null, isLive: true }, "degraded", "the way back was not heard of"],
   ] as const)("%j is %s", (facts, outcome, words) => {
     const end = judgeCommit(facts);
+    expect(end.outcome).toBe(outcome);
+    expect(end.reason).toContain(words);
+  });
+});
+
+describe("the whole of it without the engine", () => {
+  const wish = { onUnitFailure: "rollback", windowSeconds: 60, storePath: "/nix/store/new" } as const;
+  const facts = { code: null, commit: null, back: null, isConfirmed: false, rebootedInto: null };
+  test.each([
+    ["switch", { code: 0, isConfirmed: true, commit: 0 }, "succeeded", "it is live"],
+    [
+      "switch",
+      { code: 0, isConfirmed: true, commit: 1, back: 0 },
+      "rolled-back",
+      "making it the default ended with code 1",
+    ],
+    // Confirmed, and then the way to the default was lost.
+    ["switch", { code: 0, isConfirmed: true }, "degraded", "was not heard of any more"],
+    ["test", { code: 0, isConfirmed: true }, "succeeded", "it is live"],
+    ["test", { back: 0 }, "rolled-back", "was not heard of any more"],
+    ["boot", { commit: 0 }, "succeeded", "at the next reboot"],
+    ["boot", { commit: 1, back: 1 }, "degraded", "the way back ended with code 1"],
+    ["switch", { rebootedInto: "/nix/store/old" }, "rolled-back", "booted anew meanwhile; it runs /nix/store/old"],
+    ["switch", { rebootedInto: "/nix/store/new" }, "degraded", "it runs /nix/store/new"],
+    ["boot", { rebootedInto: "/nix/store/old" }, "degraded", "it runs /nix/store/old"],
+  ] as const)("%s with %j is %s", (method, changes, outcome, words) => {
+    const end = judgePlain({ ...facts, ...changes }, { ...wish, method });
     expect(end.outcome).toBe(outcome);
     expect(end.reason).toContain(words);
   });
