@@ -3,9 +3,11 @@
  * somebody said yes, in a nix.conf that is a plain file; what happens where it is not; and that the secret stays.
  */
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
-import { readFile, rename, stat, symlink, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { chmod, chown, copyFile, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { ENTER_KEY_SCRIPT } from "../../src/client/copy/trust.ts";
 import { type Builder, createBuilder } from "../support/builder.ts";
+import { addClosure } from "../support/closure.ts";
 import { createDevice, type Device } from "../support/device.ts";
 import { BINARY } from "../support/fleet.ts";
 import type { NixDaemon } from "../support/nix-daemon.ts";
@@ -147,3 +149,51 @@ test("a key of one's own is used as it is; one that others may read is refused",
     stderr: expect.stringContaining(`cannot use the signing key ${KEY_FILE}: others may read it`),
   });
 });
+
+test("many who add a key at once write over nobody's line", async () => {
+  const lines = Array.from({ length: 20 }, (_, index) => `extra-trusted-public-keys = at-once-${index}:AAAA`);
+  const ends = await Promise.all(lines.map((line) => nuc.exec(["sh", "-c", ENTER_KEY_SCRIPT, "script", conf, line])));
+  expect(ends.map(({ exitCode }) => exitCode)).toEqual(lines.map(() => 0));
+  const text = await readFile(conf, "utf8");
+  expect(text).toStartWith(original);
+  expect(lines.filter((line) => !text.includes(`\n${line}\n`))).toEqual([]);
+  expect((await readdir(dirname(conf))).filter((name) => /^nix\.conf\.(?!made$)/.test(name))).toEqual([]);
+});
+
+test("where an installer keeps nix.conf, the line goes into the file beside it that is the user's", async () => {
+  await writeFile(conf, `${original}!include nix.custom.conf\n`);
+  const result = await copyNew("root", ["--yes"]);
+  expect(result).toMatchObject({ exitCode: 0, isThere: true });
+  expect(await readFile(conf, "utf8")).toBe(`${original}!include nix.custom.conf\n`);
+  const custom = join(dirname(conf), "nix.custom.conf");
+  expect(await readFile(custom, "utf8")).toContain("extra-trusted-public-keys = builder-copy-1:");
+  expect((await stat(custom)).mode & 0o777).toBe(0o644);
+  await rm(custom);
+});
+
+test("from a host: who may use sudo here without a password takes the path in as root; another is told", async () => {
+  const directory = join(dirname(nuc.directory), "desk");
+  await using desk = await createDevice({ name: "desk", directory, users: [MALLORY, BOB] });
+  await desk.startDaemon();
+  await prepareSudo(desk, { free: ["bob"] });
+  const top = await addClosure(nuc, { name: "from", pathCount: 3, sizeBytes: 30_000 });
+  const take = async ({ name, id }: typeof BOB) => {
+    // What ssh needs, where this user sees it.
+    const [key, hosts, config] = ["key", "known_hosts", "config"].map((file) => join(directory, `${name}-${file}`));
+    await copyFile(join(nuc.directory, "sshd/client_key"), String(key));
+    await chmod(String(key), 0o600);
+    await chown(String(key), id, id);
+    await copyFile(join(nuc.directory, "sshd/known_hosts"), String(hosts));
+    await writeFile(String(config), `UserKnownHostsFile ${hosts}\nIdentityFile ${key}\nIdentitiesOnly yes\n`);
+    return await desk.exec([BINARY, "copy", "--from", ssh.address("root"), top], {
+      ...{ user: name, timeoutMs: 60_000, env: { NIX_SSHOPTS: `-F ${config}` } },
+    });
+  };
+  const refused = await take(MALLORY);
+  expect({ exitCode: refused.exitCode, stderr: refused.stderr }).toEqual({
+    exitCode: 1,
+    stderr: expect.stringContaining("the Nix daemon of this machine does not trust the key nuc-copy-1"),
+  });
+  expect(await take(BOB)).toMatchObject({ exitCode: 0, stdout: `${top}\n` });
+  expect(await desk.run(["nix-store", "--check-validity", top])).toBe("");
+}, 60_000);

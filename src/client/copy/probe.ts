@@ -20,6 +20,8 @@ say sudo "$(command -v sudo >/dev/null 2>&1 && { sudo -n true >/dev/null 2>&1 &&
 say isNixos "$([ -e /etc/NIXOS ] && echo yes)"
 say nixdeploy "$(nixdeploy --version 2>/dev/null | head -n 1)"
 conf="\${NIX_CONF_DIR:-/etc/nix}/nix.conf"
+# Where nix.conf belongs to an installer, this one is its user's.
+if grep -qs '^!include nix\\.custom\\.conf' "$conf"; then conf="$(dirname "$conf")/nix.custom.conf"; fi
 say conf "$conf"
 say confIsManaged "$([ -L "$conf" ] && echo yes)"
 say confIsWritable "$([ -w "$conf" ] && echo yes)"
@@ -56,7 +58,7 @@ const probeSchema = z.object({
   nixdeploy: z.string(),
   /** Where its nix.conf is. */
   conf: z.string(),
-  /** A link into the store, as NixOS makes it: nobody writes to it. */
+  /** A link, as NixOS and nix-darwin make it: nobody writes to it. */
   confIsManaged: yes,
   confIsWritable: yes,
   confExists: yes,

@@ -7,6 +7,8 @@
 import { NixdeployError } from "../../errors.ts";
 import { connectDaemon, connectDaemonOver } from "../../nix/daemon/connect.ts";
 import type { DaemonConnection } from "../../nix/daemon/connection.ts";
+import { openProgramTransport } from "../../nix/daemon/open-transport.ts";
+import type { Transport } from "../../nix/daemon/transport.ts";
 import type { Clock } from "../../runtime.ts";
 import { type ChildResult, type RunChildOptions, runChild } from "../ssh/run-child.ts";
 import { SCRIPT_START } from "../ssh/shell-words.ts";
@@ -66,9 +68,9 @@ export function createFarSide(session: SshSession): Side {
       }),
     openDaemon: async ({ signal, asRoot }) => {
       const transport = await session.open(wordsOf({ text: DAEMON_SCRIPT, asRoot }, sudo), signal);
+      const lostHint = `Try by hand: ssh ${session.name.replace(/:\d+$/, "")} nix-daemon --stdio`;
       try {
-        if (asRoot && sudo.password !== null) await transport.write(Buffer.from(`${sudo.password}\n`));
-        return await connectDaemonOver(transport, { signal, lostHint: "Try by hand: ssh HOST nix-daemon --stdio" });
+        return await connectThrough(transport, { signal, lostHint, password: asRoot ? sudo.password : null });
       } catch (error) {
         throw explainNoDaemon(session.name, error);
       }
@@ -90,8 +92,22 @@ export function createLocalSide(options: { readonly environment: NodeJS.ProcessE
         ...inputOf(script, sudo),
         ...(script.onLine === undefined ? {} : { onLine: script.onLine }),
       }),
-    openDaemon: ({ signal }) => connectDaemon({ signal, environment }),
+    openDaemon: async ({ signal, asRoot }) => {
+      if (!asRoot) return await connectDaemon({ signal, environment });
+      const command = wordsOf({ text: DAEMON_SCRIPT, asRoot }, sudo);
+      const transport = await openProgramTransport({ peer: "the daemon that sudo started", command, environment });
+      const lostHint = "Try by hand: sudo nix-daemon --stdio";
+      return await connectThrough(transport, { signal, lostHint, password: sudo.password });
+    },
   };
+}
+
+async function connectThrough(
+  transport: Transport,
+  { password, ...options }: Parameters<typeof connectDaemonOver>[1] & { readonly password: string | null },
+): Promise<DaemonConnection> {
+  if (password !== null) await transport.write(Buffer.from(`${password}\n`));
+  return await connectDaemonOver(transport, options);
 }
 
 function wordsOf(

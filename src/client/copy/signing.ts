@@ -4,7 +4,8 @@
  *
  *   /var/lib/nixdeploy/copy/signing-key for root, $XDG_STATE_HOME/nixdeploy/copy/signing-key else   NAME:BASE64, mode 0600
  */
-import { chmod, mkdir, open, readFile, stat } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { link, mkdir, open, readFile, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { describeError, NixdeployError } from "../../errors.ts";
 import { NixParseError } from "../../nix/parse-error.ts";
@@ -43,17 +44,9 @@ export async function ensureSigningKey(
     if (found !== null) return found;
     const key = secretKeyFromSeed(signingKeyName(options.hostName), options.random.bytes(32));
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    // Fails where another one has just made it: the next call reads that one.
-    const file = await open(path, "wx", 0o600);
-    try {
-      await file.writeFile(formatSecretKey(key));
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await chmod(path, 0o600);
-    options.onMade(path);
-    return key;
+    if (await placeNewFile(path, formatSecretKey(key))) options.onMade(path);
+    // Somebody else's, where that was there first.
+    return (await readKeyFile(path)) ?? key;
   } catch (error) {
     if (error instanceof NixdeployError) throw error;
     throw new NixdeployError("host", `cannot use the signing key ${path}: ${describeError(error)}`, {
@@ -61,6 +54,28 @@ export async function ensureSigningKey(
       cause: error,
     });
   }
+}
+
+/** Whole or not at all, and never over another one. @returns whether it is ours */
+async function placeNewFile(path: string, text: string): Promise<boolean> {
+  const temporary = `${path}.${randomUUID()}`;
+  try {
+    const file = await open(temporary, "wx", 0o600);
+    try {
+      await file.chmod(0o600);
+      await file.writeFile(text);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await link(temporary, path);
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EEXIST") return false;
+    throw error;
+  } finally {
+    await rm(temporary, { force: true });
+  }
+  return true;
 }
 
 async function readKeyFile(path: string): Promise<SecretKey | null> {
@@ -90,16 +105,20 @@ const SIGN_THERE_SCRIPT = `set -eu
 umask 077
 name=$1; shift
 if [ "$(id -u)" = 0 ]; then dir=/var/lib/nixdeploy/copy; else dir="\${XDG_STATE_HOME:-$HOME/.local/state}/nixdeploy/copy"; fi
+key="$dir/signing-key"
 mkdir -p "$dir"
-if ! [ -s "$dir/signing-key" ]; then
-  rm -f "$dir/signing-key.new" "$dir/signing-key.public.new"
-  nix-store --generate-binary-cache-key "$name" "$dir/signing-key.new" "$dir/signing-key.public.new" >&2
-  mv "$dir/signing-key.public.new" "$dir/signing-key.public"
-  mv "$dir/signing-key.new" "$dir/signing-key"
+if ! [ -s "$key" ]; then
+  new=$(mktemp -d "$dir/new.XXXXXX")
+  trap 'rm -rf -- "$new"' EXIT
+  nix-store --generate-binary-cache-key "$name" "$new/secret" "$new/public" >&2
+  sync "$new/secret" 2>/dev/null || :
+  # Not over one that somebody else has just made.
+  ln "$new/secret" "$key" 2>/dev/null || [ -s "$key" ]
 fi
+if [ -n "$(find -L "$key" -perm -004 -o -perm -040)" ]; then echo "$key can be read by others: chmod 600 it, if nobody did" >&2; exit 1; fi
 run() { nix --extra-experimental-features nix-command "$@"; }
-run store sign --recursive --key-file "$dir/signing-key" "$@" >&2
-printf 'nixdeploy-public-key=%s\\n' "$(run key convert-secret-to-public < "$dir/signing-key")"
+run store sign --recursive --key-file "$key" "$@" >&2
+printf 'nixdeploy-public-key=%s\\n' "$(run key convert-secret-to-public < "$key")"
 `;
 
 /** Has another machine sign closures in its own store. @returns its public key @throws NixdeployError */

@@ -68,7 +68,8 @@ export function parseKeys(text: string): PublicKey[] {
 
 /** How the key could get into nix.conf; null: it cannot. Pure. */
 export function planKeyEntry(probe: Probe): { readonly asRoot: boolean } | null {
-  if (probe.confIsManaged) return null;
+  // NixOS may also lay its files over /etc, where they are no links.
+  if (probe.confIsManaged || probe.isNixos) return null;
   if (probe.confIsWritable || probe.uid === 0) return { asRoot: false };
   return probe.sudo === "none" ? null : { asRoot: true };
 }
@@ -104,16 +105,23 @@ async function offerKey(key: PublicKey, { side, probe, confirm }: TrustOptions):
   return (await confirm(question)) === true;
 }
 
-const ENTER_KEY_SCRIPT = `set -eu
-conf=$1 line=$2
-if ! grep -qxF -- "$line" "$conf" 2>/dev/null; then
-  mkdir -p "$(dirname "$conf")"
-  new="$conf.nixdeploy-new"
-  if [ -e "$conf" ]; then cp -p "$conf" "$new"; else : > "$new"; chmod 644 "$new"; fi
+/** $1 nix.conf, $2 the line. Several may do it at once: each has a file of its own, and looks again when it is done. */
+export const ENTER_KEY_SCRIPT = `set -eu
+conf=$1 line=$2 new= tries=5
+mkdir -p "$(dirname "$conf")"
+trap 'rm -f -- "$new"' EXIT
+exec 9< "$(dirname "$conf")"
+flock 9 2>/dev/null || :
+until grep -qxF -- "$line" "$conf" 2>/dev/null; do
+  if [ "$tries" = 0 ]; then echo "somebody else changes it" >&2; exit 1; fi
+  tries=$((tries - 1))
+  new=$(mktemp "$conf.XXXXXX")
+  if [ -e "$conf" ]; then cp -p "$conf" "$new"; else chmod 644 "$new"; fi
   printf '\\n# added by nixdeploy copy\\n%s\\n' "$line" >> "$new"
   sync "$new" 2>/dev/null || :
   mv "$new" "$conf"
-fi
+done
+exec 9<&-
 if [ "$(id -u)" = 0 ]; then
   if command -v systemctl >/dev/null 2>&1 && systemctl is-active --quiet nix-daemon.service; then
     systemctl restart nix-daemon.service && echo restarted

@@ -90,6 +90,7 @@ describe("trust", () => {
     [{ sudo: "asks" }, { asRoot: true }],
     [{ sudo: "none" }, null],
     [{ sudo: "free", confIsManaged: true }, null],
+    [{ uid: 0, isNixos: true }, null],
   ] as const)("a key gets into nix.conf of %j by %j", (changes, entry) => {
     expect(planKeyEntry(probeOf(changes))).toEqual(entry);
   });
