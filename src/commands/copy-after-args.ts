@@ -1,5 +1,5 @@
 /** The flags of `copy` that say what is done with the closure over there: a profile, or the activation of a system. */
-import type { AfterCopy } from "../client/copy/after-copy.ts";
+import type { AfterCopy, BinaryToSend } from "../client/copy/after-copy.ts";
 import { SYSTEM_METHODS, type SystemMethod } from "../client/copy/system-end.ts";
 import { ACTIVATION_TIMEOUT_DEFAULT_MS, CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
@@ -118,12 +118,12 @@ function listPolicyFlags(args: AfterValues): readonly string[] {
 }
 
 /** @throws NixdeployError("usage") when this is no program that could be sent */
-function ownBinary() {
+function ownBinary(): BinaryToSend {
   if (!Bun.main.startsWith("/$bunfs/")) {
     throw new NixdeployError("usage", "cannot use --send-binary: this nixdeploy runs from its source code", {
       hint: "Build it first: npm run build.",
     });
   }
   const executable = process.execPath;
-  return { executable, version: NIXDEPLOY_VERSION, isInStore: storePathContaining(executable) !== null };
+  return { executable, version: NIXDEPLOY_VERSION, storePath: storePathContaining(executable) };
 }

@@ -8,7 +8,6 @@ import type { HostEnd } from "../client/copy/copy-hosts.ts";
 import { readPushPaths } from "../client/push/push-paths.ts";
 import { formatSshAddress, isSshUrl, parseSshAddress, type SshAddress } from "../client/ssh/ssh-address.ts";
 import { describeError, NixdeployError } from "../errors.ts";
-import { storePathContaining } from "../nix/store-path.ts";
 import { cleanLine } from "../printable.ts";
 import { formatBytes, formatCount } from "../quantity.ts";
 import { type ArgValues, defineNixdeployCommand } from "./command-line/args.ts";
@@ -76,10 +75,10 @@ export const command = defineNixdeployCommand({
     const paths = await readPushPaths({ words, readStdin: context.readStdin, cwd: process.cwd(), verb: "copy" });
     const after = readAfterCopy(args, { direction, paths });
     // A program that is in the store comes with all it needs.
-    const program = after.kind === "system" && after.binary?.isInStore === true ? [after.binary.executable] : [];
+    const program = after.kind === "system" ? (after.binary?.storePath ?? null) : null;
     const request: CopyRequest = {
       ...{ direction, sign: !args.noSign, compress: !args.noCompress, jobs: args.jobs },
-      paths: [...paths, ...program.flatMap((file) => storePathContaining(file) ?? [])],
+      paths: [...paths, ...(program === null ? [] : [program])],
     };
     const progress = createCopyProgress(createProgressLine(context), { clock: context.clock, verb: "copy" });
     try {
@@ -146,7 +145,7 @@ async function copyAll(
 ): Promise<readonly HostEnd<Copied>[]> {
   const { forEachHost } = await import("../client/copy/copy-hosts.ts");
   const { copyWithHost } = await import("../client/copy/copy-host.ts");
-  const { finishCopy } = await import("../client/copy/after-copy.ts");
+  const { checkAfterCopy, finishCopy } = await import("../client/copy/after-copy.ts");
   const deps: CopyDeps = {
     loadKey: createKeyLoader(args, context, progress),
     ...createQuestions(args, context, progress),
@@ -164,7 +163,10 @@ async function copyAll(
     atOnce: args.hostsAtOnce,
     signal: context.signal,
     work: async ({ address }) =>
-      await copyWithHost(address, request, deps, async (copying) => await finishCopy(after, copying, finishing)),
+      await copyWithHost(address, request, deps, {
+        check: (receiver) => checkAfterCopy(after, receiver),
+        after: async (copying) => await finishCopy(after, copying, finishing),
+      }),
     onFailed: (host, error) => {
       if (hosts.length > 1) progress.say(`${host}: failed: ${describeError(error)}`);
     },

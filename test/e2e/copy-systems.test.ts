@@ -3,6 +3,7 @@
  * sent along. Each verb of nix-deploy once each way; what fails, and what shuts us out, is undone. Rows of docs/copy.md.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { copyFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { type Builder, createBuilder, type FixtureOptions } from "../support/builder.ts";
@@ -227,14 +228,34 @@ test("what is no system is refused, and nothing is touched", async () => {
 
 test("--reboot without a way back is refused unless it is asked for by name", async () => {
   const before = await sides();
-  const { exitCode, stderr } = await copy([await build("rebooted"), "--reboot"]);
+  const system = await build("rebooted");
+  const { exitCode, stderr } = await copy([system, "--reboot"]);
   expect({ exitCode, stderr }).toEqual({
     exitCode: 1,
     stderr: expect.stringContaining("nobody over there could go back if it does not come up"),
   });
   expect(stderr).toContain("3. Reboot all the same: --allow-unproven-boot");
   expect(await sides()).toEqual(before);
+  // Said before anything is copied.
+  expect(await nuc.link(system)).toBeNull();
 });
+
+test("a nixdeploy in the store is sent as a store path, which is kept over there", async () => {
+  const folder = join(directory, "nixdeploy-packaged");
+  await mkdir(join(folder, "bin"), { recursive: true });
+  await copyFile(BINARY, join(folder, "bin/nixdeploy"));
+  const own = await builder.run(["nix-store", "--add", folder]);
+  const system = await build("by-store-path");
+  const words = ["--no-compress", "--json", "--to", ssh.address("root"), system, "--switch", "--send-binary"];
+  const ran = await builder.exec([`${own}/bin/nixdeploy`, "copy", ...words], { timeoutMs: 90_000, env: ssh.client });
+  expect({ exitCode: ran.exitCode, system: systemOf(ran.stdout) }).toMatchObject({
+    ...{ exitCode: 0, system: { by: "nixdeploy", outcome: "succeeded" } },
+  });
+  expect(ran.stderr).not.toContain("sending nixdeploy");
+  expect(await sides()).toEqual(all(system));
+  const link = `/var/lib/nixdeploy/bin/nixdeploy-${own.slice("/nix/store/".length)}`;
+  expect(await nuc.run(["nix-store", "--query", "--roots", own])).toContain(link);
+}, 120_000);
 
 test("--reboot by the engine tries it for one boot, in which we must get in again", async () => {
   const base = { bootLoader: "systemd-boot", units: [{ name: "web.service" }] } as const;

@@ -105,6 +105,26 @@ describe("to a host with Nix and nothing of ours", () => {
   });
 });
 
+describe("by somebody's own ssh configuration", () => {
+  test.each([
+    ["persists", "a connection that is shared, and that stays", ["ControlMaster auto", "ControlPersist 30"]],
+    ["named", "a shared connection that nobody makes", ["ControlMaster no"]],
+    ["terminal", "what is for a terminal", ["RemoteCommand htop", "RequestTTY force"]],
+  ])("%s: %s", async (name, _what, lines) => {
+    // A port that is taken: a forward that another connection has already.
+    const forward = [`LocalForward 127.0.0.1:${ssh.port} 127.0.0.1:1`, "ExitOnForwardFailure yes"];
+    const control = `ControlPath ${join(directory, name)}`;
+    const client = await ssh.clientWith({ lines: [...lines, ...forward, control] });
+    const path = await builder.build("app", { name: `config-${name}`, version: "1" });
+    expect(await copy(["--to", ssh.address("root"), path, "--profile", name], { env: client })).toMatchObject({
+      exitCode: 0,
+    });
+    await nuc.run(["nix-store", "--check-validity", path]);
+    const words = [...client.NIX_SSHOPTS.split(" "), "-O", "exit", "-p", String(ssh.port), "root@127.0.0.1"];
+    await builder.exec(["ssh", ...words]);
+  });
+});
+
 describe("from a host", () => {
   test("the closure comes here, signed over there, and nothing comes twice", async () => {
     const file = join(nuc.directory, "note");

@@ -11,7 +11,7 @@ import type { Copying } from "./copy-host.ts";
 import { switchPlainly } from "./plain-switch.ts";
 import { isProfileOfRoot, resolveFarProfile, setFarProfile } from "./profile.ts";
 import { needRoot, type RootOptions } from "./root.ts";
-import { fitsPlatform, sendBinaryFile } from "./send-binary.ts";
+import { fitsPlatform, keepSentPath, sendBinaryFile } from "./send-binary.ts";
 import type { SystemEnd, SystemMethod } from "./system-end.ts";
 
 export type AfterCopy =
@@ -31,8 +31,15 @@ export type SystemRequest = {
   readonly allowUnprovenBoot: boolean;
   /** Flags of `local activate`, for the engine over there. */
   readonly policy: readonly string[];
-  /** What to send for the engine; null: use what is there. `storePath`: it goes along with the closure. */
-  readonly binary: { readonly executable: string; readonly version: string; readonly isInStore: boolean } | null;
+  /** What to send for the engine; null: use what is there. */
+  readonly binary: BinaryToSend | null;
+};
+
+export type BinaryToSend = {
+  readonly executable: string;
+  readonly version: string;
+  /** What it is a part of, which goes along with the closure; null: it is a file. */
+  readonly storePath: StorePath | null;
 };
 
 export type AfterCopyDeps = {
@@ -45,6 +52,21 @@ export type AfterCopyDeps = {
 };
 
 export type AfterCopyEnd = { readonly profile: string | null; readonly system: SystemEnd | null };
+
+/** Before anything is copied. @throws NixdeployError for what would be refused afterwards */
+export function checkAfterCopy(request: AfterCopy, { side, probe }: Copying["receiver"]): void {
+  if (request.kind !== "system") return;
+  const { binary, method, allowUnprovenBoot } = request;
+  if (binary !== null && !fitsPlatform(probe, { platform: process.platform, arch: process.arch })) {
+    throw new NixdeployError(
+      "refused",
+      `cannot send nixdeploy to ${side.name}: it is ${probe.kernel} on ${probe.machine}, and this program is built for ${process.platform} on ${process.arch}`,
+      { hint: "Install nixdeploy there, or leave --send-binary out." },
+    );
+  }
+  const hasEngine = binary !== null || probe.nixdeploy !== "";
+  if (method === "reboot" && !hasEngine && !allowUnprovenBoot) throw noWayBack(request, side.name);
+}
 
 /** @throws NixdeployError when it cannot be done and nothing was touched · the signal's reason */
 export async function finishCopy(request: AfterCopy, copying: Copying, deps: AfterCopyDeps): Promise<AfterCopyEnd> {
@@ -104,18 +126,11 @@ async function findEngine(request: SystemRequest, { copying, asRoot, deps }: Eng
     note(`${side.name}: ${probe.nixdeploy} is there, but ${whose}; --send-binary sends ours`);
     return null;
   }
-  const { executable, version, isInStore } = request.binary;
-  if (!fitsPlatform(probe, { platform: process.platform, arch: process.arch })) {
-    throw new NixdeployError(
-      "refused",
-      `cannot send nixdeploy to ${side.name}: it is ${probe.kernel} on ${probe.machine}, and this program is built for ${process.platform} on ${process.arch}`,
-      { hint: "Install nixdeploy there, or leave --send-binary out." },
-    );
-  }
+  const { executable, version, storePath } = request.binary;
   const onSending = () => note(`${side.name}: sending nixdeploy ${version}`);
-  const program = isInStore
-    ? executable
-    : await sendBinaryFile({ side, executable, version, asRoot, onSending, signal });
+  if (storePath !== null) await keepSentPath({ side, storePath, asRoot, signal });
+  const program =
+    storePath === null ? await sendBinaryFile({ side, executable, version, asRoot, onSending, signal }) : executable;
   if (await canBeVisited({ side, program, asRoot }, signal)) return program;
   throw new NixdeployError("refused", `cannot use the nixdeploy that was sent to ${side.name}: it does not run there`, {
     details: numbered([

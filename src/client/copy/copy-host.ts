@@ -59,15 +59,19 @@ export type Copying = {
   readonly receiver: { readonly side: Side; readonly probe: Probe };
 };
 
-/**
- * @param after done with the closure when it is there, before its roots go
- * @throws NixdeployError · the signal's reason
- */
+export type CopyHooks<After> = {
+  /** Before anything is copied. @throws to leave it at that */
+  readonly check: (receiver: Copying["receiver"]) => void;
+  /** When the closure is there, before its roots go. */
+  readonly after: (copying: Copying) => Promise<After>;
+};
+
+/** @throws NixdeployError · the signal's reason */
 export async function copyWithHost<After>(
   address: SshAddress,
   request: CopyRequest,
   deps: CopyDeps,
-  after: (copying: Copying) => Promise<After>,
+  { check, after }: CopyHooks<After>,
 ): Promise<CopyResult & { readonly after: After }> {
   const { environment, clock, signal } = deps;
   await using session = await openSshSession({ address, compress: request.compress, environment, clock, signal });
@@ -76,6 +80,7 @@ export async function copyWithHost<After>(
   const farProbe = await probeSide(far, signal);
   const isTo = request.direction === "to";
   const receiver = isTo ? { side: far, probe: farProbe } : { side: local, probe: await probeSide(local, signal) };
+  check(receiver);
   const signing = createSigning({ ...{ request, deps, far, farProbe, receiver } });
   const host = formatSshAddress(address);
   await using transferred = await transferClosure({

@@ -1,12 +1,12 @@
 /**
  * Brings this very program to a host that has none: where it lies in the Nix store, as a store path with all it needs;
  * else as a file, into a folder that only its owner may write to, under a name that says which contents it has. What is
- * there already is not sent again.
+ * there already is not sent again; what nobody has used for a month is removed.
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { NixdeployError } from "../../errors.ts";
-import { type StorePath, storePathContaining } from "../../nix/store-path.ts";
+import { type StorePath, storePathBaseName } from "../../nix/store-path.ts";
 import { lastLine, numbered } from "../ssh/ssh-failure.ts";
 import type { Probe } from "./probe.ts";
 import type { Side } from "./side.ts";
@@ -25,9 +25,11 @@ if [ -L "$dir" ] || [ "$(stat -c %u "$dir" 2>/dev/null || stat -f %u "$dir")" !=
 chmod 755 "$dir"
 file="$dir/$1"
 `;
-const FIND_SCRIPT = `${PLACE}[ -x "$file" ] && printf 'nixdeploy-file=%s\\n' "$file"; exit 0`;
+const FIND_SCRIPT = `${PLACE}[ -x "$file" ] && touch -c "$file" && printf 'nixdeploy-file=%s\\n' "$file"; exit 0`;
+const TIDY = `find "$dir" -maxdepth 1 -name 'nixdeploy-*' ! -name "$1" -mtime +30 -exec rm -f -- {} + || :
+`;
 const SEND_SCRIPT = `set -eu
-${PLACE}new="$file.new.$$"
+${PLACE}${TIDY}new="$file.new.$$"
 trap 'rm -f "$new"' EXIT
 cat > "$new"
 sum=$( { sha256sum "$new" 2>/dev/null || shasum -a 256 "$new"; } | cut -d ' ' -f 1)
@@ -38,6 +40,12 @@ mv "$new" "$file"
 printf 'nixdeploy-file=%s\\n' "$file"
 `;
 
+/** $1 the name of the link, $2 the store path. */
+const ROOT_SCRIPT = `set -eu
+${PLACE}${TIDY}nix-store --realise "$2" --add-root "$file" --indirect >/dev/null
+touch -h "$file" 2>/dev/null || :
+`;
+
 /** Whether this program could run there at all. Pure. */
 export function fitsPlatform(
   { kernel, machine }: Pick<Probe, "kernel" | "machine">,
@@ -46,9 +54,19 @@ export function fitsPlatform(
   return KERNELS[own.platform] === kernel && (MACHINES[own.arch] ?? []).includes(machine);
 }
 
-/** The store path that this program is a part of; null when it is a file elsewhere. */
-export function ownStorePath(executable: string): StorePath | null {
-  return storePathContaining(executable);
+/** Keeps a program that came as a store path: what is begun with it may need it after a reboot. @throws NixdeployError */
+export async function keepSentPath(options: {
+  readonly side: Side;
+  readonly storePath: StorePath;
+  readonly asRoot: boolean;
+  readonly signal: AbortSignal;
+}): Promise<void> {
+  const { side, storePath, asRoot, signal } = options;
+  const words = [`nixdeploy-${storePathBaseName(storePath)}`, storePath];
+  const result = await side.run({ text: ROOT_SCRIPT, words, asRoot }, signal);
+  if (result.code === 0) return;
+  const why = lastLine(result.stderr) || `the script ended with ${result.code ?? "a signal"}`;
+  throw new NixdeployError("host", `cannot keep ${storePath} on ${side.name}: ${why}`);
 }
 
 /** @returns the path over there @throws NixdeployError */

@@ -55,7 +55,8 @@ export async function openSshSession(options: SshSessionOptions): Promise<SshSes
     ...(options.compress ? ["-C"] : []),
     // A peer that is silent for a minute is gone, unless the user's configuration has an opinion.
     ...(settings.serveraliveinterval === "0" ? ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"] : []),
-    "-T",
+    // Made for a terminal: another command, and forwards, which a second connection cannot have again.
+    ...["-o", "RemoteCommand=none", "-o", "ClearAllForwardings=yes", "-T"],
   ];
   const master = settings.hasControlPath ? null : await createMaster({ ...options, base: [...base, ...shared], name });
   const line = (words: readonly string[], extra: readonly string[]) => [
@@ -91,8 +92,10 @@ async function readSettings(options: SshSessionOptions & Based) {
   if (result.code !== 0) throw explainSshFailure(formatSshAddress(address), result.stderr);
   const readValue = (key: string) => new RegExp(`^${key} (.*)$`, "mi").exec(result.stdout)?.[1] ?? "";
   const controlPath = readValue("controlpath");
+  const isNamed = controlPath !== "" && controlPath !== "none";
   return {
-    hasControlPath: controlPath !== "" && controlPath !== "none",
+    // One that nobody makes, and that is not there, would be a login for each command.
+    hasControlPath: isNamed && (readValue("controlmaster") !== "false" || existsSync(controlPath)),
     serveraliveinterval: readValue("serveraliveinterval"),
   };
 }
