@@ -1,5 +1,7 @@
 /** `nixdeploy login`: remembers a coordinator's address and a token for it. */
+
 import type { Identity } from "../api/tokens.ts";
+import { readBounded } from "../client/read-bounded.ts";
 import { NixdeployError } from "../errors.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
@@ -101,14 +103,9 @@ async function readNewToken(context: CommandContext, url: string): Promise<strin
 }
 
 async function readAll({ readStdin }: CommandContext): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of readStdin()) {
-    sizeBytes += chunk.length;
-    if (sizeBytes > STDIN_BYTES_MAX) throw new NixdeployError("usage", "cannot log in: that is too long for a token");
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString("utf8");
+  const bytes = await readBounded(readStdin(), STDIN_BYTES_MAX);
+  if (bytes === null) throw new NixdeployError("usage", "cannot log in: that is too long for a token");
+  return bytes.toString("utf8");
 }
 
 async function tryToken(context: CommandContext, access: { url: string; token: string }): Promise<Identity> {

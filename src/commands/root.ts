@@ -81,6 +81,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: "workspace", summary: "Make, show, set and delete workspaces", load: () => import("./workspace.ts") },
   { name: "cache", summary: "Make, show and set binary caches, and their keys", load: () => import("./cache.ts") },
   { name: "backup", summary: "Copy the coordinator's database while it serves", load: () => import("./backup.ts") },
+  { name: "restore", summary: "Make a backup the coordinator's database", load: () => import("./restore.ts") },
   {
     name: "completion",
     summary: "Print what makes a shell complete nixdeploy's command lines",
@@ -92,7 +93,6 @@ export const COMMANDS: readonly CommandEntry[] = [
     isHidden: true,
     load: async () => ({ command: (await import("./complete.ts")).createComplete(() => COMMANDS) }),
   },
-  { name: "restore", summary: "Make a backup the coordinator's database", load: () => import("./restore.ts") },
 ];
 
 /** What the command line asked for. */
@@ -118,6 +118,7 @@ export async function resolveRequest({ words, version, commands = COMMANDS }: Ro
   const { name, rest } = splitCommand(words);
   const wantsHelp = beforeDashes.includes("--help") || beforeDashes.includes("-h");
   if (name === null) {
+    if (!wantsHelp) requireKnownFlags("nixdeploy", rest);
     const help = formatRootHelp(commands.filter(({ isHidden }) => isHidden !== true));
     return wantsHelp ? { kind: "print", text: help } : { kind: "no-command", what: "nixdeploy", help };
   }
@@ -132,8 +133,9 @@ export async function resolveRequest({ words, version, commands = COMMANDS }: Ro
   }
   const { name: subName, rest: subRest } = splitCommand(rest);
   if (subName === null) {
-    const help = formatGroupHelp(loaded);
     const what = `nixdeploy ${loaded.name}`;
+    if (!wantsHelp) requireKnownFlags(what, subRest);
+    const help = formatGroupHelp(loaded);
     return wantsHelp ? { kind: "print", text: help } : { kind: "no-command", what, help };
   }
   const command = findInGroup(loaded, subName);
@@ -156,11 +158,25 @@ function splitCommand(words: readonly string[]): { readonly name: string | null;
 function namesSubcommand(group: NixdeployGroup, words: readonly string[]): boolean {
   const { name, rest } = splitCommand(words);
   const before = rest.slice(0, words.indexOf(name ?? ""));
-  const isCommon = (word: string) => Object.entries(COMMON_ARGS).some(([key, each]) => isFlag(word, key, each));
   return (
     group.commands.some((command) => command.name === `${group.name} ${name}`) &&
-    before.every((word, index) => isCommon(word) || takesNextWord(before[index - 1] ?? ""))
+    before.every((word, index) => isCommonFlag(word) || takesNextWord(before[index - 1] ?? ""))
   );
+}
+
+/** Where no command is named, a flag that is none is what its user should hear of. @throws NixdeployError "usage" */
+function requireKnownFlags(what: string, words: readonly string[]): void {
+  const unknown = words.find(
+    (word, index) => word !== "--" && !isCommonFlag(word) && !takesNextWord(words[index - 1] ?? ""),
+  );
+  if (unknown === undefined) return;
+  throw new NixdeployError("usage", `cannot run \`${what}\`: there is no flag ${quoteWord(unknown)}`, {
+    hint: `See \`${what} --help\`.`,
+  });
+}
+
+function isCommonFlag(word: string): boolean {
+  return Object.entries(COMMON_ARGS).some(([key, declaration]) => isFlag(word, key, declaration));
 }
 
 function isFlag(word: string, key: string, declaration: ArgDeclaration): boolean {

@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { createWorkspaceCacheReader } from "../client/api/workspace-caches.ts";
 import type { CacheReader } from "../client/nix-files/cache-file.ts";
 import { FILE_BYTES_MAX } from "../client/nix-files/cache-file.ts";
+import { readBounded } from "../client/read-bounded.ts";
 import type { DeploymentSpec } from "../client/spec/spec.ts";
 import { type JobText, makeSpec, splitAttribute } from "../client/spec/spec-from-jobs.ts";
 import { readSpec } from "../client/spec/spec-source.ts";
@@ -84,7 +85,7 @@ export const command = defineNixdeployGroup({
 });
 
 async function readText(context: CommandContext, name: string): Promise<string> {
-  const bytes = name === "-" ? await readAll(context.readStdin()) : await readNamed(name);
+  const bytes = name === "-" ? await readBounded(context.readStdin(), FILE_BYTES_MAX) : await readNamed(name);
   if (bytes !== null) return Buffer.from(bytes).toString("utf8");
   throw new NixdeployError("refused", `cannot read ${name}: it is larger than ${FILE_BYTES_MAX} bytes`);
 }
@@ -93,21 +94,10 @@ async function readText(context: CommandContext, name: string): Promise<string> 
 async function readNamed(name: string): Promise<Uint8Array | null> {
   try {
     await using file = await open(resolve(process.cwd(), name), "r");
-    return (await file.stat()).size > FILE_BYTES_MAX ? null : await file.readFile();
+    return await readBounded(file.createReadStream({ autoClose: false }), FILE_BYTES_MAX);
   } catch (error) {
     throw new NixdeployError("usage", `cannot read ${name}: ${describeError(error)}`, { cause: error });
   }
-}
-
-async function readAll(source: AsyncIterable<Uint8Array>): Promise<Uint8Array | null> {
-  const chunks: Uint8Array[] = [];
-  let length = 0;
-  for await (const chunk of source) {
-    length += chunk.length;
-    if (length > FILE_BYTES_MAX) return null;
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
 }
 
 /** Opens the coordinator's cache when a spec is neither a file nor in the local store. */

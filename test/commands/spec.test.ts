@@ -31,6 +31,7 @@ test.each([
   ["no file", [], "", 2, "no --from-eval-jobs FILE is given"],
   ["a file that is not there", ["--from-eval-jobs", "/nowhere/jobs"], "", 2, "cannot read /nowhere/jobs"],
   ["a directory", ["--from-eval-jobs", "/"], "", 2, "cannot read /"],
+  ["what has no end", ["--from-eval-jobs", "/dev/zero"], "", 1, "cannot read /dev/zero: it is larger than"],
   [
     "an evaluation that failed",
     ["--from-eval-jobs", "-"],

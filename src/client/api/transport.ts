@@ -14,6 +14,7 @@ import { failureOfAnswer } from "../../http/failure.ts";
 import type { FollowMessage } from "../follow/follow.ts";
 import type { StreamMessage } from "../follow/watch-events.ts";
 import type { CacheReader } from "../nix-files/cache-file.ts";
+import { readBounded } from "../read-bounded.ts";
 import { type CallApi, formatApiPath } from "./api-call.ts";
 
 export type HttpTransportOptions = HttpClientOptions & {
@@ -139,16 +140,9 @@ async function readFile(
     const text = await readAnswerText(answer.body, source);
     throw failureOfAnswer({ status: answer.status, contentType, location: null, text }, source);
   }
-  const chunks: Uint8Array[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of answer.body) {
-    sizeBytes += chunk.length;
-    if (sizeBytes > bytesMax) {
-      throw new NixdeployError("remote", `cannot read a file from ${source}: it is larger than ${bytesMax} bytes`);
-    }
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
+  const bytes = await readBounded(answer.body, bytesMax);
+  if (bytes !== null) return bytes;
+  throw new NixdeployError("remote", `cannot read a file from ${source}: it is larger than ${bytesMax} bytes`);
 }
 
 const EVENT_NAMES: ReadonlySet<string> = new Set(followEventSchema.options.map((option) => option.shape.event.value));

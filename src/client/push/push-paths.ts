@@ -1,7 +1,8 @@
 /** The paths that `push` and `copy` are given: arguments, or words on standard input. */
 import { describeError, NixdeployError } from "../../errors.ts";
-import { quoteExcerpt } from "../../nix/parse-error.ts";
 import type { StorePath } from "../../nix/store-path.ts";
+import { readBounded } from "../read-bounded.ts";
+import { quoteShellWord } from "../ssh/shell-words.ts";
 import { type NameHint, requireStorePath } from "../store-argument.ts";
 
 const PATHS_SHOWN_MAX = 3;
@@ -39,28 +40,19 @@ export async function readPushPaths(options: ReadPushPathsOptions): Promise<Stor
 
 /** Users of Cachix write the cache's name first. */
 function hintForCache(others: readonly string[]): NameHint {
-  const paths = others.length === 0 ? "./result" : others.slice(0, PATHS_SHOWN_MAX).map(quoteArgument).join(" ");
+  const paths = others.length === 0 ? "./result" : others.slice(0, PATHS_SHOWN_MAX).map(quoteShellWord).join(" ");
   return (name) => `To name a cache, write --cache ${name}: \`nixdeploy push --cache ${name} ${paths}\`.`;
 }
 
-function quoteArgument(text: string): string {
-  return /^[\w./+=@-]+$/.test(text) ? text : quoteExcerpt(text);
-}
-
 async function readWords(readStdin: ReadPushPathsOptions["readStdin"]): Promise<string[]> {
-  const chunks: Uint8Array[] = [];
-  let sizeBytes = 0;
   try {
-    for await (const chunk of readStdin()) {
-      sizeBytes += chunk.length;
-      if (sizeBytes > STDIN_BYTES_MAX) throw new Error(`it has more than ${STDIN_BYTES_MAX} bytes`);
-      chunks.push(chunk);
-    }
+    const bytes = await readBounded(readStdin(), STDIN_BYTES_MAX);
+    if (bytes === null) throw new Error(`it has more than ${STDIN_BYTES_MAX} bytes`);
+    return bytes
+      .toString("utf8")
+      .split(/\s+/)
+      .filter((word) => word !== "");
   } catch (cause) {
     throw new NixdeployError("usage", `cannot read the paths from standard input: ${describeError(cause)}`, { cause });
   }
-  return Buffer.concat(chunks)
-    .toString("utf8")
-    .split(/\s+/)
-    .filter((word) => word !== "");
 }

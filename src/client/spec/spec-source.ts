@@ -9,6 +9,8 @@ import { type AgentName, NAME_RULE, parseAgentName } from "../../names.ts";
 import { quoteExcerpt } from "../../nix/parse-error.ts";
 import type { StorePath } from "../../nix/store-path.ts";
 import { type CacheReader, FILE_BYTES_MAX, readFileFromCache } from "../nix-files/cache-file.ts";
+import { readBounded } from "../read-bounded.ts";
+import { quoteShellWord } from "../ssh/shell-words.ts";
 import { describeAbsent, requireStorePath, resolveArgument } from "../store-argument.ts";
 import { type ParsedSpec, parseSpec, splitAssignment } from "./spec.ts";
 import { NO_HEALTH_CHECKS } from "./spec-health-checks.ts";
@@ -70,10 +72,10 @@ async function readLocalFile(text: string, cwd: string): Promise<string | null> 
       hint: `To deploy it to one agent, write NAME=${text}.`,
     });
   }
-  if (stats.size > FILE_BYTES_MAX) {
-    throw new NixdeployError("refused", `cannot read ${text}: it is larger than ${FILE_BYTES_MAX} bytes`);
-  }
-  return await file.readFile("utf8");
+  // A pipe or a device says nothing of its size.
+  const contents = await readBounded(file.createReadStream({ autoClose: false }), FILE_BYTES_MAX);
+  if (contents !== null) return contents.toString("utf8");
+  throw new NixdeployError("refused", `cannot read ${text}: it is larger than ${FILE_BYTES_MAX} bytes`);
 }
 
 async function readFromCache(text: string, { cwd, cache, signal }: ReadSpecOptions): Promise<ParsedSpec> {
@@ -83,7 +85,7 @@ async function readFromCache(text: string, { cwd, cache, signal }: ReadSpecOptio
   const contents = await readFileFromCache(cache, storePath, signal);
   if (contents === null) {
     throw new NixdeployError("not-found", `cannot read ${storePath}: neither the local store nor the cache has it`, {
-      hint: `Build it here, or bring it into the cache: nixdeploy push ${quoteWord(text)}`,
+      hint: `Build it here, or bring it into the cache: nixdeploy push ${quoteShellWord(text)}`,
     });
   }
   return parseSpec(new TextDecoder().decode(contents), storePath);
@@ -98,8 +100,4 @@ function describeNoSpec(text: string): NixdeployError {
     });
   }
   return describeAbsent(text, (agent) => `To deploy to an agent, write \`nixdeploy activate ${agent}=./result\`.`);
-}
-
-function quoteWord(text: string): string {
-  return /^[\w./+=@-]+$/.test(text) ? text : quoteExcerpt(text);
 }

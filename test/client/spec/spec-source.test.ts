@@ -71,6 +71,20 @@ describe("on this machine", () => {
     expect(await agentsOf(read(["nuc=./system", "tv=./system"], directory.path))).toHaveLength(2);
   });
 
+  test("a pipe, as a shell's <(…) makes one; one without an end is given up", async () => {
+    await using directory = await createTemporaryDirectory("spec");
+    const pipe = directory.join("pipe");
+    Bun.spawnSync(["mkfifo", pipe]);
+    const writing = Bun.spawn(["sh", "-c", 'printf %s "$1" > "$2"', "sh", SPEC_TEXT, pipe]).exited;
+    expect(await agentsOf(read([pipe]))).toEqual([`nuc=${SYSTEM}`]);
+    expect(await writing).toBe(0);
+    const refused = await refusalOf(read(["/dev/zero"]));
+    expect([refused.kind, refused.message]).toEqual([
+      "refused",
+      `cannot read /dev/zero: it is larger than ${FILE_BYTES_MAX} bytes`,
+    ]);
+  });
+
   test("refuses what is no spec, with a hint", async () => {
     await using directory = await createTemporaryDirectory("spec");
     await mkdir(directory.join("system"));

@@ -8,6 +8,8 @@ const ANOTHER = "0123456789abcdfg";
 // biome-ignore format: a table, one row a line
 export const NAMES: readonly BadInput[] = [
   { what: "a command that does not exist", command: "stauts", exitCode: 2, says: 'there is no command "stauts"', hint: "Did you mean `nixdeploy status`?" },
+  { what: "no command, but a flag that is none", command: ["--bogus"], exitCode: 2, says: "there is no flag \"--bogus\"" },
+  { what: "no command of a group, but such a flag", command: ["cache", "--bogus"], exitCode: 2, says: "there is no flag" },
   { what: "no command", command: [], exitCode: 2, says: "cannot run `nixdeploy`: no command is given" },
   { what: "a command name with control characters", command: ["\u001b[2J\nx"], exitCode: 2, says: 'there is no command "\\u001b[2J\\nx"' },
   { what: "an agent name with a slash", command: "agent --name ../x", exitCode: 2, says: '"../x" is no agent name: it must be 1 to 64 letters' },
