@@ -27,8 +27,8 @@ export const saveWebhookSchema = z
   .object({
     /** http or https, without user name, password or fragment. */
     url: z.string().max(WEBHOOK_URL_LENGTH_MAX),
-    /** Absent: all, those that later versions add included. */
-    events: events.optional(),
+    /** Null: all, those that later versions add included. Absent: the ones there are, else all. */
+    events: events.nullable().optional(),
     /** `whsec_` and 24 to 64 bytes in base64. Absent: the one there is, else a new one. */
     secret: z.string().max(200).optional(),
     /** Make another secret although there is one. */

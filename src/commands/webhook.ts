@@ -16,7 +16,7 @@ const set = defineNixdeployCommand({
     "Each delivery is signed as Standard Webhooks has it (docs/operating.md shows how to verify one). The first time a " +
     "secret is made and printed, this once; only the secret goes to standard output. Later the one that there is stays. " +
     "A webhook that is given another secret signs by both for a while, so that receivers can go over when it suits them. " +
-    "Another address gets what waited for the one before. Without --events all kinds are sent from then on.",
+    "Another address gets what waited for the one before. What is not said stays as it is.",
   examples: [
     {
       comment: "How deployments end, and what begins",
@@ -35,7 +35,7 @@ const set = defineNixdeployCommand({
     events: {
       type: "string",
       valueHint: "KINDS",
-      description: `Only these, separated by commas: ${WEBHOOK_EVENTS.join(", ")} (default: all)`,
+      description: `Only these, separated by commas: ${WEBHOOK_EVENTS.join(", ")}; or all (default: as before, else all)`,
       parse: parseEvents,
     },
     secretFile: { type: "string", valueHint: "FILE", description: "A file with the secret: 24 to 64 bytes in base64" },
@@ -110,10 +110,12 @@ export const command = defineNixdeployGroup({
   commands: [set, show, remove, test, deliveries, redeliver],
 });
 
-function parseEvents(text: string): WebhookEvent[] {
+/** Null: all. */
+function parseEvents(text: string): WebhookEvent[] | null {
+  if (text.trim() === "all") return null;
   return text.split(",").map((word) => {
     const event = WEBHOOK_EVENTS.find((known) => known === word.trim());
-    if (event === undefined) throw new Error(`each is one of ${WEBHOOK_EVENTS.join(", ")}`);
+    if (event === undefined) throw new Error(`each is one of ${WEBHOOK_EVENTS.join(", ")}, or the word all`);
     return event;
   });
 }

@@ -79,6 +79,10 @@ describe("webhook", () => {
     expect(receiver.received.at(-1)?.isGenuine).toBe(true);
     const week = await host.run("set", receiver.url, "--old-secret-for", "7d");
     expect(week.stderr).toMatch(/the secret before signs as well until 20/);
+    const only = await host.run("set", receiver.url, "--events", "agent");
+    expect(only.stderr).toContain("sends agent to");
+    expect((await host.run("set", receiver.url)).stderr).toContain("sends agent to");
+    expect((await host.run("set", receiver.url, "--events", "all")).stderr).toContain("sends all changes to");
     expect((await host.run("set", receiver.url, "--old-secret-for", "none")).stderr).not.toContain("the secret before");
     await host.run("test");
     expect(receiver.received.at(-1)?.isGenuine).toBe(false);

@@ -11,7 +11,7 @@ export const BATCH_BYTES_MAX = 256 * 1024;
 const ENDED: ReadonlySet<unknown> = new Set(DEPLOYMENT_STATES.filter(isTerminal));
 
 /** As the row keeps them; "" stands for all. */
-export function formatWebhookEvents(events: readonly WebhookEvent[] | undefined): string {
+export function formatWebhookEvents(events: readonly WebhookEvent[] | null): string {
   return WEBHOOK_EVENTS.filter((event) => events?.includes(event)).join(",");
 }
 

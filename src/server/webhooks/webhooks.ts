@@ -27,6 +27,8 @@ import { planSecrets, secretsAt } from "./secrets.ts";
 import { WEBHOOKS_TOPIC } from "./sender.ts";
 import { makeWebhookSecret, parseWebhookSecret } from "./signature.ts";
 
+const ALL = formatWebhookEvents(null);
+
 type Wanted = z.output<typeof saveWebhookSchema>;
 
 /**
@@ -53,7 +55,7 @@ export async function setWebhook(
       workspace_id: workspace.id,
       url,
       ...planSecrets(before, { secret, oldForMs, nowMs }),
-      events: formatWebhookEvents(wanted.events),
+      events: wanted.events === undefined ? (before?.events ?? ALL) : formatWebhookEvents(wanted.events),
       created_ms: before?.created_ms ?? nowMs,
       after_event_id: before?.after_event_id ?? (await findLastEventId(transaction)),
     };

@@ -91,7 +91,7 @@ describe("a delivery", () => {
 
   test("kinds are remembered, all of them too, and words of a later version passed over", () => {
     expect(parseWebhookEvents(formatWebhookEvents(["outcome", "rollout"]))).toEqual(["rollout", "outcome"]);
-    expect(parseWebhookEvents(formatWebhookEvents(undefined))).toBeNull();
+    expect(parseWebhookEvents(formatWebhookEvents(null))).toBeNull();
     expect(parseWebhookEvents("agent,later")).toEqual(["agent"]);
   });
 });

@@ -304,7 +304,7 @@ describe("setting it", () => {
     await server.connectAgent("nuc");
     await world.until("the first try", () => world.isTried());
     expect((await world.deliveries())[0]?.error).toContain("cannot reach http://127.0.0.1:9");
-    await world.set();
+    await world.set({ events: null });
     expect(world.secret()).toBe(secret);
     await world.until("all of it", async () => receiver.eventIds().length === (await allIds(world)).length);
     expect(receiver.received.every(({ isGenuine }) => isGenuine)).toBe(true);
@@ -315,6 +315,18 @@ describe("setting it", () => {
     expect(told).not.toContain(secret.slice("whsec_".length, -1));
     expect(told).not.toContain("hidden");
     expect(audit).toContain("sends agent to http://127.0.0.1:9, with another secret");
+  });
+
+  test("leaves as it is what is not said: its kinds, when it gets another secret or another address", async () => {
+    await using world = await createWorld();
+    const kinds = async () => webhookSchema.parse(await (await world.server.fetch("webhook")).json()).events;
+    await world.set({ events: ["outcome"] });
+    await world.set({ newSecret: true });
+    expect(await kinds()).toEqual(["outcome"]);
+    await world.set({ url: `${world.receiver.url}?another` });
+    expect(await kinds()).toEqual(["outcome"]);
+    await world.set({ events: null });
+    expect(await kinds()).toBeNull();
   });
 
   test("a secret of one's own, or another one", async () => {
