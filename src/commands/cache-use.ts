@@ -7,30 +7,17 @@ import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import type { CacheDto } from "../api/caches.ts";
 import { chooseReadToken, type TokenChoice } from "../client/nix-files/cache-token.ts";
-import { findNetrcEntry, netrcHost, withNetrcEntry, withoutNetrcEntry } from "../client/nix-files/netrc.ts";
-import {
-  findCacheBlocks,
-  findNetrcFile,
-  formatNixModule,
-  withCacheBlock,
-  withoutCacheBlock,
-} from "../client/nix-files/nix-conf.ts";
+import { findNetrcEntry, netrcHost, withNetrcEntry } from "../client/nix-files/netrc.ts";
+import { findCacheBlocks, formatNixModule, withCacheBlock } from "../client/nix-files/nix-conf.ts";
 import { NixdeployError } from "../errors.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
 import { CACHE_NAME } from "./cache-args.ts";
+import { type Files, openFiles, saveFiles, sayRestart } from "./cache-use-files.ts";
+import { removeUse } from "./cache-use-remove.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { resolveCoordinatorUrl, resolveToken } from "./coordinator-access.ts";
-import {
-  isMadeByNix,
-  isOpenToOthers,
-  type NixMode,
-  nixConfPath,
-  readNixFile,
-  requireWritable,
-  writeNetrc,
-  writeNixConf,
-} from "./nix-files.ts";
+import { isMadeByNix, nixConfPath, readNetrcFile, requireWritable } from "./nix-files.ts";
 import { openCoordinatorAt } from "./open-coordinator.ts";
 import { printResult } from "./terminal/output.ts";
 
@@ -67,36 +54,10 @@ export const use = defineNixdeployCommand({
     }
     const mode = args.mode ?? (process.getuid?.() === 0 ? "system" : "user");
     const files = await openFiles(context, mode);
-    if (remove) return await runRemove(context, { name, files, print });
+    if (remove) return await removeUse(context, { name, files, print });
     await runUse(context, { name, files, print, nixos });
   },
 });
-
-type Files = {
-  readonly mode: NixMode;
-  readonly confPath: string;
-  readonly conf: string;
-  readonly netrcPath: string;
-  readonly netrc: string;
-  /** Whether nix.conf must say where the netrc file is, because Nix would look elsewhere. */
-  readonly isNetrcNamed: boolean;
-};
-
-async function openFiles({ env }: CommandContext, mode: NixMode): Promise<Files> {
-  const confPath = nixConfPath(mode, env);
-  const conf = await readNixFile(confPath);
-  const named = findNetrcFile(conf);
-  const netrcPath = named ?? join(dirname(confPath), "netrc");
-  // Nix looks beside the machine's nix.conf by itself, and never beside a user's.
-  return {
-    mode,
-    confPath,
-    conf,
-    netrcPath,
-    netrc: await readNixFile(netrcPath),
-    isNetrcNamed: named === null && mode === "user",
-  };
-}
 
 type Using = {
   readonly files: Files;
@@ -124,9 +85,10 @@ async function runUse(
   if (print) return await printPlan(context, { ...using, conf, module });
   let changed: readonly string[] = [];
   if (using.isLocal) {
+    if (!cache.public && (await isMadeByNix(files.netrcPath))) throw netrcMadeByNix(files.netrcPath);
     for (const path of changedPaths(using)) await requireWritable(path);
     const netrc = cache.public ? files.netrc : await planNetrc(context, { ...using, coordinator, url, token });
-    changed = await save(files, { conf, netrc });
+    changed = await saveFiles(files, { conf, netrc, holdsToken: !cache.public });
   }
   const json = { ...describe(files, cache), changed, removed: false, module };
   await printResult(context, { json, text: module ?? "" });
@@ -183,58 +145,6 @@ function requireNoOther({ files, cache }: Using): void {
   });
 }
 
-async function runRemove(
-  context: CommandContext,
-  asked: { readonly name: CacheDto["name"]; readonly files: Files; readonly print: boolean },
-): Promise<void> {
-  const { name, files, print } = asked;
-  const blocks = findCacheBlocks(files.conf);
-  const ours = blocks.filter((block) => block.name === name && block.url.startsWith(context.urlFlag ?? ""));
-  const [block, ...others] = ours;
-  if (block === undefined)
-    throw new NixdeployError("not-found", `cannot find lines of ours for the cache ${name} in ${files.confPath}`);
-  if (others.length > 0) {
-    throw new NixdeployError(
-      "usage",
-      `cannot tell which cache ${name} is meant: ${ours.map(({ url }) => url).join(", ")}`,
-      {
-        hint: "Say which coordinator with --url.",
-      },
-    );
-  }
-  const host = netrcHost(block.url);
-  const isHostUsed = blocks.some((each) => each !== block && netrcHost(each.url) === host);
-  const conf = withoutCacheBlock(files.conf, block);
-  const netrc = isHostUsed ? files.netrc : withoutNetrcEntry(files.netrc, host);
-  if (print)
-    return await printResult(context, { json: { ...block, removed: false }, text: `# ${files.confPath}\n${conf}` });
-  const changed = await save(files, { conf, netrc });
-  await printResult(context, {
-    json: { cache: name, url: block.url, mode: files.mode, changed, removed: true },
-    text: "",
-  });
-  context.log.info(`Nix reads ${block.url} no more (${changed.join(", ")})`);
-  const [, id] = /^nd_read_([0-9a-z]+)_/.exec(findNetrcEntry(files.netrc, host)?.password ?? "") ?? [];
-  if (netrc !== files.netrc && id !== undefined)
-    context.log.info(`its token is good still: nixdeploy token revoke ${id}`);
-  sayRestart(context, files.mode);
-}
-
-/** @returns the files that are others now */
-async function save(files: Files, { conf, netrc }: Pick<Files, "conf" | "netrc">): Promise<readonly string[]> {
-  const changed: string[] = [];
-  // The token first: Nix is not to ask before it has one.
-  if (netrc !== files.netrc || (netrc !== "" && (await isOpenToOthers(files.netrcPath)))) {
-    await writeNetrc(files.netrcPath, netrc);
-    changed.push(files.netrcPath);
-  }
-  if (conf !== files.conf) {
-    await writeNixConf(files.confPath, conf);
-    changed.push(files.confPath);
-  }
-  return changed;
-}
-
 function describe({ mode, confPath, netrcPath }: Files, cache: CacheDto) {
   const { name, url, publicKeys } = cache;
   return { cache: name, url, publicKeys, mode, nixConf: confPath, netrc: cache.public ? null : netrcPath };
@@ -261,9 +171,11 @@ async function sayUsed(context: CommandContext, used: Using & { readonly changed
   }
   const what = changed.length === 0 ? "nothing had to be changed" : `changed: ${changed.join(", ")}`;
   log.info(nixos ? what : `Nix reads ${cache.url} now; ${what}`);
-  if (files.isNetrcNamed && !cache.public && existsSync("/etc/nix/netrc")) {
+  const shared = nixConfPath("system", context.env);
+  const before = (await readNetrcFile(shared)) ?? join(dirname(shared), "netrc");
+  if (files.isNetrcNamed && !cache.public && existsSync(before)) {
     log.warn(
-      `Nix reads one netrc file, which is ${files.netrcPath} for you now: put what you need of /etc/nix/netrc there, too`,
+      `Nix reads one netrc file, which is ${files.netrcPath} for you now: put what you need of ${before} there, too`,
     );
   }
   if (files.mode === "user") await sayTrust(context);
@@ -285,19 +197,20 @@ async function sayTrust({ log, env, signal }: CommandContext): Promise<void> {
   }
 }
 
-/** A daemon reads its configuration when it starts. */
-function sayRestart({ log }: CommandContext, mode: NixMode): void {
-  if (mode === "user") return;
-  if (process.platform === "darwin")
-    log.info("restart the Nix daemon: launchctl kickstart -k system/org.nixos.nix-daemon");
-  else if (existsSync("/run/systemd/system")) log.info("restart the Nix daemon: systemctl restart nix-daemon");
-  else log.info("restart the Nix daemon, if one runs: it read its configuration when it started");
-}
-
 function madeByNix(path: string): NixdeployError {
   return new NixdeployError("refused", `cannot change ${path}: it is made by Nix from a configuration`, {
     hint: "--nixos prints the lines for that configuration (nix.settings), and writes the token.",
   });
+}
+
+function netrcMadeByNix(path: string): NixdeployError {
+  return new NixdeployError(
+    "refused",
+    `cannot write a token into ${path}: it is in the Nix store, which everybody may read`,
+    {
+      hint: "Let netrc-file of nix.conf name a file outside the store, or take that line and the link away.",
+    },
+  );
 }
 
 function otherEntry(path: string, host: string): NixdeployError {

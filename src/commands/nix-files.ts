@@ -2,10 +2,11 @@
  * Where Nix's configuration of a user, or of the whole machine, is: nix.conf, and the netrc file with passwords. Reads them,
  * and writes them whole; what they say is `client/nix-conf.ts` and `client/netrc.ts`.
  */
-import { access, constants, readFile, realpath, stat } from "node:fs/promises";
-import { dirname, isAbsolute, join } from "node:path";
+import { access, constants, readFile, readlink, realpath, stat } from "node:fs/promises";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 import { ensureDirectory, writeDurableFile } from "../agent/machine/durable-file.ts";
 import { describeFileFault, isMissing } from "../agent/machine/system-error.ts";
+import { findIncludes, findNetrcFile } from "../client/nix-files/nix-conf.ts";
 import { NixdeployError } from "../errors.ts";
 import type { Environment } from "./command-line/context.ts";
 import { resolveHome } from "./command-line/directories.ts";
@@ -35,6 +36,29 @@ export async function readNixFile(path: string): Promise<string> {
   }
 }
 
+/** Files that include each other end somewhere. */
+const INCLUDES_MAX = 64;
+
+/**
+ * The path in the `netrc-file` line that counts, those of included files too; null without one. Of a nix.conf that holds
+ * such a line itself, that one: it may stand behind or before what is included, and is where people look.
+ * @throws NixdeployError "host"
+ */
+export async function readNetrcFile(confPath: string): Promise<string | null> {
+  const waiting = [confPath];
+  const seen = new Set<string>();
+  for (let path = waiting.shift(); path !== undefined && seen.size < INCLUDES_MAX; path = waiting.shift()) {
+    if (seen.has(path)) continue;
+    seen.add(path);
+    const text = await readNixFile(path);
+    const named = findNetrcFile(text);
+    if (named !== null) return resolve(dirname(path), named);
+    const folder = dirname(path);
+    waiting.push(...findIncludes(text).map((include) => resolve(folder, include)));
+  }
+  return null;
+}
+
 /** Whether somebody else makes it: NixOS and Home Manager put a link into the store there. */
 export async function isMadeByNix(path: string): Promise<boolean> {
   return (await followLink(path)).startsWith("/nix/store/");
@@ -56,7 +80,7 @@ export async function requireWritable(path: string): Promise<void> {
   }
 }
 
-/** A link is followed; the file keeps its mode, and a new one can be read by everyone. @throws NixdeployError "host" */
+/** A link is followed; the file keeps owner and mode, and a new one can be read by everyone. @throws NixdeployError "host" */
 export async function writeNixConf(path: string, text: string): Promise<void> {
   await write(path, text, (known) => known ?? CONF_MODE);
 }
@@ -68,28 +92,38 @@ export async function writeNetrc(path: string, text: string): Promise<void> {
 
 /** Whether others than its owner may read it. */
 export async function isOpenToOthers(path: string): Promise<boolean> {
-  return ((await modeOf(path)) ?? PRIVATE_MODE) % 0o100 !== 0;
+  return ((await statOrNull(path))?.mode ?? PRIVATE_MODE) % 0o100 !== 0;
 }
 
 async function write(path: string, text: string, chooseMode: (known: number | null) => number): Promise<void> {
   try {
     const target = await followLink(path);
     await ensureDirectory(dirname(target), DIRECTORY_MODE);
-    await writeDurableFile({ path: target, text, mode: chooseMode(await modeOf(target)) });
+    const known = await statOrNull(target);
+    const mode = chooseMode(known === null ? null : known.mode % 0o1000);
+    const isOthers = known !== null && known.uid !== process.getuid?.();
+    const owner = isOthers ? { owner: { uid: known.uid, gid: known.gid } } : {};
+    await writeDurableFile({ path: target, text, mode, ...owner });
   } catch (error) {
     throw new NixdeployError("host", `cannot write ${path}: ${describeFileFault(error)}`, { cause: error });
   }
 }
 
-async function modeOf(path: string): Promise<number | null> {
+async function statOrNull(path: string) {
   try {
-    return (await stat(path)).mode % 0o1000;
+    return await stat(path);
   } catch (error) {
     if (isMissing(error)) return null;
     throw error;
   }
 }
 
+/** One that leads to nothing yet is followed, too: what is written belongs where it leads. */
 async function followLink(path: string): Promise<string> {
-  return await realpath(path).catch(() => path);
+  try {
+    return await realpath(path);
+  } catch {
+    const target = await readlink(path).catch(() => null);
+    return target === null ? path : resolve(dirname(path), target);
+  }
 }

@@ -3,7 +3,7 @@
  * user; the files keep what was theirs, come out as they were, and show their token to nobody.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmod, readFile, stat, symlink, unlink, writeFile } from "node:fs/promises";
+import { chmod, chown, readFile, rename, stat, symlink, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Device } from "../support/device.ts";
 import { createFleet, type Fleet } from "../support/fleet.ts";
@@ -112,6 +112,56 @@ describe("for the whole machine", () => {
     await writeFile(netrc, mine, { mode: 0o600 });
     expect((await use()).exitCode).toBe(0);
     expect(await readFile(netrc, "utf8")).toBe(mine);
+  });
+
+  test("files of somebody else stay theirs, and a public cache leaves the file of the tokens alone", async () => {
+    expect((await use("--remove")).exitCode).toBe(0);
+    await chmod(netrc, 0o640);
+    for (const file of [netrc, conf]) await chown(file, ANN.id, ANN.id);
+    const own = async () =>
+      await Promise.all([netrc, conf].map(async (file) => [await modeOf(file), (await stat(file)).uid]));
+    const useProd = async (...words: readonly string[]) =>
+      (await fleet.run(["cache", "use", "prod", ...words], { machine: device })).exitCode;
+    expect([await useProd(), await useProd("--remove")]).toEqual([0, 0]);
+    expect(await own()).toEqual([
+      ["640", ANN.id],
+      ["644", ANN.id],
+    ]);
+    expect((await use()).exitCode).toBe(0);
+    expect(await own()).toEqual([
+      ["600", ANN.id],
+      ["644", ANN.id],
+    ]);
+  });
+
+  test("--remove takes away what is of the address that is given, and of no other that begins so", async () => {
+    const before = await readFile(conf, "utf8");
+    const { exitCode, stderr } = await use("--remove", "--url", fleet.coordinator.url.slice(0, -1));
+    expect([exitCode, stderr]).toEqual([1, expect.stringContaining("cannot find lines of ours")]);
+    expect(await readFile(conf, "utf8")).toBe(before);
+    expect((await use("--remove", "--url", `${fleet.coordinator.url}/`)).exitCode).toBe(0);
+  });
+
+  test("the file of the tokens is the one that an included file names", async () => {
+    await writeFile(join(device.directory, "etc-nix/more.conf"), "netrc-file = /etc/nix/other-netrc\n");
+    await writeFile(conf, `${untouched}\ninclude more.conf\n`);
+    expect((await use("--print")).stdout).toContain("# /etc/nix/other-netrc, mode 0600");
+    await writeFile(conf, `${untouched}\n`);
+  });
+
+  test("a file of the tokens that is in the store, where everybody may read it, is refused", async () => {
+    const tokens = await tokensOf();
+    const store = join(device.directory, "nix/store/00000000000000000000000000000001-netrc");
+    await writeFile(store, "");
+    await rename(netrc, `${netrc}.mine`);
+    await symlink("/nix/store/00000000000000000000000000000001-netrc", netrc);
+    const { exitCode, stderr } = await use();
+    expect([exitCode, stderr]).toEqual([
+      1,
+      expect.stringContaining("it is in the Nix store, which everybody may read"),
+    ]);
+    expect([await readFile(store, "utf8"), await tokensOf()]).toEqual(["", tokens]);
+    await rename(`${netrc}.mine`, netrc);
   });
 
   test("a nix.conf that Nix makes: --nixos prints its lines and writes the token", async () => {

@@ -10,6 +10,8 @@ export type DurableFileOptions = {
   readonly text: string;
   /** Permissions of the file, for example 0o600. */
   readonly mode: number;
+  /** Whose it is; the one who writes it when absent. Only root may give files to others. */
+  readonly owner?: { readonly uid: number; readonly gid: number };
 };
 
 /** Replaces the file. @throws the system's error; the old content is still there then */
@@ -27,10 +29,11 @@ export async function writeDurableFile(options: DurableFileOptions): Promise<voi
   await syncDirectory(dirname(options.path));
 }
 
-async function writeSynced(path: string, { mode, text }: DurableFileOptions): Promise<void> {
+async function writeSynced(path: string, { mode, owner, text }: DurableFileOptions): Promise<void> {
   const file = await open(path, "w", mode);
   try {
-    // An old file keeps its mode when it is opened again.
+    if (owner !== undefined) await file.chown(owner.uid, owner.gid);
+    // An old file keeps its mode when it is opened again, and a new owner may take a part of it away.
     await file.chmod(mode);
     await file.writeFile(text);
     await file.sync();

@@ -42,6 +42,9 @@ export function withNetrcEntry(text: string, entry: { readonly host: string; rea
   const line = `machine ${entry.host} login ${LOGIN} password ${entry.password}`;
   const lines = text.split("\n");
   const known = lines.findIndex((each) => isOurLine(each, entry.host));
+  // One that stands behind what ends the search is put where it counts.
+  if (known >= 0 && findNetrcEntry(text, entry.host) === null)
+    return withNetrcEntry(withoutNetrcEntry(text, entry.host), entry);
   if (known >= 0) return lines.with(known, line).join("\n");
   // Behind these, an entry does not count, or is part of something else.
   const isFirst = /(?:^|\s)(?:default|macdef)\s/m.test(`${text}\n`);

@@ -9,7 +9,8 @@
  *     # nixdeploy cache default at https://deploy.example.org/cache/default: end
  *
  * `extra-` adds to what stands before it, and Nix goes through a file from top to bottom: a line behind the block that
- * says `substituters = …` takes away what the block has added. So the block is moved to the end then.
+ * says `substituters = …` takes away what the block has added, and one that includes another file may. So the block is
+ * moved to the end then.
  * Source: Nix `src/libutil/config.cc` (applyConfig).
  */
 import { NixdeployError } from "../../errors.ts";
@@ -28,7 +29,7 @@ export type CacheBlock = CacheInNixConf & {
 const BEGIN = /^# nixdeploy cache (\S+) at (\S+): begin$/;
 /** What sets anew what a block adds to or sets. */
 const OVERRULING =
-  /^\s*(?:substituters|trusted-substituters|binary-caches|trusted-public-keys|binary-cache-public-keys|netrc-file)\s*=/;
+  /^\s*(?:(?:substituters|trusted-substituters|binary-caches|trusted-public-keys|binary-cache-public-keys|netrc-file)\s*=|!?include\s)/;
 /** Addresses, keys and paths. Not: what begins a comment, ends a line, or means something in a Nix string. */
 const PLAIN_WORD = /^[\w.~:/?[\]@!&'()*+,;=%-]+$/;
 
@@ -45,6 +46,11 @@ export function findNetrcFile(text: string): string | null {
     (line) => /^\s*netrc-file\s*=\s*([^#]*?)\s*(?:#.*)?$/.exec(line)?.slice(1) ?? [],
   );
   return values.at(-1) || null;
+}
+
+/** The files that it includes, as they stand there: relative to the folder of this one. Those that may be missing, too. */
+export function findIncludes(text: string): readonly string[] {
+  return text.split("\n").flatMap((line) => /^\s*!?include\s+([^\s#]+)\s*(?:#.*)?$/.exec(line)?.slice(1) ?? []);
 }
 
 /**

@@ -29,6 +29,16 @@ describe("our line", () => {
     },
   );
 
+  test.each(["default login a password b\n", "macdef m\nmachine x\n\n", `machine ${HOST} login me password p\n`])(
+    "that somebody has put behind %j is put where it counts, if it may",
+    (before) => {
+      const isOthers = before.includes(HOST);
+      const text = `${before}${ours("old")}`;
+      expect(findNetrcEntry(put(text), HOST)?.password).toBe(isOthers ? "p" : "nd_read_x");
+      expect(withoutNetrcEntry(put(text), HOST)).toBe(before);
+    },
+  );
+
   test("a line that lacks its end stays one", () => {
     expect(put("machine other login a password b")).toBe(`machine other login a password b\n${ours()}`);
   });

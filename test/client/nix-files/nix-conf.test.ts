@@ -4,6 +4,7 @@ import fc from "fast-check";
 import {
   type CacheBlock,
   findCacheBlocks,
+  findIncludes,
   findNetrcFile,
   formatNixModule,
   withCacheBlock,
@@ -50,6 +51,8 @@ describe("what stands behind", () => {
     "trusted-public-keys = a:b",
     "netrc-file = /x",
     "  substituters=",
+    "include more.conf",
+    "!include /etc/nix/more.conf",
   ])("%j would take its effect away, so the block moves to the end", (line) => {
     const before = `${withCacheBlock("a = b\n", blockOf())}${line}\n`;
     expect(withCacheBlock(before, blockOf())).toBe(`a = b\n${line}\n\n${LINES}`);
@@ -69,6 +72,11 @@ describe("what stands behind", () => {
     expect(findCacheBlocks(both).map(({ name }) => name)).toEqual(["a", "b"]);
     expect(withoutCacheBlock(both, blockOf("a"))).toBe(`\n${withCacheBlock("", blockOf("b", { netrcFile: "/n" }))}`);
   });
+});
+
+test("the files that it includes", () => {
+  const text = "include a.conf\n  !include /b.conf # why\n# include c\nincluded = x\nx = include d\n!include\te.conf\n";
+  expect(findIncludes(text)).toEqual(["a.conf", "/b.conf", "e.conf"]);
 });
 
 test("a block that lost its end is not guessed at", () => {
