@@ -63,7 +63,8 @@ export const command = defineNixdeployCommand({
   },
   async run({ args, context }) {
     const all = await listChecks(context, args);
-    const checks = args.only.length === 0 ? all : args.only.flatMap((what) => selectChecks(all, what));
+    const chosen = new Set(args.only.flatMap((what) => selectChecks(all, what)));
+    const checks = args.only.length === 0 ? all : all.filter((check) => chosen.has(check));
     const findings = await runChecks({ checks, clock: context.clock, signal: context.signal });
     const faults = findings.filter(({ verdict }) => verdict === "fault").length;
     const json = { ok: faults === 0, findings };
@@ -110,7 +111,12 @@ async function listChecks(context: CommandContext, args: Args): Promise<readonly
       ? []
       : createServerChecks({
           ...{ dataDirectory: dataDir, environment, clock, random },
-          checkDatabase: (over) => checkDatabase(context, { dataDir, isAlone: args.only[0] === DATABASE_CHECK, over }),
+          checkDatabase: (over) =>
+            checkDatabase(context, {
+              dataDir,
+              isAlone: args.only.length === 1 && args.only[0] === DATABASE_CHECK,
+              over,
+            }),
         })),
   ];
 }
@@ -183,11 +189,22 @@ async function checkDatabase(
       if (stream === "out") lines.push(text);
     },
   });
-  if (exit.kind === "exited") return outputSchema.parse(JSON.parse(lines.join("\n"))).findings;
+  const report = exit.kind === "exited" ? parseReport(lines.join("\n")) : null;
+  if (report !== null) return report.findings;
   const why = exit.kind === "timed-out" ? "it took too long" : "the look at it was stopped";
   return [
     fault(`the database could not be looked through: ${why}`, "Look at its disk; `nixdeploy backup` checks it too."),
   ];
+}
+
+/** Null for what is not whole. */
+function parseReport(text: string): z.output<typeof outputSchema> | null {
+  try {
+    return outputSchema.parse(JSON.parse(text));
+  } catch {
+    // It was ended, or ended by itself, before it had said everything.
+    return null;
+  }
 }
 
 async function checkDatabaseHere(file: string): Promise<readonly Finding[]> {

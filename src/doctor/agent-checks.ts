@@ -8,14 +8,14 @@ import { listDeployments } from "../agent/journal/deployment-folder.ts";
 import { readEnrolment } from "../agent/link/enrolment.ts";
 import { findKey } from "../agent/link/identity.ts";
 import { isLocked } from "../agent/machine/flock.ts";
-import { exists, mayWrite } from "../agent/machine/look.ts";
-import { cleanEnvironment } from "../agent/machine/program-environment.ts";
-import { runSmallProgram } from "../agent/machine/small-program.ts";
+import { mayWrite } from "../agent/machine/look.ts";
 import { formatCount } from "../quantity.ts";
 import type { Clock } from "../runtime.ts";
 import type { SeenCache } from "./coordinator-checks.ts";
 import { type Check, type Finding, fault, ok, skipped, warning } from "./finding.ts";
-import { judgeAgentUnit, judgePins, judgeSecrecy, judgeUndoUnit, type SeenUnit } from "./judge-machine.ts";
+import { judgePins, judgeSecrecy } from "./judge-machine.ts";
+import { judgeAgentUnit, judgeUndoUnit } from "./judge-units.ts";
+import { findUnit } from "./units.ts";
 
 export type AgentLook = {
   readonly agent: KnownAgent;
@@ -101,49 +101,17 @@ async function lookAtJournals({ stateDirectory }: KnownAgent): Promise<readonly 
 
 async function lookAtUnits({ agent, environment, clock }: AgentLook): Promise<readonly Finding[]> {
   const runs = isLocked(join(agent.stateDirectory, "lock"));
-  if (!(await exists("/run/systemd/system"))) {
-    return [skipped(`no systemd here; the agent ${runs ? "runs" : "does not run"}`)];
-  }
-  const scope =
-    agent.profilePath.startsWith("/nix/var/nix/profiles/") && !agent.profilePath.includes("/per-user/")
-      ? []
-      : ["--user"];
-  const read = async (unit: string) =>
-    await readUnit(unit, { scope, environment: cleanEnvironment(environment), clock });
-  const unit = `nixdeploy-agent-${agent.name}.service`;
-  const seen = await read(unit);
-  if (seen === null) return [skipped("systemd does not answer this user")];
-  const isOther = runs && seen.load === "not-found";
-  const own = isOther ? ok("the agent runs, by another unit or by hand") : judgeAgentUnit(unit, seen);
-  if (agent.profilePath !== SYSTEM_PROFILE) return [own];
-  const undoUnit = undoUnitOf(agent.name);
-  const undo = await read(undoUnit);
-  return undo === null ? [own] : [own, judgeUndoUnit(undoUnit, undo)];
-}
-
-const SYSTEMCTL_MAX_MS = 5_000;
-
-/** Null when systemd cannot be asked. */
-async function readUnit(
-  unit: string,
-  how: { readonly scope: readonly string[]; readonly environment: Record<string, string>; readonly clock: Clock },
-): Promise<SeenUnit | null> {
-  const lines: string[] = [];
-  const exit = await runSmallProgram({
-    command: "systemctl",
-    args: [...how.scope, "show", "--property=LoadState,ActiveState,UnitFileState", unit],
-    environment: how.environment,
-    deadlineMs: SYSTEMCTL_MAX_MS,
-    clock: how.clock,
-    onLine: async (stream, text) => {
-      if (stream === "out") lines.push(text);
-    },
+  const name = `nixdeploy-agent-${agent.name}.service`;
+  const isNamed = new RegExp(`\\s--name[ =]${RegExp.escape(agent.name)}(?:\\s|$)`);
+  const own = await findUnit({
+    // As the modules call it, and as docs/install.md does.
+    names: [name, "nixdeploy-agent.service"],
+    isRight: (found, command) => found === name || isNamed.test(command),
+    ...{ environment, clock },
   });
-  return exit.kind === "exited" && exit.code === 0 ? parseUnit(lines) : null;
-}
-
-/** @param lines of `systemctl show` */
-export function parseUnit(lines: readonly string[]): SeenUnit {
-  const read = (name: string) => lines.find((line) => line.startsWith(`${name}=`))?.slice(name.length + 1) ?? "";
-  return { load: read("LoadState"), active: read("ActiveState"), file: read("UnitFileState") };
+  const judged = judgeAgentUnit(own, { name, runs });
+  if (agent.profilePath !== SYSTEM_PROFILE || own.kind === "unknown") return [judged];
+  const undoUnit = undoUnitOf(agent.name);
+  const undo = await findUnit({ names: [undoUnit], isRight: () => true, environment, clock });
+  return [judged, judgeUndoUnit(undo, undoUnit)];
 }

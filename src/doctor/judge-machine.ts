@@ -50,41 +50,6 @@ export function judgeTrustedKeys(cacheKeys: readonly string[], trustedKeys: read
   return ok(`nix.conf does not have the cache's key, which only vanilla Nix and agents without trust need (${wanted})`);
 }
 
-export type SeenUnit = {
-  /** systemd's LoadState, ActiveState and UnitFileState. */
-  readonly load: string;
-  readonly active: string;
-  readonly file: string;
-};
-
-const ENABLED = ["enabled", "enabled-runtime", "static", "linked", "alias", "generated"];
-
-export function judgeAgentUnit(unit: string, { load, active }: SeenUnit): Finding {
-  if (load === "not-found") {
-    return warning(
-      `there is no unit ${unit}: this agent does not come back after a reboot, unless another unit runs it`,
-      "docs/install.md has the unit; the NixOS module makes it.",
-    );
-  }
-  if (active === "active") return ok(`${unit} runs`);
-  return fault(`${unit} is ${active}`, `See why: journalctl -u ${unit} -e; then: systemctl restart ${unit}`);
-}
-
-/** Of a system's profile: what goes back after a reboot. */
-export function judgeUndoUnit(unit: string, { load, file }: SeenUnit): Finding {
-  if (load === "not-found") {
-    return fault(
-      `there is no unit ${unit}: nobody would go back after a reboot, so activations are refused`,
-      "docs/install.md has the unit; the NixOS module makes it.",
-    );
-  }
-  if (ENABLED.includes(file)) return ok(`${unit} is there for each boot`);
-  return fault(
-    `${unit} is ${file}: it does not run at boot`,
-    `systemctl enable ${unit}, or wantedBy in its NixOS module.`,
-  );
-}
-
 export function judgePins(pinned: readonly string[], cacheKeys: readonly string[]): Finding {
   if (pinned.length === 0) {
     return warning(

@@ -11,7 +11,9 @@ import { NIXDEPLOY_VERSION } from "../version.ts";
 import { type Check, type Finding, fault, ok, skipped, warning } from "./finding.ts";
 import { judgeCertificate } from "./judge-coordinator.ts";
 import { judgeBackup, judgeOpenFiles, judgeSecrecy, type RoomLimits } from "./judge-machine.ts";
+import { judgeServerUnit } from "./judge-units.ts";
 import { lookAtRoom } from "./nix-checks.ts";
+import { findUnit } from "./units.ts";
 
 export type ServerLook = {
   readonly dataDirectory: string;
@@ -29,6 +31,7 @@ const DATA_ROOM: RoomLimits = {
   hint: "Give it a larger disk: the coordinator stops to be ready below 64 MiB (docs/operating.md).",
 };
 const DATABASE_MAX_MS = 120_000;
+const CONTROL_SOCKET = "control.sock";
 const FILE_BYTES_MAX = 16 * 1024 * 1024;
 
 export function createServerChecks(look: ServerLook): readonly Check[] {
@@ -43,6 +46,7 @@ export function createServerChecks(look: ServerLook): readonly Check[] {
       name: "backup",
       look: async () => [judgeBackup(await readLastBackup(dataDirectory), clock.nowMs())],
     },
+    { group, name: "unit", look: async (signal) => [await lookAtUnit(look, signal)] },
     { group, name: "ready", look: (signal) => askServer(look, signal, lookAtReadiness) },
     { group, name: "files", look: (signal) => askServer(look, signal, lookAtOpenFiles) },
     { group, name: "tls", look: (signal) => askServer(look, signal, lookAtPublicUrl) },
@@ -86,6 +90,15 @@ async function deviceOf(path: string): Promise<number | null> {
   );
 }
 
+/** As docs/install.md and the NixOS module call it. */
+const UNIT = "nixdeploy.service";
+
+async function lookAtUnit({ dataDirectory, environment, clock }: ServerLook, signal: AbortSignal): Promise<Finding> {
+  const runs = await probeSocket(join(dataDirectory, CONTROL_SOCKET), signal);
+  const answer = await findUnit({ names: [UNIT], isRight: () => true, environment, clock });
+  return judgeServerUnit(answer, { name: UNIT, runs });
+}
+
 type Asking = { readonly http: HttpTransport; readonly look: ServerLook; readonly signal: AbortSignal };
 
 /** Through the control socket, where `serve` runs. */
@@ -94,7 +107,7 @@ async function askServer(
   signal: AbortSignal,
   ask: (asking: Asking) => Promise<readonly Finding[]>,
 ): Promise<readonly Finding[]> {
-  const socketPath = join(look.dataDirectory, "control.sock");
+  const socketPath = join(look.dataDirectory, CONTROL_SOCKET);
   if (!(await probeSocket(socketPath, signal))) return [skipped("the coordinator does not run")];
   const { environment: env, clock, random } = look;
   const userAgent = `nixdeploy/${NIXDEPLOY_VERSION}`;

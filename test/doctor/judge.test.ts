@@ -1,7 +1,6 @@
 /** Each judgement of the doctor, as a table: what is seen, the verdict, and that what is wrong says what to do. */
 import { describe, expect, test } from "bun:test";
 import type { Identity } from "../../src/api/tokens.ts";
-import { parseUnit } from "../../src/doctor/agent-checks.ts";
 import { detectCi, judgeVariables } from "../../src/doctor/ci-checks.ts";
 import type { Finding, Verdict } from "../../src/doctor/finding.ts";
 import {
@@ -12,7 +11,6 @@ import {
   type TokenUse,
 } from "../../src/doctor/judge-coordinator.ts";
 import {
-  judgeAgentUnit,
   judgeBackup,
   judgeOpenFiles,
   judgePins,
@@ -20,8 +18,15 @@ import {
   judgeSecrecy,
   judgeTrust,
   judgeTrustedKeys,
-  judgeUndoUnit,
 } from "../../src/doctor/judge-machine.ts";
+import {
+  judgeAgentUnit,
+  judgeServerUnit,
+  judgeUndoUnit,
+  parseUnit,
+  type SeenUnit,
+  type UnitAnswer,
+} from "../../src/doctor/judge-units.ts";
 import { parseTrustedKeys } from "../../src/doctor/nix-checks.ts";
 import type { SeenCertificate } from "../../src/http/certificate.ts";
 import type { TokenKind } from "../../src/token.ts";
@@ -146,12 +151,6 @@ test.each<[string, Finding, Verdict, string]>([
   ["fewer files than agents", judgeOpenFiles(1_024, 2_000), "fault", "1024 files"],
   ["secret", judgeSecrecy("/k", 0o100600), "ok", "owner alone"],
   ["open to the group", judgeSecrecy("/k", 0o040750), "fault", "mode 750"],
-  ["unit runs", judgeAgentUnit("u", unit("loaded", "active", "enabled")), "ok", "u runs"],
-  ["unit failed", judgeAgentUnit("u", unit("loaded", "failed", "enabled")), "fault", "u is failed"],
-  ["no unit", judgeAgentUnit("u", unit("not-found", "inactive", "")), "warning", "there is no unit u"],
-  ["undo unit", judgeUndoUnit("u", unit("loaded", "inactive", "enabled")), "ok", "u is there for each boot"],
-  ["undo unit off", judgeUndoUnit("u", unit("loaded", "inactive", "disabled")), "fault", "u is disabled"],
-  ["no undo unit", judgeUndoUnit("u", unit("not-found", "inactive", "")), "fault", "activations are refused"],
 ])("%s", (_, finding, verdict, text) => expectVerdict(finding, verdict, text));
 
 function limits() {
@@ -163,9 +162,73 @@ function who(cacheKeys: readonly string[], trustedKeys: readonly string[] | null
 function backup(days: number) {
   return { file: "/b", atMs: NOW_MS - days * DAY_MS, isThere: true };
 }
-function unit(load: string, active: string, file: string) {
-  return { load, active, file };
-}
+
+describe("units", () => {
+  const seen = (change: Partial<SeenUnit>): UnitAnswer => ({
+    kind: "found",
+    unit: {
+      ...{ name: "u", isUsers: false, load: "loaded", active: "active", sub: "running", command: "" },
+      startedBy: ["multi-user.target"],
+      ...change,
+    },
+  });
+  const inactive = { active: "inactive", sub: "dead" };
+  const none: UnitAnswer = { kind: "none" };
+  const unknown: UnitAnswer = { kind: "unknown", why: "no systemd here" };
+  const agent = (answer: UnitAnswer, runs = true) => judgeAgentUnit(answer, { name: "u", runs });
+  const server = (answer: UnitAnswer, runs = true) => judgeServerUnit(answer, { name: "u", runs });
+  test.each<[string, Finding, Verdict, string]>([
+    ["it runs", agent(seen({})), "ok", "u runs, and is started at boot"],
+    ["it runs, today", agent(seen({ startedBy: [] })), "warning", "nothing starts it at boot"],
+    ["it failed", agent(seen({ active: "failed", sub: "failed" }), false), "fault", "u is failed"],
+    ["it was stopped", agent(seen(inactive), false), "fault", "u is inactive"],
+    ["it runs by something else", agent(seen(inactive)), "warning", "the agent runs, but not by u, which is inactive"],
+    [
+      "it is started again and again",
+      agent(seen({ active: "activating", sub: "auto-restart" }), false),
+      "fault",
+      "u ends soon after each start",
+    ],
+    ["it is masked", agent(seen({ ...inactive, load: "masked" }), false), "fault", "u is masked"],
+    [
+      "its file is wrong",
+      agent(seen({ ...inactive, load: "bad-setting" }), false),
+      "fault",
+      "cannot load u (bad-setting)",
+    ],
+    ["there is none, and it does not run", agent(none, false), "warning", "there is no unit u"],
+    ["there is none, and it runs", agent(none), "ok", "runs, by another unit or by hand"],
+    ["nobody says", agent(unknown, false), "skipped", "no systemd here; the agent does not run"],
+    ["the coordinator runs", server(seen({})), "ok", "u runs, and is started at boot"],
+    ["the coordinator failed", server(seen({ active: "failed" }), false), "fault", "u is failed"],
+    ["the coordinator has none", server(none, false), "warning", "the coordinator does not run"],
+    ["the way back", judgeUndoUnit(seen(inactive), "u"), "ok", "u is there for each boot"],
+    [
+      "no way back at boot",
+      judgeUndoUnit(seen({ ...inactive, startedBy: [] }), "u"),
+      "fault",
+      "nothing starts u at boot",
+    ],
+    ["a masked way back", judgeUndoUnit(seen({ load: "masked" }), "u"), "fault", "u is masked"],
+    ["no way back", judgeUndoUnit(none, "u"), "fault", "activations are refused"],
+  ])("%s", (_, finding, verdict, text) => expectVerdict(finding, verdict, text));
+
+  test("a user's own are asked for with --user", () => {
+    expect(agent(seen({ active: "failed", isUsers: true }), false).hint).toBe(
+      "See why: journalctl --user -u u -e; then: systemctl --user restart u",
+    );
+  });
+
+  test("as systemd prints them", () => {
+    const show = ["ExecStart={ path=/n ; argv[]=/n agent --name nuc ; }", "RequiredBy=", "WantedBy=a.target b.target"];
+    const states = ["LoadState=loaded", "ActiveState=active", "SubState=running"];
+    expect(parseUnit([...show, ...states, ""], { name: "u", isUsers: false })).toEqual({
+      ...{ name: "u", isUsers: false, load: "loaded", active: "active", sub: "running" },
+      ...{ startedBy: ["a.target", "b.target"], command: "{ path=/n ; argv[]=/n agent --name nuc ; }" },
+    });
+    expect(parseUnit(["LoadState=not-found"], { name: "u", isUsers: false })).toBeNull();
+  });
+});
 
 test.each<[string, Record<string, string>, string | null, readonly (readonly [Verdict, string])[]]>([
   ["no CI", {}, null, []],
@@ -233,6 +296,4 @@ test("what programs print", () => {
   expect(parseTrustedKeys(config)).toEqual([OTHER, KEY]);
   expect(parseTrustedKeys(["trusted-public-keys = "])).toEqual([]);
   expect(parseTrustedKeys([])).toEqual([]);
-  const show = ["LoadState=loaded", "UnitFileState=enabled", "ActiveState=active"];
-  expect(parseUnit(show)).toEqual({ load: "loaded", active: "active", file: "enabled" });
 });

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFile } from "node:fs/promises";
 import { createHolds } from "../support/holds.ts";
 import { rolloutResultSchema } from "../support/results.ts";
-import { createSystemdFleet, type SystemdFleet } from "../support/systemd-fleet.ts";
+import { createSystemdFleet, PROGRAM, type SystemdFleet } from "../support/systemd-fleet.ts";
 import { addSystemdUser, importToBox, type SystemdUser } from "../support/systemd-user.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -126,6 +126,31 @@ async function expectHome(path: string): Promise<void> {
   expect(links).toEqual(wanted.split("\n"));
   await expectRuns(HOME_UNIT, "home-manager", path);
 }
+
+test("doctor finds the unit of a person's own service manager, and says how to ask that", async () => {
+  const look = async () => {
+    const { stdout } = await alice.exec([
+      PROGRAM,
+      "doctor",
+      "--json",
+      "--name",
+      "tools",
+      "--only",
+      "agent.tools units",
+    ]);
+    return JSON.parse(stdout).findings;
+  };
+  await waitFor("the agent to run", look, { until: ([{ message }]) => message.startsWith(`${TOOLS_UNIT} runs`) });
+  await alice.run(["systemctl", "--user", "stop", TOOLS_UNIT]);
+  expect(await look()).toMatchObject([
+    {
+      verdict: "fault",
+      message: `${TOOLS_UNIT} is inactive`,
+      hint: expect.stringContaining("systemctl --user restart"),
+    },
+  ]);
+  await alice.run(["systemctl", "--user", "start", TOOLS_UNIT]);
+});
 
 test("a generation that changes the agent's own unit is proved by the agent that its script has restarted", async () => {
   const before = await alice.unit(HOME_UNIT, "MainPID");
