@@ -6,7 +6,12 @@ let
   inherit (shared) agents cfg;
   unitText = import ./unit-text.nix;
   isLinux = pkgs.stdenv.hostPlatform.isLinux;
-  environment = shared.environment { namesTokenFile = true; };
+  # Home Manager's script looks for Nix itself, and services of users have a short PATH. Where the machine has programs, the
+  # agent knows; not where a user has a Nix of his own.
+  directories =
+    lib.optional (config.nix.enable && config.nix.package != null) "${config.nix.package}/bin"
+    ++ [ "${config.home.homeDirectory}/.nix-profile/bin" "${config.xdg.stateHome}/nix/profile/bin" ];
+  environment = agent: { PATH = lib.concatStringsSep ":" directories; } // shared.environment { namesTokenFile = true; } agent;
 
   unit = agent: {
     Unit.Description = "nixdeploy agent ${agent.name}";

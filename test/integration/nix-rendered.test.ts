@@ -42,6 +42,7 @@ type Case = Omit<Evaluation, "kind"> & { readonly kind: ModuleKind; readonly wha
 const WORDS = ["agent", "--name", "me", "--state-dir"];
 const quoted = (words: readonly string[]) => words.map((word) => JSON.stringify(word)).join(" ");
 const waiting = (words: readonly string[]) => ["/bin/sh", "-c", `/bin/wait4path /nix/store && exec ${words.join(" ")}`];
+const HOME_PATH = "/home/me/.nix-profile/bin:/home/me/.local/state/nix/profile/bin";
 const HOME_WORDS = ["/usr/local/bin/nixdeploy", ...WORDS, "/home/me/.local/state/nixdeploy/agents/me"];
 
 const CASES: readonly Case[] = [
@@ -129,9 +130,21 @@ const CASES: readonly Case[] = [
       "systemd/user/nixdeploy-agent-me.service": {
         Install: { WantedBy: ["default.target"] },
         Service: {
-          Environment: expect.arrayContaining(['"NIXDEPLOY_AGENT_TOKEN_FILE=/t"', `"NIXDEPLOY_URL=${URL}"`]),
+          Environment: expect.arrayContaining([
+            ...['"NIXDEPLOY_AGENT_TOKEN_FILE=/t"', `"NIXDEPLOY_URL=${URL}"`, `"PATH=${HOME_PATH}"`],
+          ]),
           ExecStart: [quoted(HOME_WORDS)],
         },
+      },
+    },
+  },
+  {
+    what: "a unit of a user whose Nix is Home Manager's",
+    kind: "home",
+    modules: `[ ${agent("")} { nix.package = { type = "derivation"; name = "nix"; outPath = "/nix-of-mine"; version = "2.30"; }; } ]`,
+    wanted: {
+      "systemd/user/nixdeploy-agent-me.service": {
+        Service: { Environment: expect.arrayContaining([`"PATH=/nix-of-mine/bin:${HOME_PATH}"`]) },
       },
     },
   },
@@ -144,7 +157,7 @@ const CASES: readonly Case[] = [
     wanted: {
       "org.nix-community.home.nixdeploy-agent-me.plist": {
         ProgramArguments: waiting(HOME_WORDS),
-        EnvironmentVariables: { NIXDEPLOY_URL: URL },
+        EnvironmentVariables: { NIXDEPLOY_URL: URL, PATH: HOME_PATH },
         StandardErrorPath: "/home/me/Library/Logs/nixdeploy-agent-me.log",
       },
     },

@@ -156,6 +156,8 @@ in
   home.options = assertions // {
     xdg.stateHome = option types.str "/home/me/.local/state";
     home.homeDirectory = option types.str "/home/me";
+    nix.enable = option types.bool true;
+    nix.package = option (types.nullOr types.anything) null;
     home.packages = list;
     systemd.user.services = option (types.attrsOf homeUnit) { };
     launchd.agents = option (types.attrsOf homeJob) { };
