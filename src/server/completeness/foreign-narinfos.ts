@@ -13,7 +13,7 @@ import { checkReadable } from "../../nix/cache/download/verify-closure.ts";
 import type { NarInfo } from "../../nix/narinfo.ts";
 import { createSignatureVerifier, type SignatureVerifier } from "../../nix/signature.ts";
 import { parsePublicKey } from "../../nix/signing-key.ts";
-import { type StorePath, storePathHash } from "../../nix/store-path.ts";
+import type { StorePath } from "../../nix/store-path.ts";
 import type { Clock, Random } from "../../runtime.ts";
 import type { ForeignCacheRow } from "../database/caches.ts";
 import type { KnownPath } from "../database/path-graph.ts";
@@ -49,13 +49,18 @@ export const REMEMBERED_MAX = 100_000;
 
 export function createForeignNarInfos(deps: ForeignNarInfosDeps): ForeignNarInfos {
   const memory = createMemory(deps.clock);
+  /** Stands for address and keys in the memory, which has ten thousands of entries for each. */
+  const numbers = new Map<string, number>();
   return {
     of({ url, public_keys }) {
+      // Other keys, or another address: what was said before says nothing.
+      const cache = `${url}\n${public_keys}`;
+      const number = numbers.get(cache) ?? numbers.size;
+      numbers.set(cache, number);
       const keys = public_keys.split("\n").map(parsePublicKey);
       const verification = { verifier: createSignatureVerifier(keys), keyNames: keys.map(({ name }) => name), url };
       return async (storePath, signal) => {
-        // Other keys, or another address: what was said before says nothing.
-        const memoryKey = `${url}\n${public_keys}\n${storePathHash(storePath)}\n${storePath}`;
+        const memoryKey = `${number} ${storePath}`;
         const known = memory.recall(memoryKey);
         if (known !== null) return { kind: "found", path: known };
         const answer = await ask(storePath, signal, { ...deps, ...verification });

@@ -12,6 +12,7 @@ import type { AgentRegistry } from "../agents/registry.ts";
 import type { Bus } from "../bus.ts";
 import { type AgentRow, listAgents } from "../database/agents.ts";
 import { type CacheRow, countPaths, listWorkspaceCaches } from "../database/caches.ts";
+import { removeKeyVouchers } from "../database/key-vouchers.ts";
 import { markCacheDeleted, markWorkspaceDeleted } from "../database/removals.ts";
 import type { CoordinatorDatabase } from "../database/schema.ts";
 import { countValidTokens } from "../database/tokens.ts";
@@ -73,6 +74,8 @@ export async function deleteCache(
       });
     }
     await markCacheDeleted(transaction, { id: cache.id, atMs: deps.clock.nowMs() });
+    // Another one may get its name, and they were not about its keys.
+    await removeKeyVouchers(transaction, { workspaceId: cache.workspace_id, cacheName: name });
     return { name, paths };
   });
   deps.removals.begin();

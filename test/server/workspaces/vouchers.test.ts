@@ -1,6 +1,6 @@
 /** What agents are told for keys that they may not have pinned, by whose word, and when. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { keyVoucherListSchema } from "../../../src/api/caches.ts";
+import { cacheSchema, keyVoucherListSchema } from "../../../src/api/caches.ts";
 import { problemSchema } from "../../../src/api/problem.ts";
 import { signKeyVoucher, whyNotVouched } from "../../../src/key-voucher.ts";
 import { formatPublicKey, publicKeyOf, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
@@ -110,6 +110,15 @@ describe("the operator's word", () => {
     await addForeign(FIRST);
     await expectOk(await put(sign()));
     await expectOk(await server.fetch("workspaces/default/foreign-caches/nixos", { method: "DELETE" }));
+    expect(await listed()).toEqual([]);
+  });
+
+  test("goes with the cache of our own that it was about", async () => {
+    await expectOk(await server.fetch("caches", { json: { name: "tools" } }));
+    const { publicKeys } = cacheSchema.parse(await (await server.fetch("caches/tools")).json());
+    await expectOk(await put(sign({ cache: "tools", keys: publicKeys }), "tools"));
+    expect(await listed()).toHaveLength(1);
+    await expectOk(await server.fetch("caches/tools", { method: "DELETE" }));
     expect(await listed()).toEqual([]);
   });
 
