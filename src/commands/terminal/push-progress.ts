@@ -4,8 +4,9 @@ import type { UploadPlan } from "../../nix/cache/upload/plan-upload.ts";
 import { planNars } from "../../nix/cache/upload/plan-upload.ts";
 import type { UploadResult } from "../../nix/cache/upload/upload.ts";
 import type { UploadEvent } from "../../nix/cache/upload/upload-nar.ts";
+import { PART_PATIENCE_MS } from "../../nix/cache/upload/upload-parts.ts";
 import { storePathBaseName } from "../../nix/store-path.ts";
-import { formatBytes, formatCount } from "../../quantity.ts";
+import { formatBytes, formatCount, formatSpan } from "../../quantity.ts";
 import type { Clock } from "../../runtime.ts";
 import { addSample, describeSpeed, measureSpeed, type Sample } from "../../transfer-speed.ts";
 import type { ProgressLine } from "./progress-line.ts";
@@ -32,6 +33,8 @@ export function createPushProgress(
   let readBytes = 0;
   let sentBytes = 0;
   let doneNars = 0;
+  /** Several NARs wait at once; it is said once. */
+  let isWaiting = false;
   // Events come without waiting; what they print is written in their order.
   let printing: Promise<void> = Promise.resolve();
   const print = (write: () => Promise<void>) => {
@@ -67,12 +70,18 @@ export function createPushProgress(
           reading = addSample(reading, { atMs: push.clock.monotonicMs(), bytes: readBytes });
           break;
         case "sent":
+          if (isWaiting) print(() => line.say("the coordinator is there again"));
+          isWaiting = false;
           sentBytes += event.bytes;
           sending = addSample(sending, { atMs: push.clock.monotonicMs(), bytes: sentBytes });
           break;
         case "uploaded":
           doneNars += 1;
           if (event.info.narSizeBytes >= LARGE_NAR_BYTES) print(() => line.say(describeUploaded(event)));
+          break;
+        case "waiting":
+          if (!isWaiting) print(() => line.say(`${event.why}: trying again for ${formatSpan(PART_PATIENCE_MS)}`));
+          isWaiting = true;
           break;
         case "start-anew": {
           const name = storePathBaseName(event.info.storePath);
@@ -86,17 +95,22 @@ export function createPushProgress(
     },
     async end(result) {
       await printing;
-      await line.say(
-        missing.length === 0
-          ? `nothing to do: the cache ${push.cache} has all of it (${formatCount(closure.length, "path")})`
-          : `pushed ${formatCount(result.uploadedPaths, "path")}: ${formatBytes(result.uploadedBytes)} sent`,
-      );
+      await line.say(describeEnd(push, result));
     },
     async clear() {
       await printing;
       await line.clear();
     },
   };
+}
+
+function describeEnd(
+  { plan, cache }: { readonly plan: UploadPlan; readonly cache: string },
+  { uploadedPaths, uploadedBytes }: UploadResult,
+): string {
+  return plan.missing.length === 0
+    ? `nothing to do: the cache ${cache} has all of it (${formatCount(plan.closure.length, "path")})`
+    : `pushed ${formatCount(uploadedPaths, "path")}: ${formatBytes(uploadedBytes)} sent`;
 }
 
 function describeUploaded({ info, fileSizeBytes }: Extract<UploadEvent, { kind: "uploaded" }>): string {

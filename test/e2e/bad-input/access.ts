@@ -85,7 +85,7 @@ export const ADDRESSES: readonly BadInput[] = [
     says: "cannot find the coordinator: ",
     hint: "NIXDEPLOY_URL",
   })),
-  { what: "an address that is empty", command: "status", env: { NIXDEPLOY_URL: "" }, exitCode: 2, says: "neither --url nor NIXDEPLOY_URL is set" },
+  { what: "an address that is empty", command: "status", env: { NIXDEPLOY_URL: "" }, exitCode: 2, says: "neither its URL nor its data directory is given" },
   { what: "certificate authorities that are not there", command: "status", env: { SSL_CERT_FILE: "{rows}/no" }, exitCode: 1, says: "cannot read the certificate authorities {rows}/no: there is no such file", hint: "SSL_CERT_FILE" },
   { what: "certificate authorities that are none", command: "status --url {tls}", env: { NIX_SSL_CERT_FILE: "{text}" }, exitCode: 1, says: "cannot use the certificate authorities {text}: no certificate in PEM form is in that file", hint: "NIX_SSL_CERT_FILE" },
   { what: "a proxy that is no address", command: "status", env: { HTTP_PROXY: "http://user:hunter2@no where" }, exitCode: 1, says: "cannot use the proxy that the environment names" },

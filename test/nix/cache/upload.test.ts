@@ -225,6 +225,22 @@ describe("parts", () => {
     }
   });
 
+  test("whoever waits for a cache that is away is told why, once, until something gets through", async () => {
+    const setup = setUp();
+    let calls = 0;
+    const { events } = await upload({
+      ...setup,
+      putPart: async (_part, put) => {
+        calls += 1;
+        if (calls === 5 || (calls > 1 && calls < 4)) throw unreachable();
+        return await put();
+      },
+    });
+    const told = events.flatMap((event) => (event.kind === "sent" || event.kind === "waiting" ? [event.kind] : []));
+    expect(told.slice(0, 4)).toEqual(["sent", "waiting", "sent", "waiting"]);
+    expect(events.find((event) => event.kind === "waiting")).toEqual({ kind: "waiting", why: unreachable().message });
+  });
+
   test("a cache that has forgotten the upload gets the NAR anew", async () => {
     const setup = setUp();
     let calls = 0;

@@ -22,7 +22,9 @@ export type UploadEvent =
   /** Compressed bytes that have arrived. */
   | { readonly kind: "sent"; readonly bytes: number }
   | { readonly kind: "uploaded"; readonly info: PathInfo; readonly fileSizeBytes: number }
-  | { readonly kind: "start-anew"; readonly info: PathInfo };
+  | { readonly kind: "start-anew"; readonly info: PathInfo }
+  /** Nothing gets through, for this reason; it is tried again for some minutes. */
+  | { readonly kind: "waiting"; readonly why: string };
 
 export type UploadNarOptions = {
   readonly info: PathInfo;
@@ -74,6 +76,7 @@ async function tryNar(options: UploadNarOptions) {
     random: options.random,
     signal,
     onSent: (bytes) => onEvent({ kind: "sent", bytes }),
+    onWait: ({ message }) => onEvent({ kind: "waiting", why: message }),
   });
   if (result.kind === "forgotten") onEvent({ kind: "read", bytes: -readBytes });
   return result;

@@ -34,6 +34,8 @@ export type UploadPartsOptions = {
   readonly signal: AbortSignal;
   /** Called with the size of each part that has arrived. */
   readonly onSent: (bytes: number) => void;
+  /** Nothing gets through, and it is tried again; called once until something does. */
+  readonly onWait?: (error: NixdeployError) => void;
 };
 
 export type UploadPartsResult =
@@ -95,7 +97,8 @@ async function sendPart(options: UploadPartsOptions, part: Piece): Promise<"stor
     const answer = await tryPart(() => target.putPart({ ...piece, narHash, narSizeBytes, uploadId }, signal), {
       isLast: () => clock.monotonicMs() - stuckSinceMs >= PART_PATIENCE_MS,
     });
-    if (answer === "try-again") {
+    if (answer instanceof NixdeployError) {
+      if (attempt === 0) options.onWait?.(answer);
       await clock.sleep(fullJitterMs(attempt, options.random.fraction(), BACKOFF), signal);
       attempt += 1;
       continue;
@@ -116,16 +119,17 @@ async function sendPart(options: UploadPartsOptions, part: Piece): Promise<"stor
   }
 }
 
+/** @returns an answer, or the error after which it may be tried again */
 async function tryPart<Answer>(
   put: () => Promise<Answer>,
   { isLast }: { readonly isLast: () => boolean },
-): Promise<Answer | "try-again"> {
+): Promise<Answer | NixdeployError> {
   try {
     return await put();
   } catch (error) {
     const mayHelp = error instanceof NixdeployError && error.kind === "unreachable";
     if (!mayHelp || isLast()) throw error;
-    return "try-again";
+    return error;
   }
 }
 
