@@ -18,7 +18,7 @@ for (const parser of PARSERS) {
         throw new Error(`${name}: ${cause instanceof Error ? cause.message : cause}`, { cause });
       });
     }
-  }, 60_000);
+  }, 240_000);
 }
 
 /** The least of three tries, because other processes and the garbage collector disturb. */

@@ -135,7 +135,7 @@ describe("an upload", () => {
         expect(fake.cache.paths.size).toBe(2);
       }
     }
-  }, 20_000);
+  }, 60_000);
 
   test("ends at once when the token is revoked on the way", async () => {
     await using fake = startFakeCoordinator();
