@@ -1,10 +1,12 @@
 /**
  * Agents that are units of a person's own service manager (`systemd --user`, lingering): Home Manager restarts, replaces
- * and stops them in the middle of the switch, and the supervisor must not go with them.
+ * and stops them in the middle of the switch, and the supervisor must not go with them. The home's unit is our module's.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFile } from "node:fs/promises";
 import { createHolds } from "../support/holds.ts";
+import { ensureNixOf } from "../support/nix-versions.ts";
+import { renderersOf } from "../support/rendered-modules.ts";
 import { rolloutResultSchema } from "../support/results.ts";
 import { createSystemdFleet, PROGRAM, type SystemdFleet } from "../support/systemd-fleet.ts";
 import { addSystemdUser, importToBox, type SystemdUser } from "../support/systemd-user.ts";
@@ -13,12 +15,14 @@ import { waitFor } from "../support/wait-for.ts";
 const HOME_UNIT = "nixdeploy-agent-home.service";
 const TOOLS_UNIT = "nixdeploy-agent-tools.service";
 /** Nobody answers there. */
-const DEAF = "--url http://127.0.0.1:9";
+const DEAF = "http://127.0.0.1:9";
 const POLICY = ["--confirm-window", "60s"] as const;
 
 let under: SystemdFleet;
 let alice: SystemdUser;
 let versions = 0;
+/** Where Nix is that evaluates our modules. */
+let nix: Readonly<Record<string, string>>;
 /** What is live when a test begins. */
 let home: string;
 let tools: string;
@@ -26,13 +30,8 @@ let tools: string;
 beforeAll(async () => {
   under = await createSystemdFleet("systemd-users");
   alice = await addSystemdUser(under.box, { name: "alice", id: 64_021 });
-  for (const agent of ["home", "tools"]) {
-    const lines = [
-      `NIXDEPLOY_URL=${under.fleet.coordinator.url}`,
-      `NIXDEPLOY_AGENT_TOKEN=${await under.fleet.makeToken("agent")}`,
-    ];
-    await alice.writeFile(`environment-${agent}`, `${lines.join("\n")}\n`);
-  }
+  nix = { PATH: `${(await ensureNixOf("trixie")).binDirectory}:/usr/bin:/bin` };
+  await alice.writeFile("token", `${await under.fleet.makeToken("agent")}\n`);
   home = await buildHome();
   await importToBox(under.box, under.fleet.builder, home);
   await alice.run(["mkdir", "-p", `${alice.home}/.local/state/nix/profiles`]);
@@ -53,17 +52,33 @@ const profileOf = (name: string) => `${alice.home}/.local/state/nix/profiles/${n
 const readState = (agent: string, file: string) =>
   readFile(under.box.diskPath(`${alice.home}/.local/state/nixdeploy/agents/${agent}/${file}`), "utf8");
 
-function agentUnit(
-  agent: string,
-  { flags = "", profile }: { readonly flags?: string; readonly profile: string },
-): string {
+/** As Home Manager writes it of our module. */
+async function homeUnit(url: string): Promise<string> {
+  const modules = `[ {
+    home.homeDirectory = "${alice.home}";
+    xdg.stateHome = "${alice.home}/.local/state";
+    services.nixdeploy-agent = {
+      enable = true;
+      name = "home";
+      url = "${url}";
+      tokenFile = "${alice.home}/token";
+      environment.TOLD_BY = "version ${versions}";
+    };
+  } ]`;
+  const [standIn] = renderersOf("home");
+  const files = (await standIn?.render({ kind: "home", modules }, nix)) ?? {};
+  return files[`systemd/user/${HOME_UNIT}`] ?? "";
+}
+
+function toolsUnit(url: string): string {
   return `[Unit]
-Description=The agent ${agent}, told by version ${versions}
+Description=The agent of tools, told by version ${versions}
 StartLimitIntervalSec=0
 [Service]
 Type=exec
-EnvironmentFile=%h/environment-${agent}
-ExecStart=/usr/local/bin/nixdeploy agent --name ${agent} --profile ${profile} ${flags}
+Environment=NIXDEPLOY_URL=${url}
+Environment=NIXDEPLOY_AGENT_TOKEN_FILE=%h/token
+ExecStart=/usr/local/bin/nixdeploy agent --name tools --profile tools
 Restart=always
 RestartSec=1
 [Install]
@@ -71,19 +86,19 @@ WantedBy=default.target
 `;
 }
 
-type HomeOptions = { readonly flags?: string; readonly hasUnit?: boolean; readonly heldAt?: "end" };
+type HomeOptions = { readonly url?: string; readonly hasUnit?: boolean; readonly heldAt?: "end" };
 
-async function buildHome({ flags = "", hasUnit = true, heldAt }: HomeOptions = {}): Promise<string> {
+async function buildHome({ url, hasUnit = true, heldAt }: HomeOptions = {}): Promise<string> {
   versions += 1;
-  const units = hasUnit ? { [HOME_UNIT]: agentUnit("home", { flags, profile: "home-manager" }) } : {};
+  const units = hasUnit ? { [HOME_UNIT]: await homeUnit(url ?? under.fleet.coordinator.url) } : {};
   const faults = heldAt === undefined ? [] : [{ stage: heldAt, kind: "hold", argument: "home" } as const];
   const version = `${versions}`;
   return await under.fleet.builder.build("home-manager", { name: "home", version, units, faults });
 }
 
-async function buildTools(flags = ""): Promise<string> {
+async function buildTools(url = under.fleet.coordinator.url): Promise<string> {
   versions += 1;
-  const units = { [TOOLS_UNIT]: agentUnit("tools", { flags, profile: "tools" }) };
+  const units = { [TOOLS_UNIT]: toolsUnit(url) };
   return await under.fleet.builder.build("profile", { name: "tools", version: `${versions}`, units });
 }
 
@@ -162,7 +177,7 @@ test("a generation that changes the agent's own unit is proved by the agent that
 }, 90_000);
 
 test("a generation whose agent does not reach the coordinator is undone within the window", async () => {
-  const deployment = await deploy("home", await buildHome({ flags: DEAF }), ["--confirm-window", "4s"]);
+  const deployment = await deploy("home", await buildHome({ url: DEAF }), ["--confirm-window", "4s"]);
   expect(deployment.state).toBe("rolled-back");
   expect(deployment.reason).toContain("nobody has logged in from it");
   await expectHome(home);
@@ -198,7 +213,7 @@ test("the supervisor is a unit of its own: it goes on when the agent's is stoppe
 }, 90_000);
 
 test("when the supervisor is gone for good, the person's own timer goes back", async () => {
-  const end = await start("home", await buildHome({ flags: DEAF }), ["--confirm-window", "5s"]);
+  const end = await start("home", await buildHome({ url: DEAF }), ["--confirm-window", "5s"]);
   const supervisor = "nixdeploy-activation-home.service";
   await waitFor("the timer", () => alice.unit("nixdeploy-deadline-home-confirming.timer", "ActiveState"), {
     timeoutMs: 40_000,
@@ -226,7 +241,7 @@ test("a plain profile that holds the agent's unit is proved by the agent as the 
 }, 90_000);
 
 test("what a reboot interrupts is undone when the person's services start again", async () => {
-  const end = await start("home", await buildHome({ flags: DEAF }));
+  const end = await start("home", await buildHome({ url: DEAF }));
   await waitFor("the proof to be awaited", () => readState("home", "activation.json"), {
     timeoutMs: 40_000,
     until: (record) => record.includes('"stage": "confirming"'),
