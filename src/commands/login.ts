@@ -7,7 +7,7 @@ import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/arg
 import type { CommandContext } from "./command-line/context.ts";
 import { checkCoordinatorUrl, checkToken } from "./command-line/environment.ts";
 import { resolveCoordinatorUrl } from "./coordinator-access.ts";
-import { loadLogins, loginsFile, saveLogins, withLogin } from "./logins.ts";
+import { changeLogins, loadLogins, loginsFile, withLogin } from "./logins.ts";
 import { openCoordinatorAt } from "./open-coordinator.ts";
 import { formatTable, printResult } from "./terminal/output.ts";
 
@@ -31,7 +31,7 @@ const login = defineNixdeployCommand({
     const token = checkToken({ text: await readNewToken(context, url), source: "this login" }, "general").text;
     const identity = await tryToken(context, { url, token });
     const savedAt = new Date(context.clock.nowMs()).toISOString();
-    await saveLogins(context.env, withLogin(await loadLogins(context.env), { url, token, savedAt }));
+    await changeLogins(context, (logins) => withLogin(logins, { url, token, savedAt }));
     const json = { url, current: true, file: loginsFile(context.env), token: identity.token };
     await printResult(context, { json, text: "" });
     context.log.info(`logged in to ${url}: ${describeIdentity(identity)}`);
@@ -61,9 +61,10 @@ const use = defineNixdeployCommand({
   positionals: { address: { label: "URL", description: "As `login list` shows it", required: true } },
   async run({ args, context }) {
     const url = checkCoordinatorUrl(args.address, "URL");
-    const { logins } = await loadLogins(context.env);
-    if (!logins.some((each) => each.url === url)) throw notLoggedIn(url, logins);
-    await saveLogins(context.env, { current: url, logins });
+    await changeLogins(context, ({ logins }) => {
+      if (!logins.some((each) => each.url === url)) throw notLoggedIn(url, logins);
+      return { current: url, logins };
+    });
     await printResult(context, { json: { url, current: true }, text: "" });
     context.log.info(`commands use ${url} from now on`);
   },

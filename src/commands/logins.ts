@@ -5,13 +5,14 @@
  * Flags and environment come first (coordinator-access.ts). A token is sent to the address that it was saved with, and to
  * no other.
  */
-import { readFile, stat } from "node:fs/promises";
-import { dirname, isAbsolute, join } from "node:path";
+import { readFile, realpath, stat } from "node:fs/promises";
+import { isAbsolute, join } from "node:path";
 import { z } from "zod";
-import { ensureDirectory, writeDurableFile } from "../agent/machine/durable-file.ts";
+import { writeDurableFile } from "../agent/machine/durable-file.ts";
+import { tryLockFile } from "../agent/machine/flock.ts";
 import { describeFileFault, isMissing } from "../agent/machine/system-error.ts";
 import { NixdeployError } from "../errors.ts";
-import type { Environment } from "./command-line/context.ts";
+import type { CommandContext, Environment } from "./command-line/context.ts";
 import { resolveHome } from "./command-line/directories.ts";
 
 const loginSchema = z.object({ url: z.string(), token: z.string(), savedAt: z.string() });
@@ -73,14 +74,51 @@ export async function loadLogins(env: Environment): Promise<Logins> {
   }
 }
 
-/** Whole or not at all. @throws NixdeployError "host" */
-export async function saveLogins(env: Environment, logins: Logins): Promise<void> {
+/** How long another command may take to change them. */
+const TURN_MAX_MS = 10_000;
+const TURN_LOOK_MS = 20;
+
+/**
+ * Changes them as they are now, while no other command does; whole or not at all. A file that is a link stays one.
+ * @returns what is saved. @throws NixdeployError "host" · what `change` throws, with nothing changed · the signal's reason
+ */
+export async function changeLogins(
+  { env, clock, signal }: Pick<CommandContext, "env" | "clock" | "signal">,
+  change: (logins: Logins) => Logins,
+): Promise<Logins> {
   const path = loginsFile(env);
-  try {
-    await ensureDirectory(dirname(path), DIRECTORY_MODE);
-    const text = `${JSON.stringify({ version: 1, ...logins }, null, 2)}\n`;
-    await writeDurableFile({ path, text, mode: FILE_MODE });
-  } catch (cause) {
-    throw new NixdeployError("host", `cannot save the logins in ${path}: ${describeFileFault(cause)}`, { cause });
+  const untilMs = clock.monotonicMs() + TURN_MAX_MS;
+  for (;;) {
+    using turn = takeTurn(path);
+    if (turn !== null) {
+      const logins = change(await loadLogins(env));
+      await write(path, logins);
+      return logins;
+    }
+    if (clock.monotonicMs() >= untilMs) throw cannotSave(path, "another command is changing them");
+    await clock.sleep(TURN_LOOK_MS, signal);
   }
+}
+
+function takeTurn(path: string): Disposable | null {
+  try {
+    return tryLockFile(`${path}.lock`, DIRECTORY_MODE);
+  } catch (error) {
+    const cause = error instanceof NixdeployError ? error.cause : error;
+    throw cannotSave(path, describeFileFault(cause), cause);
+  }
+}
+
+async function write(path: string, logins: Logins): Promise<void> {
+  try {
+    const target = await realpath(path).catch(() => path);
+    const text = `${JSON.stringify({ version: 1, ...logins }, null, 2)}\n`;
+    await writeDurableFile({ path: target, text, mode: FILE_MODE });
+  } catch (cause) {
+    throw cannotSave(path, describeFileFault(cause), cause);
+  }
+}
+
+function cannotSave(path: string, why: string, cause?: unknown): NixdeployError {
+  return new NixdeployError("host", `cannot save the logins in ${path}: ${why}`, { cause });
 }

@@ -3,7 +3,7 @@ import { NixdeployError } from "../errors.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { findCoordinatorUrl } from "./command-line/environment.ts";
 import { notLoggedIn, readAddress } from "./login.ts";
-import { loadLogins, saveLogins, withoutLogin } from "./logins.ts";
+import { changeLogins, loadLogins, withoutLogin } from "./logins.ts";
 import { printResult } from "./terminal/output.ts";
 
 export const command = defineNixdeployCommand({
@@ -21,9 +21,10 @@ export const command = defineNixdeployCommand({
         hint: "`nixdeploy login list` shows all: nixdeploy logout URL",
       });
     }
-    if (!logins.logins.some((login) => login.url === url)) throw notLoggedIn(url, logins.logins);
-    const left = withoutLogin(logins, url);
-    await saveLogins(context.env, left);
+    const left = await changeLogins(context, (now) => {
+      if (!now.logins.some((login) => login.url === url)) throw notLoggedIn(url, now.logins);
+      return withoutLogin(now, url);
+    });
     await printResult(context, { json: { url, current: left.current }, text: "" });
     context.log.info(
       `logged out of ${url}${left.current === null ? "" : `; commands use ${left.current} from now on`}`,

@@ -1,6 +1,6 @@
 /** `login` and `logout`: what is saved, who comes first, and that a token goes to its own coordinator only. */
 import { describe, expect, test } from "bun:test";
-import { chmod, mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { chmod, lstat, mkdir, readFile, rename, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Logins, NO_LOGINS, withLogin, withoutLogin } from "../../src/commands/logins.ts";
 import { type Typing, typeCharacters } from "../../src/commands/terminal/secret-prompt.ts";
@@ -37,6 +37,30 @@ describe("login", () => {
     const after = await home.run(["agents"]);
     expect([after.exitCode, after.stderr]).toEqual([2, expect.stringContaining("cannot find the coordinator")]);
     expect(await readFile(home.file, "utf8")).not.toContain("nd_");
+  });
+
+  test("several at the same moment are all saved", async () => {
+    await using home = await createHome();
+    const fakes = Array.from({ length: 6 }, () => startFakeCoordinator());
+    try {
+      const ends = await Promise.all(fakes.map(({ url }) => home.run(["login", url], { stdin: FAKE_TOKEN })));
+      expect(ends.map(({ exitCode }) => exitCode)).toEqual(fakes.map(() => 0));
+      const { logins } = JSON.parse(await readFile(home.file, "utf8"));
+      expect(logins.map(({ url }: { url: string }) => url)).toEqual(fakes.map(({ url }) => url).toSorted());
+    } finally {
+      for (const fake of fakes) await fake[Symbol.asyncDispose]();
+    }
+  });
+
+  test("a file that is a link, as people have who keep theirs elsewhere, stays one", async () => {
+    await using home = await createHome();
+    await using fake = startFakeCoordinator();
+    expect((await home.run(["login", fake.url], { stdin: FAKE_TOKEN })).exitCode).toBe(0);
+    await rename(home.file, `${home.file}.elsewhere`);
+    await symlink(`${home.file}.elsewhere`, home.file);
+    expect((await home.run(["logout"])).exitCode).toBe(0);
+    expect((await lstat(home.file)).isSymbolicLink()).toBe(true);
+    expect(JSON.parse(await readFile(home.file, "utf8"))).toMatchObject({ logins: [] });
   });
 
   test("flags come before the environment, and both before the login", async () => {
