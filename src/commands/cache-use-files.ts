@@ -1,6 +1,7 @@
 /** The two files of Nix that `nixdeploy cache use` changes, read together and written together. */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { NixdeployError } from "../errors.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import {
   isOpenToOthers,
@@ -43,9 +44,11 @@ export type NewFiles = Pick<Files, "conf" | "netrc"> & {
   readonly holdsToken: boolean;
 };
 
-/** @returns the files that are others now */
+/** @returns the files that are others now. @throws NixdeployError "conflict" when somebody has changed one meanwhile · "host" */
 export async function saveFiles(files: Files, { conf, netrc, holdsToken }: NewFiles): Promise<readonly string[]> {
   const changed: string[] = [];
+  await requireUnchanged(files.netrcPath, files.netrc);
+  await requireUnchanged(files.confPath, files.conf);
   // The token first: Nix is not to ask before it has one.
   if (netrc !== files.netrc || (holdsToken && (await isOpenToOthers(files.netrcPath)))) {
     await writeNetrc(files.netrcPath, netrc);
@@ -56,6 +59,14 @@ export async function saveFiles(files: Files, { conf, netrc, holdsToken }: NewFi
     changed.push(files.confPath);
   }
   return changed;
+}
+
+/** The coordinator was asked since they were read, and that may take a while. */
+async function requireUnchanged(path: string, text: string): Promise<void> {
+  if ((await readNixFile(path)) === text) return;
+  throw new NixdeployError("conflict", `cannot change ${path}: somebody else has changed it meanwhile`, {
+    hint: "Nothing was written. Run the same command again.",
+  });
 }
 
 /** A daemon reads its configuration when it starts. */
