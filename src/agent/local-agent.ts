@@ -12,6 +12,7 @@ import { openCaches } from "./caches.ts";
 import { readOwnHealthChecks } from "./health/own-health-checks.ts";
 import { createWebSocketDialer } from "./link/websocket.ts";
 import { cleanEnvironment } from "./machine/program-environment.ts";
+import { keepProgramPagesFew } from "./machine/program-pages.ts";
 import { createServiceManager } from "./machine/service-manager.ts";
 import { runSmallProgram } from "./machine/small-program.ts";
 import { createThisMachine } from "./this-machine.ts";
@@ -74,5 +75,12 @@ export async function runLocalAgent(options: LocalAgentOptions): Promise<void> {
     gcRoots,
   });
   options.signal.addEventListener("abort", options.onStopping, { once: true });
-  await agent.run(options.signal);
+  const over = new AbortController();
+  const resting = keepProgramPagesFew({ clock, logger, signal: over.signal });
+  try {
+    await agent.run(options.signal);
+  } finally {
+    over.abort(new Error("the agent has ended"));
+    await resting;
+  }
 }
