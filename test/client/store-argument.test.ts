@@ -2,22 +2,12 @@ import { expect, test } from "bun:test";
 import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { readPushPaths } from "../../src/client/push/push-paths.ts";
 import { requireStorePath, resolveArgument } from "../../src/client/store-argument.ts";
-import { NixdeployError } from "../../src/errors.ts";
 import { EXAMPLE_HASH_PART } from "../support/deployment-example.ts";
+import { failureOf } from "../support/failure.ts";
 import { createTemporaryDirectory } from "../support/temporary-directory.ts";
 
 const PATH = `/nix/store/${EXAMPLE_HASH_PART}-tool`;
 const OTHER = `/nix/store/${EXAMPLE_HASH_PART}-other`;
-
-async function refusalOf(run: Promise<unknown>): Promise<NixdeployError> {
-  try {
-    await run;
-  } catch (error) {
-    if (error instanceof NixdeployError) return error;
-    throw error;
-  }
-  throw new Error("nothing was thrown");
-}
 
 test("store paths, paths inside, and symlinks over several hops lead to the store path", async () => {
   await using directory = await createTemporaryDirectory("args");
@@ -49,9 +39,9 @@ test("what leads elsewhere is told apart", async () => {
   expect(await resolveHere("file")).toEqual({ kind: "outside", path: directory.join("file") });
   expect(await resolveHere("nothing")).toEqual({ kind: "absent" });
   expect(await resolveHere("file/below")).toEqual({ kind: "absent" });
-  expect((await refusalOf(resolveHere("loop"))).message).toContain("no end");
+  expect((await failureOf(resolveHere("loop"))).message).toContain("no end");
   for (const text of ["/nix/store", "/nix/store/x", "/nix/store/.links"]) {
-    expect((await refusalOf(resolveHere(text))).message).toContain("is no store path");
+    expect((await failureOf(resolveHere(text))).message).toContain("is no store path");
   }
 });
 
@@ -63,7 +53,7 @@ test.each([
 ])("push %s is a usage error that says what is right", async (text, why, hint) => {
   await using directory = await createTemporaryDirectory("args");
   await writeFile(directory.join("file"), "x");
-  const error = await refusalOf(requireStorePath(text, directory.path));
+  const error = await failureOf(requireStorePath(text, directory.path));
   expect(error.kind).toBe("usage");
   expect(error.message).toContain(why);
   expect(error.hint).toContain(hint);
@@ -80,6 +70,6 @@ test("paths come from arguments, else from standard input, each once", async () 
   };
   expect((await readPushPaths({ ...options, words: [] })).map(String)).toEqual([PATH, OTHER]);
   expect((await readPushPaths({ ...options, words: [OTHER] })).map(String)).toEqual([OTHER]);
-  const error = await refusalOf(readPushPaths({ cwd: "/", words: [], readStdin: () => chunks(" \n") }));
+  const error = await failureOf(readPushPaths({ cwd: "/", words: [], readStdin: () => chunks(" \n") }));
   expect([error.kind, error.hint]).toEqual(["usage", "For example: nixdeploy push ./result"]);
 });

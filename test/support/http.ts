@@ -2,9 +2,10 @@
 import { expect } from "bun:test";
 import { createServer, type Socket } from "node:net";
 import { z } from "zod";
-import { NixdeployError } from "../../src/errors.ts";
+import type { NixdeployError } from "../../src/errors.ts";
 import { createHttpClient, type HttpClientOptions } from "../../src/http/client.ts";
 import { type Clock, systemClock, systemRandom } from "../../src/runtime.ts";
+import { failureOf as plainFailureOf } from "./failure.ts";
 
 export const TOKEN = "nd_admin_0123456789abcdef_secretsecret";
 export const ANSWER = z.object({ ok: z.boolean() });
@@ -49,14 +50,9 @@ export async function serveRaw(answer: string, { isOpen }: { readonly isOpen: bo
   };
 }
 
+/** What is said must not hold a secret. */
 export async function failureOf(running: Promise<unknown>): Promise<NixdeployError> {
-  const error = await running.then(
-    () => new Error("it did not fail"),
-    (thrown: unknown) => thrown,
-  );
-  if (!(error instanceof NixdeployError)) {
-    throw error;
-  }
+  const error = await plainFailureOf(running);
   const everything = `${error.message} ${error.hint} ${error.details.join(" ")} ${String(error.cause)}`;
   expect(everything).not.toContain("secretsecret");
   return error;

@@ -11,6 +11,7 @@ import { PART_BYTES } from "../../../src/nix/cache/upload/upload-parts.ts";
 import type { StorePath } from "../../../src/nix/store-path.ts";
 import { storePathHash } from "../../../src/nix/store-path.ts";
 import { systemClock } from "../../../src/runtime.ts";
+import { failureOf } from "../../support/failure.ts";
 import { FAKE_TOKEN, type FakeCoordinator, problem, startFakeCoordinator } from "../../support/fake-coordinator.ts";
 import { createMemoryStore, type MemoryStore } from "../../support/memory-store.ts";
 import { impatientRandom } from "../../support/run-command.ts";
@@ -23,16 +24,6 @@ function connect(fake: FakeCoordinator, token = FAKE_TOKEN): CoordinatorClient &
   const options = { env: {}, clock: systemClock, random: impatientRandom, userAgent: "test" };
   const http = createHttpTransport({ ...options, url: fake.url, token });
   return { ...createCoordinatorClient(http), [Symbol.asyncDispose]: () => http[Symbol.asyncDispose]() };
-}
-
-async function failureOf(run: Promise<unknown>): Promise<NixdeployError> {
-  try {
-    await run;
-  } catch (error) {
-    if (error instanceof NixdeployError) return error;
-    throw error;
-  }
-  throw new Error("nothing was thrown");
 }
 
 describe("calls", () => {

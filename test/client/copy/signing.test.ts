@@ -4,6 +4,7 @@ import { chmod, readFile, stat, writeFile } from "node:fs/promises";
 import { ensureSigningKey, signThere } from "../../../src/client/copy/signing.ts";
 import { formatPublicKey, publicKeyOf, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
 import { systemRandom } from "../../../src/runtime.ts";
+import { thrownBy } from "../../support/failure.ts";
 import { createScriptedSide } from "../../support/scripted-side.ts";
 import { createTemporaryDirectory } from "../../support/temporary-directory.ts";
 import { createTinyPath } from "../../support/tiny-path.ts";
@@ -14,12 +15,6 @@ const { signal } = new AbortController();
 function ensure(path: string, made: string[] = []) {
   return ensureSigningKey(path, { hostName: "nuc", random: systemRandom, onMade: (at) => void made.push(at) });
 }
-
-const thrownBy = (work: Promise<unknown>) =>
-  work.then(
-    () => null,
-    (error: unknown) => error,
-  );
 
 describe("on this machine", () => {
   test("it is made where there is none, folders and all, for its owner alone, and found again", async () => {

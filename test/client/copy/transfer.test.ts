@@ -4,6 +4,7 @@ import { type TransferEvent, type TransferOptions, transferClosure } from "../..
 import { NixdeployError } from "../../../src/errors.ts";
 import { ConnectionLostError } from "../../../src/nix/daemon/daemon-error.ts";
 import type { StorePath } from "../../../src/nix/store-path.ts";
+import { thrownBy } from "../../support/failure.ts";
 import { createInstantClock } from "../../support/instant-clock.ts";
 import { createMemoryDaemon, type MemoryDaemon } from "../../support/memory-daemon.ts";
 import { createSeededRandom } from "../../support/seeded-random.ts";
@@ -53,12 +54,6 @@ function createTransfer(changes: Partial<TransferOptions> = {}) {
   const lost = () => events.filter(({ kind }) => kind === "lost").length;
   return { source, target, events, added, lost, run: () => transferClosure(options) };
 }
-
-const thrownBy = (work: Promise<unknown>) =>
-  work.then(
-    () => null,
-    (error: unknown) => error,
-  );
 
 describe("a closure", () => {
   test.each([1, 4])(

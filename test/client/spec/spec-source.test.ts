@@ -4,12 +4,12 @@ import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { zstdCompressSync } from "node:zlib";
 import { type CacheReader, FILE_BYTES_MAX } from "../../../src/client/nix-files/cache-file.ts";
 import { readSpec } from "../../../src/client/spec/spec-source.ts";
-import { NixdeployError } from "../../../src/errors.ts";
 import { narHashFromDigest } from "../../../src/nix/hash.ts";
 import { encodeNar, type NarTree } from "../../../src/nix/nar/nar-writer.ts";
 import { formatNarInfo, type NarInfo } from "../../../src/nix/narinfo.ts";
 import { parseStorePath } from "../../../src/nix/store-path.ts";
 import { EXAMPLE_HASH_PART } from "../../support/deployment-example.ts";
+import { failureOf } from "../../support/failure.ts";
 import { createTemporaryDirectory } from "../../support/temporary-directory.ts";
 
 const SYSTEM = `/nix/store/${EXAMPLE_HASH_PART}-system`;
@@ -44,16 +44,6 @@ const fileTree = (text: string): NarTree => ({
   executable: false,
   contents: new TextEncoder().encode(text),
 });
-
-async function refusalOf(run: Promise<unknown>): Promise<NixdeployError> {
-  try {
-    await run;
-  } catch (error) {
-    if (error instanceof NixdeployError) return error;
-    throw error;
-  }
-  throw new Error("nothing was thrown");
-}
 
 const read = (words: readonly string[], cwd = "/", cache = emptyCache) => readSpec({ words, cwd, cache, signal });
 const agentsOf = async (run: ReturnType<typeof read>) =>
@@ -100,10 +90,10 @@ describe("on this machine", () => {
       [[`nuc=${SYSTEM}`, `nuc=${SYSTEM}`], "named twice"],
     ];
     for (const [words, why] of cases) {
-      const error = await refusalOf(read(words, directory.path));
+      const error = await failureOf(read(words, directory.path));
       expect([error.kind, error.message]).toEqual(["usage", expect.stringContaining(why)]);
     }
-    expect((await refusalOf(read(["system"], directory.path))).hint).toContain("NAME=system");
+    expect((await failureOf(read(["system"], directory.path))).hint).toContain("NAME=system");
   });
 });
 
@@ -117,7 +107,7 @@ describe("out of the cache", () => {
   });
 
   test("neither store nor cache has it", async () => {
-    const error = await refusalOf(read([SPEC]));
+    const error = await failureOf(read([SPEC]));
     expect(error.kind).toBe("not-found");
     expect(error.hint).toContain(`nixdeploy push ${SPEC}`);
   });
@@ -143,7 +133,7 @@ describe("out of the cache", () => {
     ["other contents", cacheWith(fileTree(SPEC_TEXT), {}, () => zstdCompressSync("x")), "remote", "not the one"],
     ["another compression", cacheWith(fileTree(SPEC_TEXT), { compression: "xz" }), "remote", "not supported"],
   ])("refuses %s", async (_what, cache, kind, why) => {
-    const error = await refusalOf(read([SPEC], "/", cache));
+    const error = await failureOf(read([SPEC], "/", cache));
     expect([error.kind, error.message]).toEqual([kind, expect.stringContaining(why)]);
   });
 });

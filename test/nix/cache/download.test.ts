@@ -12,6 +12,7 @@ import type { NarInfo } from "../../../src/nix/narinfo.ts";
 import { createSignatureVerifier } from "../../../src/nix/signature.ts";
 import { publicKeyOf, secretKeyFromSeed } from "../../../src/nix/signing-key.ts";
 import { type Clock, systemClock, systemRandom } from "../../../src/runtime.ts";
+import { failureOf } from "../../support/failure.ts";
 import { type FaultyCache, narInfoOf, planOf, startFaultyCache } from "../../support/faulty-cache.ts";
 import { createInstantClock } from "../../support/instant-clock.ts";
 import { createMemoryDaemon, type MemoryDaemon } from "../../support/memory-daemon.ts";
@@ -92,15 +93,6 @@ async function fetchApp(changes: Changes = {}) {
     ...changes,
     clock,
   });
-}
-
-async function failureOf(promise: Promise<unknown>): Promise<NixdeployError> {
-  const error = await promise.then(
-    () => null,
-    (thrown: unknown) => thrown,
-  );
-  if (!(error instanceof NixdeployError)) throw new Error(`expected a NixdeployError, got ${String(error)}`);
-  return error;
 }
 
 /** The plan with one path's narinfo changed after it was signed, or signed anew. */

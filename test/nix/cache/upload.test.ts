@@ -8,6 +8,7 @@ import type { NarPart, PartAnswer } from "../../../src/nix/cache/upload/upload-t
 import type { PathInfo } from "../../../src/nix/path-info.ts";
 import { type StorePath, storePathHash, storePathName } from "../../../src/nix/store-path.ts";
 import { systemRandom } from "../../../src/runtime.ts";
+import { failureOf } from "../../support/failure.ts";
 import { createInstantClock, type InstantClock } from "../../support/instant-clock.ts";
 import { createMemoryCache, type MemoryCache } from "../../support/memory-cache.ts";
 import { createMemoryStore, type MemoryStore } from "../../support/memory-store.ts";
@@ -53,16 +54,6 @@ async function upload(setup: UploadSetup) {
 }
 
 const unreachable = () => new NixdeployError("unreachable", "cannot reach the coordinator: connection refused");
-
-async function failureOf(run: Promise<unknown>): Promise<NixdeployError> {
-  try {
-    await run;
-  } catch (error) {
-    if (error instanceof NixdeployError) return error;
-    throw error;
-  }
-  throw new Error("nothing was thrown");
-}
 
 describe("a push", () => {
   test("brings a whole closure, once", async () => {

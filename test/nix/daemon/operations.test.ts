@@ -13,6 +13,7 @@ import {
   str,
   strs,
 } from "../../support/daemon-double.ts";
+import { thrownBy } from "../../support/failure.ts";
 
 const lib = parseStorePath("/nix/store/00000000000000000000000000000000-lib");
 const app = parseStorePath("/nix/store/11111111111111111111111111111111-app");
@@ -25,15 +26,6 @@ async function withDaemon(
   signal = new AbortController().signal,
 ): Promise<void> {
   await playDaemonScene({ daemon, client, signal });
-}
-
-async function failureOf(work: Promise<unknown>): Promise<unknown> {
-  return await work.then(
-    () => {
-      throw new Error("expected a failure");
-    },
-    (error: unknown) => error,
-  );
 }
 
 describe("queryValidPaths", () => {
@@ -162,7 +154,7 @@ describe("queryPathInfo", () => {
       },
       async (connection) => {
         expect(await connection.queryPathInfos([lib, app, lib])).toEqual([null, null, null]);
-        expect(await failureOf(connection.queryPathInfos([lib, app]))).toMatchObject({
+        expect(await thrownBy(connection.queryPathInfos([lib, app]))).toMatchObject({
           message: "cannot ask the Nix daemon about 2 paths: the disk is on fire",
         });
         // It is still in step.
@@ -188,7 +180,7 @@ describe("queryPathInfo", () => {
         await peer.hungUp();
       },
       async (connection) => {
-        const error = await failureOf(connection.queryPathInfo(lib));
+        const error = await thrownBy(connection.queryPathInfo(lib));
         expect(error).toBeInstanceOf(NixdeployError);
         expect(String(error)).toContain("is not the Nix worker protocol: ");
       },
@@ -234,7 +226,7 @@ describe("roots", () => {
         await peer.send(LAST, int(1));
       },
       async (connection) => {
-        const error = await failureOf(connection.addTempRoots([lib, app]));
+        const error = await thrownBy(connection.addTempRoots([lib, app]));
         expect(error).toBeInstanceOf(DaemonError);
         expect(error).toMatchObject({
           message: `cannot protect ${lib} from garbage collection: disk full`,
@@ -288,7 +280,7 @@ describe("the messages before a reply", () => {
         await peer.send(errorReply(text, ["\u001b[1mwhile reading\u001b[0m", "while starting"]));
       },
       async (connection) => {
-        const error = await failureOf(connection.queryPathInfo(lib));
+        const error = await thrownBy(connection.queryPathInfo(lib));
         expect(error).toMatchObject({
           daemonMessage: text,
           details: ["while reading", "while starting"],
@@ -341,8 +333,8 @@ describe("the connection", () => {
       },
       async (connection) => {
         const [first, second] = await Promise.all([
-          failureOf(connection.queryPathInfo(lib)),
-          failureOf(connection.queryPathInfo(app)),
+          thrownBy(connection.queryPathInfo(lib)),
+          thrownBy(connection.queryPathInfo(app)),
         ]);
         expect(String(first)).toMatch(/cannot ask the Nix daemon about \S+-lib: the daemon closed the connection/);
         expect(String(second)).toContain("was lost before");
@@ -359,7 +351,7 @@ describe("the connection", () => {
         await peer.hungUp();
       },
       async (connection) => {
-        const failures = await Promise.all([lib, app].map((path) => failureOf(connection.queryPathInfo(path))));
+        const failures = await Promise.all([lib, app].map((path) => thrownBy(connection.queryPathInfo(path))));
         expect(failures.map(String)).toEqual(["Error: enough", "Error: enough"]);
         await expect(connection.addTempRoots([lib])).rejects.toThrow("enough");
       },
@@ -376,7 +368,7 @@ describe("the connection", () => {
         await peer.hungUp();
       },
       async (connection) => {
-        const asking = failureOf(connection.queryPathInfo(lib));
+        const asking = thrownBy(connection.queryPathInfo(lib));
         await asked.promise;
         await connection[Symbol.asyncDispose]();
         expect(String(await asking)).toContain("the connection to the Nix daemon is closed");
