@@ -113,6 +113,17 @@ async function follow(context: CommandContext, source: Source & { readonly targe
       context.log.warn(contact === "lost" ? "lost the coordinator: trying again" : "the coordinator is there again"),
   });
   for (const deployment of result.deployments) await printState(context, deployment);
+  if (result.end.kind === "over" && result.isLogCut) throw describeCutLog(context, rolloutId);
   const failure = toFollowFailure(result, rolloutId);
   if (failure !== null) throw failure;
+}
+
+/** It is over, and that is not what was asked for. */
+function describeCutLog({ signal }: CommandContext, rolloutId: string): NixdeployError {
+  const [kind, why] = signal.aborted
+    ? (["interrupted", "stopped"] as const)
+    : (["unreachable", "the coordinator was lost"] as const);
+  return new NixdeployError(kind, `cannot show the log to its end: ${why}`, {
+    hint: `All of it: nixdeploy logs ${rolloutId}`,
+  });
 }

@@ -15,7 +15,10 @@ import { decideCutShort, standingOf } from "./follow-state.ts";
 import { formatDeploymentLine } from "./follow-text.ts";
 
 /** @returns null when the rollout is done */
-export function toFollowFailure({ end, deployments }: FollowResult, rolloutId: RolloutId): NixdeployError | null {
+export function toFollowFailure(
+  { end, deployments }: Pick<FollowResult, "end" | "deployments">,
+  rolloutId: RolloutId,
+): NixdeployError | null {
   switch (end.kind) {
     case "over":
       return end.exitCode === 0 ? null : describeBad(deployments, null);

@@ -51,7 +51,12 @@ export type FollowEnd =
   | { readonly kind: "unreachable"; readonly cause: unknown }
   | { readonly kind: "interrupted" };
 
-export type FollowResult = { readonly end: FollowEnd; readonly deployments: readonly DeploymentDto[] };
+export type FollowResult = {
+  readonly end: FollowEnd;
+  readonly deployments: readonly DeploymentDto[];
+  /** Not every line was seen: whoever was followed is over, and the coordinator was lost before it had told all. */
+  readonly isLogCut: boolean;
+};
 
 /** @throws NixdeployError for what trying again does not mend, such as a token that was revoked */
 export async function followDeployments(options: FollowOptions): Promise<FollowResult> {
@@ -62,11 +67,12 @@ export async function followDeployments(options: FollowOptions): Promise<FollowR
   try {
     const cause = await following.run();
     const end: FollowEnd = following.over() ?? { kind: "unreachable", cause };
-    return { end, deployments: following.deployments() };
+    return { end, deployments: following.deployments(), isLogCut: !following.isComplete() };
   } catch (error) {
     if (!options.signal.aborted && !timeUp.signal.aborted) throw error;
     const cutShort: FollowEnd = { kind: options.signal.aborted ? "interrupted" : "timeout" };
-    return { end: following.over() ?? cutShort, deployments: following.deployments() };
+    const isLogCut = !following.isComplete();
+    return { end: following.over() ?? cutShort, deployments: following.deployments(), isLogCut };
   } finally {
     done.abort();
     await timer;
@@ -128,7 +134,7 @@ class Following {
   }
 
   /** Nothing runs, and of deployments that are final the last line has come as well. */
-  private isComplete(): boolean {
+  isComplete(): boolean {
     const verdict = this.state.verdict();
     if (verdict.kind === "running") return false;
     return verdict.final ? this.state.ended : this.options.until === "settled";

@@ -200,3 +200,16 @@ describe("toFollowFailure", () => {
     expect(timeout?.hint).toContain("the time is up; 1 deployment goes on");
   });
 });
+
+describe("a log", () => {
+  const over = change("2", { state: "succeeded" });
+
+  test.each<readonly [string, readonly Stream[], boolean]>([
+    ["is whole when the coordinator has said so", [{ events: [log("1", 1), over, end], last: "end" }], false],
+    ["is cut when it was lost for good before that", [{ events: [log("1", 1), over], last: unreachable() }], true],
+    ["is whole when it was there again", [{ events: [over], last: "end" }, { events: [log("3", 1), end] }], false],
+  ])("%s", async (_, streams, isLogCut) => {
+    const { result } = await follow(streams, { until: "final" });
+    expect(result).toMatchObject({ end: { kind: "over", exitCode: 0 }, isLogCut });
+  });
+});

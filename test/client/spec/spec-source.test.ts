@@ -68,7 +68,7 @@ describe("on this machine", () => {
     const writing = Bun.spawn(["sh", "-c", 'printf %s "$1" > "$2"', "sh", SPEC_TEXT, pipe]).exited;
     expect(await agentsOf(read([pipe]))).toEqual([`nuc=${SYSTEM}`]);
     expect(await writing).toBe(0);
-    const refused = await refusalOf(read(["/dev/zero"]));
+    const refused = await failureOf(read(["/dev/zero"]));
     expect([refused.kind, refused.message]).toEqual([
       "refused",
       `cannot read /dev/zero: it is larger than ${FILE_BYTES_MAX} bytes`,

@@ -157,6 +157,25 @@ describe("an agent that was offered it and stays away", () => {
     await expired(server, rollout);
   });
 
+  test("is waited for until it counts as offline by itself, whoever else is away for longer or shorter", async () => {
+    await using server = await createServer();
+    const lose = async (name: string) => {
+      const agent = await server.connectAgent(name);
+      const rollout = await activate(server, [name], { expiresInMs: MINUTE_MS });
+      await server.clock.advance(HOUR_MS);
+      return { agent, rollout };
+    };
+    const [early, late] = [await lose("nuc"), await lose("tuc")];
+    await early.agent.disconnect();
+    await server.clock.advance(OFFLINE_AFTER_MS / 2);
+    await late.agent.disconnect();
+    await server.clock.advance(OFFLINE_AFTER_MS / 2);
+    await expired(server, early.rollout);
+    expect((await now(server, late.rollout)).state).toBe("offered");
+    await server.clock.advance(OFFLINE_AFTER_MS / 2);
+    await expired(server, late.rollout);
+  });
+
   test("lets it expire 90 s after the start of a coordinator that was away, too", async () => {
     await using server = await createServer("file");
     const { rollout } = await offer(server);

@@ -4,7 +4,8 @@ import { againPlanSchema } from "../../../src/api/going-back.ts";
 import { problemSchema } from "../../../src/api/problem.ts";
 import { type RolloutDto, rolloutSchema } from "../../../src/api/rollouts.ts";
 import type { Outcome } from "../../../src/deployment.ts";
-import { findBefore } from "../../../src/server/deployments/rollbacks.ts";
+import { parseDeploymentId } from "../../../src/names.ts";
+import { findBefore, whyNotBack } from "../../../src/server/deployments/rollbacks.ts";
 import { createTestCoordinator, expectOk, type TestCoordinator } from "../../support/coordinator.ts";
 import { numberEntries, outcomeEntry, phaseEntry, type ScriptedAgent } from "../../support/scripted-agent.ts";
 import { createTinyPath, storePathFor, type TinyPath } from "../../support/tiny-path.ts";
@@ -81,6 +82,15 @@ describe("a rollback", () => {
     });
   });
 
+  test("makes it the default also of what was only tried", async () => {
+    await using server = await createServer();
+    const nuc = await server.connectAgent("nuc");
+    await rollOut(server, ONE, [[nuc, "succeeded"]]);
+    await rollOut(server, TWO, [[nuc, "succeeded", ONE.storePath]], { mode: "test" });
+    await post(server, "rollbacks", { of: ["nuc"] });
+    expect(nuc.framesOf("offer").at(-1)).toMatchObject({ storePath: ONE.storePath, mode: "switch" });
+  });
+
   test("of what left nothing there goes back from what runs", async () => {
     await using server = await createServer();
     const nuc = await server.connectAgent("nuc");
@@ -143,6 +153,34 @@ describe("a rollback", () => {
     }
     expect(answers.map(({ status }) => status)).toEqual([201, 200]);
     expect(nuc.framesOf("offer").length).toBeGreaterThan(1);
+  });
+});
+
+describe("whether an agent goes back from a deployment", () => {
+  const OLD = parseDeploymentId("aaaaaaaaaaaaaaaa");
+  const NEW = parseDeploymentId("bbbbbbbbbbbbbbbb");
+  type Row = Parameters<typeof whyNotBack>[0]["row"];
+
+  test.each<readonly [Partial<Row>, boolean, string | null]>([
+    [{}, false, null],
+    [{ state: "degraded" }, false, null],
+    [{ state: "expired", late_outcome: "succeeded" }, false, null],
+    [{ state: "activating" }, false, "is activating: cancel it"],
+    [{ state: "queued" }, true, "is queued: cancel it"],
+    [{ state: "failed" }, true, "is failed: it left nothing there"],
+    [{ state: "rolled-back" }, true, "it left nothing there"],
+    [{ state: "expired", late_outcome: "rolled-back" }, true, "it left nothing there"],
+    [{ mode: "dry-activate" }, true, "only asked what would change"],
+    [{ id: OLD }, false, `has a newer one behind it (${NEW}, succeeded)`],
+    [{ id: OLD }, true, null],
+  ])("%p, named: %p", (changes, isNamed, why) => {
+    const row: Row = { id: NEW, state: "succeeded", late_outcome: null, mode: "switch", ...changes };
+    const live = [{ id: NEW, state: "succeeded", late_outcome: null } as const];
+    const found = whyNotBack({ agent: "nuc", row, isNamed, history: { live, isRunning: false } });
+    if (why === null) expect(found).toBeNull();
+    else expect(found).toContain(why);
+    const busy = whyNotBack({ agent: "nuc", row, isNamed, history: { live, isRunning: true } });
+    expect(busy).toContain("cancel");
   });
 });
 

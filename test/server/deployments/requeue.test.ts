@@ -86,6 +86,19 @@ describe("rolled back for want of contact alone", () => {
     expect([before.healthChecks?.length, offer?.retry]).toEqual([1, undefined]);
   });
 
+  test.each([true, false])("takes the quarantine along as it was: retry %p", async (retry) => {
+    await using server = await createServer();
+    const agent = await server.connectAgent("nuc");
+    const json = { agents: { nuc: ONE.storePath }, mode: "switch", retry };
+    const first = rolloutSchema.parse(await (await expectOk(await server.fetch("rollouts", { json }))).json());
+    const [deployment] = first.deployments;
+    if (deployment === undefined) throw new Error("there is no deployment");
+    await end(agent, deployment.id);
+    await server.clock.advance(MINUTE_MS);
+    const again = await waitFor("the next try", () => agent.framesOf("offer")[1]);
+    expect(again.retry ?? false).toBe(retry);
+  });
+
   test("three times in a row, later each time, and then no more", async () => {
     await using server = await createServer();
     const agent = await server.connectAgent("nuc");
@@ -230,8 +243,19 @@ describe("the plan", () => {
       hasNewer: false,
       onDevice: 0,
     } as const);
+    // And each thing that keeps a deployment from being tried again must be seen alone.
+    const nearly = fc
+      .constantFrom(
+        { state: "failed" as const },
+        { fault: "version" as const },
+        { stopRequested: "cancelled" as const },
+        { hasNewer: true },
+        { onDevice: 1 },
+      )
+      .chain((changes) => lost.map((all) => ({ ...all, ...changes })));
+    const ends = fc.oneof({ weight: 9, arbitrary: lost }, nearly, events);
     fc.assert(
-      fc.property(fc.array(fc.oneof({ weight: 9, arbitrary: lost }, events), { maxLength: 20 }), (chain) => {
+      fc.property(fc.array(ends, { maxLength: 20 }), (chain) => {
         let attempt = 1;
         let nowMs = 0;
         for (const { state, fault, stopRequested, hasNewer, onDevice } of chain) {
