@@ -9,30 +9,16 @@
 import { z } from "zod";
 import { OUTCOMES } from "../../deployment.ts";
 import { NixdeployError } from "../../errors.ts";
-import type { StorePath } from "../../nix/store-path.ts";
-import type { Clock } from "../../runtime.ts";
 import { lastLine } from "../ssh/ssh-failure.ts";
+import type { FarActivation } from "./far-activation.ts";
 import { followFar } from "./follow-far.ts";
-import type { Side } from "./side.ts";
-import type { SystemEnd, SystemMethod } from "./system-end.ts";
+import type { SystemEnd } from "./system-end.ts";
 
-export type ActivateFarOptions = {
-  readonly side: Side;
+export type ActivateFarOptions = FarActivation & {
   /** The program over there: its name or its path. */
   readonly program: string;
-  readonly storePath: StorePath;
-  readonly method: SystemMethod;
-  /** Absolute. */
-  readonly profilePath: string;
-  readonly asRoot: boolean;
   /** More flags of `local activate`. */
   readonly policy: readonly string[];
-  readonly confirmWindowMs: number;
-  readonly activationTimeoutMs: number;
-  readonly onLine: (text: string) => void;
-  readonly note: (text: string) => void;
-  readonly clock: Clock;
-  readonly signal: AbortSignal;
 };
 
 const BY = "nixdeploy";

@@ -3,7 +3,7 @@
  * there goes back if it does not come up.
  */
 import { lastLine } from "../ssh/ssh-failure.ts";
-import type { PlainSwitchOptions } from "./plain-switch.ts";
+import type { FarActivation } from "./far-activation.ts";
 import type { SystemEnd } from "./system-end.ts";
 
 const BY = "switch-to-configuration";
@@ -15,7 +15,7 @@ const LOOK_SCRIPT = `echo "nixdeploy-boot=$(cat /proc/sys/kernel/random/boot_id)
 const REBOOT_SCRIPT = `systemctl reboot || reboot`;
 
 /** The system is the default for the next boot already. @throws the signal's reason */
-export async function rebootInto(options: PlainSwitchOptions): Promise<SystemEnd> {
+export async function rebootInto(options: FarActivation): Promise<SystemEnd> {
   const { side, asRoot, clock, signal, storePath } = options;
   const degraded = (reason: string) => ({ by: BY, outcome: "degraded", reason }) as const;
   const look = async (fresh: boolean) => {

@@ -12,30 +12,14 @@
  * health checks, units that failed before, boot trials, and power cuts in the midst of moving the default.
  */
 import { NixdeployError } from "../../errors.ts";
-import type { StorePath } from "../../nix/store-path.ts";
-import type { Clock } from "../../runtime.ts";
 import { lastLine } from "../ssh/ssh-failure.ts";
+import type { FarActivation } from "./far-activation.ts";
 import { followFar } from "./follow-far.ts";
 import { rebootInto } from "./plain-reboot.ts";
 import { BEGIN_SCRIPT, FORGET_SCRIPT, KEEPER, VISIT_SCRIPT } from "./plain-scripts.ts";
-import type { Side } from "./side.ts";
-import { judgePlain, type PlainFacts, type SystemEnd, type SystemMethod } from "./system-end.ts";
+import { judgePlain, type PlainFacts, type SystemEnd } from "./system-end.ts";
 
-export type PlainSwitchOptions = {
-  readonly side: Side;
-  readonly storePath: StorePath;
-  readonly method: SystemMethod;
-  /** Absolute. */
-  readonly profilePath: string;
-  readonly asRoot: boolean;
-  readonly onUnitFailure: "rollback" | "keep";
-  readonly confirmWindowMs: number;
-  readonly activationTimeoutMs: number;
-  readonly onLine: (text: string) => void;
-  readonly note: (text: string) => void;
-  readonly clock: Clock;
-  readonly signal: AbortSignal;
-};
+export type PlainSwitchOptions = FarActivation & { readonly onUnitFailure: "rollback" | "keep" };
 
 const BY = "switch-to-configuration";
 /** The new system's `test` and `boot`, and the same of the old one. */
