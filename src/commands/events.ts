@@ -5,6 +5,7 @@ import { watchEvents } from "../client/follow/watch-events.ts";
 import { cleanLine } from "../printable.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
+import { sayContact } from "./terminal/contact.ts";
 import { printJsonLine } from "./terminal/output.ts";
 import { workspaceArg } from "./workspace-arg.ts";
 
@@ -39,8 +40,7 @@ export const command = defineNixdeployCommand({
         if (context.json) return await printJsonLine(context, event);
         await context.stdout.write(`${formatStreamEvent(event)}\n`);
       },
-      onContact: (contact) =>
-        context.log.warn(contact === "lost" ? "lost the coordinator: trying again" : "the coordinator is there again"),
+      onContact: (contact) => sayContact(context, contact),
       clock: context.clock,
       random: context.random,
       signal: context.signal,

@@ -14,6 +14,7 @@ import { cleanLine } from "../printable.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { openCoordinator } from "./open-coordinator.ts";
+import { sayContact } from "./terminal/contact.ts";
 import { printJsonLine } from "./terminal/output.ts";
 import { workspaceArg } from "./workspace-arg.ts";
 
@@ -109,8 +110,7 @@ async function follow(context: CommandContext, source: Source & { readonly targe
         context.log.info(formatDeploymentLine(note.deployment));
       }
     },
-    onContact: (contact) =>
-      context.log.warn(contact === "lost" ? "lost the coordinator: trying again" : "the coordinator is there again"),
+    onContact: (contact) => sayContact(context, contact),
   });
   for (const deployment of result.deployments) await printState(context, deployment);
   if (result.end.kind === "over" && result.isLogCut) throw describeCutLog(context, rolloutId);

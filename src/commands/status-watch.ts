@@ -8,6 +8,7 @@ import { formatCount } from "../quantity.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { formatStreamEvent } from "./events.ts";
 import { createScreenArea } from "./rollout-view/screen-area.ts";
+import { LOST, sayContact } from "./terminal/contact.ts";
 import { createStyle, printJsonLine } from "./terminal/output.ts";
 
 type Watching = {
@@ -21,7 +22,7 @@ type Watching = {
 type View = {
   seen(seen: Seen): Promise<void>;
   event(line: string): Promise<void>;
-  contact(line: string | null): Promise<void>;
+  contact(contact: "lost" | "back"): Promise<void>;
 };
 
 /** Until it is interrupted. @throws as `watchStatus` does */
@@ -33,7 +34,7 @@ export async function showStatusLive(context: CommandContext, watching: Watching
     ...{ coordinator, workspace, clock, random, signal },
     onSeen: (seen) => view.seen(seen),
     onEvent: (event) => view.event(formatStreamEvent(event)),
-    onContact: (contact) => view.contact(contact === "lost" ? "lost the coordinator: trying again" : null),
+    onContact: (contact) => view.contact(contact),
   });
 }
 
@@ -42,16 +43,12 @@ function createView(context: CommandContext, watching: Watching): View {
     return {
       seen: (seen) => printJsonLine(context, watching.toJson(seen)),
       event: async () => {},
-      contact: async (line) => sayContact(context, line),
+      contact: async (contact) => sayContact(context, contact),
     };
   }
   const { size } = context.stdout;
   const isLive = context.stdout.isTerminal && context.env["TERM"] !== "dumb" && size !== undefined;
   return isLive ? createLiveView(context, watching, size) : createPlainView(context, watching);
-}
-
-function sayContact(context: CommandContext, line: string | null): void {
-  context.log.warn(line ?? "the coordinator is there again");
 }
 
 function createPlainView(context: CommandContext, { format }: Watching): View {
@@ -62,7 +59,7 @@ function createPlainView(context: CommandContext, { format }: Watching): View {
       isFirst = false;
     },
     event: async (line) => await context.stdout.write(`${line}\n`),
-    contact: async (line) => sayContact(context, line),
+    contact: async (contact) => sayContact(context, contact),
   };
 }
 
@@ -104,8 +101,8 @@ function createLiveView(
     },
     // The table says it.
     event: async () => {},
-    async contact(line) {
-      trouble = line;
+    async contact(contact) {
+      trouble = contact === "lost" ? LOST : null;
       await paint();
     },
   };
