@@ -6,12 +6,13 @@ import { existsSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import type { CacheDto } from "../api/caches.ts";
+import { loadDefaultCache } from "../client/api/workspace-caches.ts";
 import { chooseReadToken, type TokenChoice } from "../client/nix-files/cache-token.ts";
 import { findNetrcEntry, netrcHost, withNetrcEntry } from "../client/nix-files/netrc.ts";
 import { findCacheBlocks, formatNixModule, withCacheBlock } from "../client/nix-files/nix-conf.ts";
 import { NixdeployError } from "../errors.ts";
+import { type CacheName, parseCacheName } from "../names.ts";
 import { connectDaemon } from "../nix/daemon/connect.ts";
-import { CACHE_NAME } from "./cache-args.ts";
 import { type Files, openFiles, saveFiles, sayRestart } from "./cache-use-files.ts";
 import { removeUse } from "./cache-use-remove.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
@@ -46,7 +47,9 @@ export const use = defineNixdeployCommand({
     remove: { type: "boolean", description: "Take our lines away again; asks no coordinator" },
     print: { type: "boolean", description: "Print what would be written, write nothing" },
   },
-  positionals: { name: CACHE_NAME },
+  positionals: {
+    name: { label: "NAME", description: "The cache (default: the workspace's default one)", parse: parseCacheName },
+  },
   async run({ args, context }) {
     const { name, nixos, remove, print } = args;
     if (remove && nixos) {
@@ -54,7 +57,12 @@ export const use = defineNixdeployCommand({
     }
     const mode = args.mode ?? (process.getuid?.() === 0 ? "system" : "user");
     const files = await openFiles(context, mode);
-    if (remove) return await removeUse(context, { name, files, print });
+    if (remove) {
+      if (name !== undefined) return await removeUse(context, { name, files, print });
+      throw new NixdeployError("usage", "cannot remove without a name: no coordinator is asked which cache is meant", {
+        hint: `The comments in ${files.confPath} name those that it has.`,
+      });
+    }
     await runUse(context, { name, files, print, nixos });
   },
 });
@@ -70,13 +78,20 @@ type Using = {
 
 async function runUse(
   context: CommandContext,
-  asked: { readonly name: CacheDto["name"]; readonly files: Files; readonly print: boolean; readonly nixos: boolean },
+  asked: {
+    /** Undefined: none was named. */
+    readonly name: CacheName | undefined;
+    readonly files: Files;
+    readonly print: boolean;
+    readonly nixos: boolean;
+  },
 ): Promise<void> {
   const { files, print, nixos } = asked;
   const { text: url } = await resolveCoordinatorUrl(context);
   const { text: token } = await resolveToken(context, "general", url);
   await using coordinator = openCoordinatorAt(context, { url, token });
-  const cache = await coordinator.loadCache(asked.name, context.signal);
+  const name = asked.name ?? (await loadDefaultCache(coordinator, undefined, context.signal));
+  const cache = await coordinator.loadCache(name, context.signal);
   if (!nixos && (await isMadeByNix(files.confPath))) throw madeByNix(files.confPath);
   const using = { files, cache, nixos, isLocal: !nixos || files.mode === "system" };
   const netrcFile = cache.public || !files.isNetrcNamed ? null : files.netrcPath;

@@ -47,6 +47,13 @@ describe("for the whole machine", () => {
     expect(await tokensOf()).toEqual([]);
   });
 
+  test("without a name it is the workspace's default cache; none is taken away without one", async () => {
+    const without = await fleet.run(["cache", "use", "--print"], { machine: device });
+    expect([without.exitCode, without.stdout]).toEqual([0, (await use("--print")).stdout]);
+    const removing = await fleet.run(["cache", "use", "--remove"], { machine: device });
+    expect(removing).toMatchObject({ exitCode: 2, stderr: expect.stringContaining("cannot remove without a name") });
+  });
+
   test("nix-daemon fetches from the cache by what was written; once more changes nothing", async () => {
     await writeFile(netrc, "machine elsewhere login a password b\n", { mode: 0o644 });
     const first = await use();
