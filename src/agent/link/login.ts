@@ -72,17 +72,21 @@ export type FrameReader = {
   next(): Promise<CoordinatorFrame | null>;
 };
 
-/** @throws NixdeployError("unreachable" | "remote") · the signal's reason. The socket is closed then. */
+/**
+ * The socket of a welcome is the caller's, whatever becomes of the signal.
+ * @throws NixdeployError("unreachable" | "remote") · the signal's reason. The socket is closed then.
+ */
 export async function login(options: LoginOptions): Promise<LoginResult> {
   const url = websocketUrl(options.coordinatorUrl);
   const { signal } = options;
   // Before the coordinator begins to wait for the hello: a Nix daemon may take its time to answer.
   const facts = await options.readFacts();
+  using handshake = followUntilDisposed(signal);
   const socket = await options.dial({
     url,
     handshakeMaxMs: DIAL_MAX_MS,
     messageBytesMax: FRAME_BYTES_MAX,
-    signal,
+    signal: handshake.signal,
   });
   const frames = createFrameReader(socket, url);
   try {
@@ -106,6 +110,15 @@ export async function login(options: LoginOptions): Promise<LoginResult> {
     socket.destroy();
     throw error;
   }
+}
+
+/** A socket that is logged in is its owner's to close: what the signal ends at once is the way there. */
+function followUntilDisposed(signal: AbortSignal): Disposable & { readonly signal: AbortSignal } {
+  const follower = new AbortController();
+  const onAbort = () => follower.abort(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  return { signal: follower.signal, [Symbol.dispose]: () => signal.removeEventListener("abort", onAbort) };
 }
 
 /** `https://host/prefix` → `wss://host/prefix/api/v1/agent/connect`. */

@@ -22,6 +22,8 @@ import { createReporter, type Reporter } from "./reporter.ts";
 /** What may be lost is not sent while so much waits in the socket. */
 export const LOSSY_BUFFER_MAX_BYTES = 256 * 1024;
 
+const GOODBYE_MAX_MS = 2_000;
+
 export type SessionHandlers = {
   onOffer(offer: Offer): void;
   onCancel(deploymentId: DeploymentId): void;
@@ -59,10 +61,26 @@ export async function runSession(options: SessionOptions): Promise<string> {
     (error: unknown) => (error instanceof Error ? error.message : String(error)),
   );
   over.abort(new Error("the session is over"));
-  if (options.signal.aborted) socket.close();
-  else socket.destroy();
-  await Promise.allSettled(loops);
+  const settled = Promise.allSettled(loops);
+  if (options.signal.aborted) await sayGoodbye(socket, { settled, clock });
+  socket.destroy();
+  await settled;
   return why;
+}
+
+/** What was sent before still arrives; a coordinator that does not answer is not waited for long. */
+async function sayGoodbye(
+  socket: MessageSocket,
+  { settled, clock }: { readonly settled: Promise<unknown>; readonly clock: Clock },
+): Promise<void> {
+  const answered = new AbortController();
+  socket.close();
+  const timeUp = clock.sleep(GOODBYE_MAX_MS, answered.signal).catch(() => {
+    // Answered in time.
+  });
+  await Promise.race([settled, timeUp]);
+  answered.abort(new Error("the connection is closed"));
+  await timeUp;
 }
 
 type FrameOptions = SessionOptions & { readonly reporter: Reporter };

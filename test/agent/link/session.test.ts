@@ -11,7 +11,7 @@ import type { CoordinatorFrame } from "../../../src/protocol.ts";
 import { createManualClock } from "../../support/manual-clock.ts";
 
 /** A session whose coordinator says only what the test lets it say. */
-function startSession() {
+function startSession({ answersGoodbye = true } = {}) {
   const clock = createManualClock();
   const sent: { readonly atS: number; readonly text: string }[] = [];
   const stop = new AbortController();
@@ -28,7 +28,10 @@ function startSession() {
     messages: (async function* () {})(),
     bufferedBytes: 0,
     closeReason: "",
-    close: () => receive(null),
+    close: () => {
+      sent.push({ atS: clock.monotonicMs() / 1_000, text: "goodbye" });
+      if (answersGoodbye) receive(null);
+    },
     destroy: () => {
       isDestroyed = true;
       receive(null);
@@ -74,6 +77,25 @@ describe("heartbeats", () => {
       expect([lastWordS, session.isDestroyed()]).toEqual([lastWordS, true]);
       expect(await session.ended).toBe("the coordinator was silent for 60 s");
     }
+  });
+});
+
+describe("the end of the agent", () => {
+  test("is said, and what comes until the answer is heard", async () => {
+    const session = startSession();
+    session.stop.abort(new Error("over"));
+    await session.ended;
+    expect(session.sent.map(({ text }) => text)).toEqual(["goodbye"]);
+  });
+
+  test("does not wait for long for a coordinator that does not answer", async () => {
+    const session = startSession({ answersGoodbye: false });
+    session.stop.abort(new Error("over"));
+    await session.clock.advance(1_999);
+    expect(session.isDestroyed()).toBe(false);
+    await session.clock.advance(1);
+    expect(await session.ended).toBe("over");
+    expect(session.isDestroyed()).toBe(true);
   });
 });
 
