@@ -102,6 +102,19 @@ describe("a profile", () => {
     expect(await nuc.link("/nix/var/nix/profiles/typed")).toBe(path);
   }, 60_000);
 
+  test("an interrupt ends the question for a password at once", async () => {
+    const path = await builder.build("profile", { name: "tools", version: "6" });
+    const words = ["--to", ssh.address("alice"), path, "--profile", "/nix/var/nix/profiles/never"];
+    const command = [BINARY, "copy", "--no-compress", "--no-sign", ...words].join(" ");
+    // Ctrl-C when the question is there, and then nothing, until all is over.
+    const typing = `{ until grep -q "Password of" "$0"; do sleep 0.1; done; printf "\\003"; until [ -e "$0.over" ]; do sleep 0.1; done; }`;
+    const line = `${typing} | { script -qefc "$1" "$0"; echo "code $?"; : > "$0.over"; }`;
+    const typed = join(directory, "typed");
+    const ran = await builder.exec(["sh", "-c", `: > "$0"; ${line}`, typed, command], { env: ssh.client });
+    expect(ran.stdout).toContain("Password of alice on alice@127.0.0.1");
+    expect(ran.stdout).toEndWith("code 130\n");
+  }, 90_000);
+
   test("`system` takes no other type", async () => {
     const path = await builder.build("profile", { name: "tools", version: "4" });
     const { exitCode, stderr } = await copy([path, "--profile", "system"]);

@@ -6,8 +6,9 @@
  * NIX_SSHOPTS holds options for ssh, as Nix has it. Knows nothing of Nix otherwise.
  */
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { NixdeployError } from "../../errors.ts";
 import { openProgramTransport } from "../../nix/daemon/open-transport.ts";
@@ -15,6 +16,7 @@ import type { Transport } from "../../nix/daemon/transport.ts";
 import type { Clock } from "../../runtime.ts";
 import { type ChildResult, type RunChildOptions, runChild } from "./run-child.ts";
 import { remoteCommand } from "./shell-words.ts";
+import { openSocketFolder } from "./socket-folder.ts";
 import { formatSshAddress, type SshAddress, sshDestination } from "./ssh-address.ts";
 import { explainSshFailure, SSH_FAILED } from "./ssh-failure.ts";
 
@@ -106,9 +108,7 @@ type Master = AsyncDisposable & {
 };
 
 async function createMaster(options: SshSessionOptions & Based & { readonly name: string }): Promise<Master> {
-  // Short, because the path of a socket may not be long.
-  const directory = await mkdtemp("/tmp/nixdeploy-ssh-");
-  const path = join(directory, "master");
+  const path = join(await openSocketFolder(), randomUUID().slice(0, 13));
   let connection: ChildProcess | null = null;
   let opening: Promise<void> | null = null;
   const open = async (signal: AbortSignal) => {
@@ -131,7 +131,7 @@ async function createMaster(options: SshSessionOptions & Based & { readonly name
         // Whoever asked for it has the error.
       });
       connection?.kill("SIGTERM");
-      await rm(directory, { recursive: true, force: true });
+      await rm(path, { force: true });
     },
   };
 }
