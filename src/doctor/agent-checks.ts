@@ -95,6 +95,10 @@ async function lookAtJournals({ stateDirectory }: KnownAgent): Promise<readonly 
   if (record === null) return [kept];
   const isAtWork = isLocked(join(stateDirectory, "activation.lock"));
   if (isAtWork) return [ok(`it activates ${record.storePath} at this moment (${record.stage})`)];
+  if (record.stage === "finished") {
+    const told = `the activation of ${record.storePath} is over (${record.outcome}), and the coordinator has not taken it yet`;
+    return [warning(told, "The agent brings it there: see that it runs, and what its log says of the coordinator.")];
+  }
   const text = `an activation of ${record.storePath} is on record (${record.stage}), and nobody carries it out`;
   return [warning(text, "Start the agent, which finishes or undoes it; `nixdeploy local status` says more.")];
 }

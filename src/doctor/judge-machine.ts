@@ -1,6 +1,6 @@
 /** What is seen of a machine with Nix, of an agent and of a coordinator's data directory, judged. Pure. */
 import type { DaemonTrust } from "../nix/daemon/handshake.ts";
-import { formatBytes, formatSpan } from "../quantity.ts";
+import { formatBytes, formatCount, formatSpan } from "../quantity.ts";
 import { type Finding, fault, ok, warning } from "./finding.ts";
 
 export type Room = { readonly freeBytes: number; readonly totalBytes: number };
@@ -88,7 +88,7 @@ const OPEN_FILES_PER_AGENT = 2;
 
 export function judgeOpenFiles(limit: number, agents: number): Finding {
   const wanted = Math.max(OPEN_FILES_MIN, agents * OPEN_FILES_PER_AGENT);
-  const text = `the coordinator may open ${limit} files, for ${agents} agents and all transfers`;
+  const text = `the coordinator may open ${limit} files, for ${formatCount(agents, "agent")} and all transfers`;
   if (limit >= wanted) return ok(text);
   const hint = "LimitNOFILE=65536 in its unit (docs/install.md), and restart it.";
   return limit <= agents ? fault(text, hint) : warning(text, hint);

@@ -111,7 +111,7 @@ describe("the coordinator's host", () => {
     expect(before.bad).toEqual([]);
     expect(before.text("server.backup")).toContain("no backup was ever made");
     expect(before.verdict("server.database")).toBe("ok");
-    expect(before.text("server.files")).toContain("for 1 agents");
+    expect(before.text("server.files")).toContain("for 1 agent and");
     const file = join(fleet.directory, "backup.db");
     await fleet.expectRun(["backup", file, "--data-dir", fleet.coordinator.dataDirectory]);
     expect((await examine(words)).text("server.backup")).toContain(`(${file})`);
