@@ -189,6 +189,12 @@ test("for people: a line each, what to do below, and the sum", async () => {
   expect(stderr).toContain("cannot call this sound: 1 fault, 0 warnings");
 });
 
+test("--only looks once at what is named twice, in the order of the names", async () => {
+  const words = ["--only", "coordinator.answer", "--only", "coordinator.url", "--only", "coordinator.answer"];
+  const { stdout } = await fleet.run(["doctor", ...words, "--json"]);
+  expect(reportSchema.parse(JSON.parse(stdout)).findings.map(({ check }) => check)).toEqual(["answer", "url"]);
+});
+
 test.each([
   ["frobnicate", "The groups are"],
   ["nix.frob", "There are coordinator.url"],
