@@ -34,7 +34,7 @@ test.each([
   "two\nlines\n\n",
   "\ttab\u007f",
   "ñ → 𝕏",
-  '{a,b} $0 $$ ${x} "q"',
+  `{a,b} $0 $$ $\{x} "q"`,
 ])("%j comes through every login shell as it is", async (word) => {
   for (const shell of SHELLS) {
     const line = remoteCommand(["printf", "<%s>", word, "next", word]);

@@ -1,7 +1,7 @@
 /** PUT …/nars/NARHASH: parts, continuation, and everything an upload can claim and not be. */
 import { describe, expect, test } from "bun:test";
 import { randomFillSync } from "node:crypto";
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir, stat, writeFile } from "node:fs/promises";
 import { constants, zstdCompressSync } from "node:zlib";
 import { UPLOAD_PART_BYTES_MAX, uploadAnswerSchema } from "../../../src/api/caches.ts";
 import { problemSchema } from "../../../src/api/problem.ts";
@@ -337,9 +337,11 @@ test("a sender that falls silent is given up, and may go on later", async () => 
   const body = new ReadableStream<Uint8Array>({
     start: (controller) => controller.enqueue(path.file.subarray(0, 10_000)),
   });
-  const before = server.clock.sleepers;
   const silent = server.upload(path, { upload: ID, body, fileHash: null });
-  await waitFor("the sleeper", () => server.clock.sleepers > before);
+  await waitFor("what came before the silence to be written", async () => {
+    const [name] = await incoming(server);
+    return name !== undefined && (await stat(`${server.directory}/nars/incoming/${name}`)).size === 10_000;
+  });
   expect((await server.upload(path, { upload: ID, offset: 10_000, fileHash: null })).status).toBe(503);
   await server.clock.advance(61_000);
   expect((await silent).status).toBe(503);
