@@ -1,5 +1,4 @@
 /** What the service manager is told: one datagram, which a real socket of the kernel's receives here. */
-
 import { dlopen } from "bun:ffi";
 import { expect, test } from "bun:test";
 import { encodeSocketAddress, notifyServiceManager, watchdogIntervalMs } from "../src/service-notification.ts";

@@ -2,7 +2,6 @@
  * What a CI job knows about itself, recorded with the rollout that it starts. Pure. Sources: GitHub "Default environment
  * variables" (which Forgejo and Gitea set as well), GitLab "Predefined CI/CD variables reference".
  */
-
 import type { z } from "zod";
 import type { originSchema, RolloutFactsDto } from "../api/rollouts.ts";
 import { cleanLine } from "../printable.ts";

@@ -1,5 +1,4 @@
 /** `nixdeploy activate`: starts a rollout, follows it, and ends with the truth about it. */
-
 import { type AgentSelector, parseAgentSelector, SELECTOR_HINT } from "../agent-selector.ts";
 import { type CreateRollout, ROLLOUT_DESCRIPTION_LENGTH_MAX } from "../api/rollouts.ts";
 import type { CoordinatorClient } from "../client/api/coordinator.ts";

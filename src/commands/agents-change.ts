@@ -1,5 +1,4 @@
 /** `nixdeploy agents remove`, `rename` and `label`: what an operator does to agents. */
-
 import { parseAgentSelector, SELECTOR_HINT } from "../agent-selector.ts";
 import { NixdeployError } from "../errors.ts";
 import { formatLabels, parseLabelChange } from "../labels.ts";

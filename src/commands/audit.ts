@@ -1,5 +1,4 @@
 /** `nixdeploy audit`: who did what, from where, with what effect. */
-
 import type { AuditEntryDto } from "../api/audit.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { DATA_DIR_ARG, openAdministration } from "./open-coordinator.ts";

@@ -1,5 +1,4 @@
 /** What the commands of `nixdeploy cache` take alike. */
-
 import { parseCacheName, parseWorkspaceName } from "../names.ts";
 import { formatPublicKey, parsePublicKey } from "../nix/signing-key.ts";
 import type { PositionalDeclaration } from "./command-line/args.ts";

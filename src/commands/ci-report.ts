@@ -2,7 +2,6 @@
  * What GitHub Actions, Forgejo and Gitea are told of a rollout besides the log: annotations, the page of the step, and its
  * outputs. Nothing anywhere else. That any of it cannot be written is said, and changes nothing.
  */
-
 import { appendFile } from "node:fs/promises";
 import { formatStepSummary } from "../client/ci/step-summary.ts";
 import { standingOf } from "../client/follow/follow-state.ts";

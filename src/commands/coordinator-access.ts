@@ -4,7 +4,6 @@
  *
  * Agents do not use saved logins: a service must not depend on who has logged in on its machine.
  */
-
 import type { ConfiguredToken } from "../doctor/coordinator-checks.ts";
 import { NixdeployError } from "../errors.ts";
 import type { CommandContext } from "./command-line/context.ts";

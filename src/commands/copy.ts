@@ -1,5 +1,4 @@
 /** `nixdeploy copy`: closures between this machine and others over plain SSH, without a coordinator. */
-
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { AfterCopy, AfterCopyEnd } from "../client/copy/after-copy.ts";

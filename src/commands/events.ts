@@ -1,5 +1,4 @@
 /** `nixdeploy events`: everything that changes, as it happens, until somebody stops it. */
-
 import type { ChangeEvent, NewsEvent } from "../api/events.ts";
 import { watchEvents } from "../client/follow/watch-events.ts";
 import { cleanLine } from "../printable.ts";

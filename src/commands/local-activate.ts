@@ -1,5 +1,4 @@
 /** `nixdeploy local activate` and `local rollback`: what somebody does at the machine when nobody else can. */
-
 import { userInfo } from "node:os";
 import type { LocalTarget } from "../agent/local/local-target.ts";
 import type { Generation } from "../agent/machine/profile-link.ts";

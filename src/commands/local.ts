@@ -1,5 +1,4 @@
 /** `nixdeploy local`: at the machine itself, when coordinator, CI or network are down. */
-
 import type { LocalStatus } from "../agent/local/local-status.ts";
 import { cleanLine } from "../printable.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";

@@ -1,5 +1,4 @@
 /** `nixdeploy login`: remembers a coordinator's address and a token for it. */
-
 import type { Identity } from "../api/tokens.ts";
 import { readBounded } from "../client/read-bounded.ts";
 import { NixdeployError } from "../errors.ts";

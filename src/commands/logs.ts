@@ -1,5 +1,4 @@
 /** `nixdeploy logs`: what was said during a deployment, line by line. */
-
 import { SELECTOR_HINT } from "../agent-selector.ts";
 import type { DeploymentDto, LogLine } from "../api/deployments.ts";
 import type { CoordinatorClient } from "../client/api/coordinator.ts";

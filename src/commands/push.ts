@@ -1,5 +1,4 @@
 /** `nixdeploy push`: brings closures from the local store into a cache. */
-
 import { loadDefaultCache } from "../client/api/workspace-caches.ts";
 import { readPushPaths } from "../client/push/push-paths.ts";
 import { NixdeployError } from "../errors.ts";

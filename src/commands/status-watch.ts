@@ -1,5 +1,4 @@
 /** `nixdeploy status --watch`: on a terminal the table, painted anew; elsewhere the table once, then a line an event. */
-
 import type { CoordinatorClient } from "../client/api/coordinator.ts";
 import { cutToWidth } from "../client/watch/screen.ts";
 import { type Seen, watchStatus } from "../client/watch/watch-status.ts";

@@ -1,5 +1,4 @@
 /** `nixdeploy status`: the coordinator and its agents at one glance. */
-
 import type { RolloutFactsDto } from "../api/rollouts.ts";
 import type { StatusDto } from "../api/status.ts";
 import { describeStart } from "../client/origin.ts";

@@ -1,5 +1,4 @@
 /** How `retry`, `cancel` and `rollback` are told what to act on: ids of rollouts or deployments, or names of agents. */
-
 import { SELECTOR_HINT } from "../agent-selector.ts";
 import type { ArgDeclarations, ArgValues, PositionalDeclarations } from "./command-line/args.ts";
 import { workspaceArg } from "./workspace-arg.ts";

@@ -1,5 +1,4 @@
 /** `nixdeploy token`: credentials of the coordinator. */
-
 import { TOKEN_DESCRIPTION_LENGTH_MAX, TOKEN_USES_MAX, type TokenDto } from "../api/tokens.ts";
 import { NixdeployError } from "../errors.ts";
 import { parseAgentName, parseTokenId } from "../names.ts";

@@ -1,5 +1,4 @@
 /** `nixdeploy webhook`: where a workspace's changes are sent to; what became of them is beside this file. */
-
 import { OLD_SECRET_MAX_MS, WEBHOOK_EVENTS, type WebhookDto, type WebhookEvent } from "../api/webhooks.ts";
 import { NixdeployError } from "../errors.ts";
 import { defineNixdeployCommand, defineNixdeployGroup } from "./command-line/args.ts";

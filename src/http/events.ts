@@ -1,5 +1,4 @@
 /** An event stream over HTTP: the parser of event-stream.ts fed by a body, with a limit to its silence. */
-
 import { readAnswerText } from "./answer.ts";
 import type { BodyAnswer, BodyRequest } from "./body.ts";
 import { createEventStreamParser, type ServerSentEvent } from "./event-stream.ts";

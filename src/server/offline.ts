@@ -1,5 +1,4 @@
 /** The REST API on a data directory that no `serve` works on: for commands on the coordinator's own host. */
-
 import { createHttpClient } from "../http/client.ts";
 import { silentLogger } from "../log.ts";
 import { systemClock, systemRandom } from "../runtime.ts";

@@ -1,5 +1,4 @@
 /** Runs a coordinator on a data directory until the signal is aborted. */
-
 import { lookup } from "node:dns/promises";
 import { NixdeployError } from "../errors.ts";
 import { createHttpClient } from "../http/client.ts";

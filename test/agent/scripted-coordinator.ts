@@ -1,5 +1,4 @@
 /** The coordinator's side of a conversation, played by a test: checks the proof, welcomes, and leaves the rest to the test. */
-
 import { loginMessage } from "../../src/login-message.ts";
 import { verifyMessage } from "../../src/nix/signature.ts";
 import { type AgentFrame, type CoordinatorFrameInput, PROTOCOL_VERSION, type Welcome } from "../../src/protocol.ts";

@@ -1,5 +1,4 @@
 /** First starts, second coordinators on the same directory, and the API without a server. */
-
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";

@@ -2,7 +2,6 @@
  * A coordinator that can be killed between any two statements, on a real data directory: what its database had
  * committed is there for the next one, everything else is gone, and the dead one can touch nothing any more.
  */
-
 import { join } from "node:path";
 import type { LogFields, Logger } from "../../src/log.ts";
 import type { Clock } from "../../src/runtime.ts";

@@ -4,7 +4,6 @@
  *
  * When it is disposed it complains of everything that the coordinator itself called a bug.
  */
-
 import { mkdir } from "node:fs/promises";
 import { rolloutSchema } from "../../src/api/rollouts.ts";
 import { type CreatedToken, createdTokenSchema } from "../../src/api/tokens.ts";

@@ -3,7 +3,6 @@
  * reports line by line and in the end an outcome, from the first entry that is not acknowledged, and comes back whenever
  * its connection breaks.
  */
-
 import { decodeCoordinatorFrame } from "../../src/frames.ts";
 import type { DeploymentId } from "../../src/names.ts";
 import { AGENT_CONNECT_PATH, type CoordinatorFrame } from "../../src/protocol.ts";

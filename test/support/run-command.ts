@@ -2,7 +2,6 @@
  * Runs a command line in this process as `main.ts` does, with streams that are kept: for tests of commands that need
  * no process of their own.
  */
-
 import type { CommandContext, OutputStream } from "../../src/commands/command-line/context.ts";
 import { describeFailure, formatFailure } from "../../src/commands/command-line/format-failure.ts";
 import { resolveRequest } from "../../src/commands/root.ts";

@@ -2,7 +2,6 @@
  * An agent that does only what a test says: real frames, a real key, a memory socket into a coordinator in the same
  * process. It remembers what it was sent, and nothing else.
  */
-
 import { decodeCoordinatorFrame } from "../../src/frames.ts";
 import { loginMessage } from "../../src/login-message.ts";
 import type { DeploymentId } from "../../src/names.ts";

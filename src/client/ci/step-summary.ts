@@ -2,7 +2,6 @@
  * The page that GitHub Actions (and Forgejo) shows for a step: what came of a rollout, what it changed, and the last lines of
  * what failed, in Markdown. Pure. Whatever a device said is escaped, so that it is text and nothing else.
  */
-
 import type { DeploymentId } from "../../names.ts";
 import { cleanLine, cleanPlain, stripColors } from "../../printable.ts";
 import { formatDuration } from "../../quantity.ts";

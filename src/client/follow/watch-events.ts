@@ -3,7 +3,6 @@
  * that restarts, and goes on behind the last event that was seen, or behind where the stream began. Gives up when the
  * coordinator stays unreachable, and at once when it was never there: then the address is wrong, or the network.
  */
-
 import type { NewsEvent, StreamEvent } from "../../api/events.ts";
 import { type BackoffLimits, fullJitterMs } from "../../backoff.ts";
 import { NixdeployError } from "../../errors.ts";

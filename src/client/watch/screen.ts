@@ -7,7 +7,6 @@
  *     pi   offline     takes it when it returns
  *     3 agents: 1 fetching, 1 activating, 1 offline; 10.0 MB/s
  */
-
 import { type DeploymentState, isTerminal } from "../../deployment.ts";
 import { cleanPlain } from "../../printable.ts";
 import { formatBytes, formatCount, formatDuration } from "../../quantity.ts";

@@ -3,7 +3,6 @@
  * agents only what went wrong has a line of its own, and counts say how far the others are. Where the CI folds lines, the log
  * of each deployment is a group, printed when it has ended: groups cannot be interleaved.
  */
-
 import type { DeploymentDto } from "../../api/deployments.ts";
 import type { FollowNote } from "../../client/follow/follow-state.ts";
 import { standingOf } from "../../client/follow/follow-state.ts";

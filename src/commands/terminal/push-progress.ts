@@ -1,5 +1,4 @@
 /** How far a push is, in words: from the engine's events to the progress line. */
-
 import type { UploadPlan } from "../../nix/cache/upload/plan-upload.ts";
 import { planNars } from "../../nix/cache/upload/plan-upload.ts";
 import type { UploadResult } from "../../nix/cache/upload/upload.ts";

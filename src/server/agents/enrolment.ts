@@ -4,7 +4,6 @@
  * of two that come at once with one use left, one is admitted. A key that comes with a good token and a name that is
  * taken may ask for it (`approve-key.ts`). Later logins are decided by `login.ts`.
  */
-
 import { formatKeyFingerprint } from "../../key-fingerprint.ts";
 import { type AgentName, drawId, parseAgentId, type TokenId } from "../../names.ts";
 import type { Hello, RefusalCode } from "../../protocol.ts";

@@ -3,7 +3,6 @@
  * know is admitted once by an agent token (`enrolment.ts`). A token that is revoked later does not touch the agents it
  * admitted.
  */
-
 import { loginMessage } from "../../login-message.ts";
 import { verifyMessage } from "../../nix/signature.ts";
 import { type Hello, PROTOCOL_VERSION } from "../../protocol.ts";

@@ -2,7 +2,6 @@
  * An agent's new key, which its hello brings along, signed by both keys over the challenge: whoever has only one of them
  * gets nowhere, and nothing can be said twice. The old key is refused from the same transaction on.
  */
-
 import { formatKeyFingerprint } from "../../key-fingerprint.ts";
 import { rotationMessage } from "../../login-message.ts";
 import { verifyMessage } from "../../nix/signature.ts";

@@ -2,7 +2,6 @@
  * One agent's connection: challenge, hello, welcome, then its frames, one after the other. Owns nothing durable: what
  * must survive is in the database before it is acknowledged.
  */
-
 import { decodeAgentFrame } from "../../frames.ts";
 import type { Logger } from "../../log.ts";
 import type { AgentId, AgentName } from "../../names.ts";

@@ -1,5 +1,4 @@
 /** What is wrong with the closures that were walked (`walk.ts`), in sentences. Pure. */
-
 import type { StorePath } from "../../nix/store-path.ts";
 import { formatCount } from "../../quantity.ts";
 import { referencesOf, type Whereabouts } from "./walk.ts";

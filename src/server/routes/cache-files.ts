@@ -2,7 +2,6 @@
  * What vanilla Nix asks of a binary cache: GET and HEAD of nix-cache-info, narinfos and NARs below /cache/NAME/. These
  * are routes of Bun.serve, not of Hono: files leave by sendfile, and Range and HEAD are answered by the server itself.
  */
-
 import { createHash } from "node:crypto";
 import type { BunRequest, Server } from "bun";
 import { parseCacheName } from "../../names.ts";

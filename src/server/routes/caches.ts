@@ -1,5 +1,4 @@
 /** /api/v1/caches: what push and agents need beyond what vanilla Nix asks (see api/caches.ts). */
-
 import { z } from "zod";
 import {
   missingAnswerSchema,

@@ -1,5 +1,4 @@
 /** /api/v1/rollouts and /api/v1/deployments: start, cancel, look at, follow, read the log. Starting again: `again.ts`. */
-
 import { z } from "zod";
 import { parseAgentSelector } from "../../agent-selector.ts";
 import { deploymentListSchema, deploymentSchema, logPageSchema } from "../../api/deployments.ts";

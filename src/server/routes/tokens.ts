@@ -1,5 +1,4 @@
 /** /api/v1/tokens: make, list, revoke. For admins. */
-
 import { z } from "zod";
 import { tokenId } from "../../api/fields.ts";
 import {

@@ -2,7 +2,6 @@
  * The client of the worker protocol as a parser: the input is everything a daemon says, from its magic number to the
  * last byte of a NAR, and we hold a whole conversation against it.
  */
-
 import { NixdeployError } from "../../../src/errors.ts";
 import { DaemonChannel } from "../../../src/nix/daemon/channel.ts";
 import { OpenDaemonConnection } from "../../../src/nix/daemon/connection.ts";

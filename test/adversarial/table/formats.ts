@@ -1,5 +1,4 @@
 /** The parsers of src/nix: formats of Nix, pure. */
-
 import { formatCacheInfo, parseCacheInfo } from "../../../src/nix/cache-info.ts";
 import {
   fileHashFromDigest,

@@ -1,5 +1,4 @@
 /** Challenge, hello, welcome or refusal: who an agent is. */
-
 import { describe, expect, test } from "bun:test";
 import { agentListSchema } from "../../../src/api/agents.ts";
 import { loginMessage } from "../../../src/login-message.ts";

@@ -1,5 +1,4 @@
 /** The database: migrations against the types of schema.ts, constraints, locks and what is kept safe. */
-
 import { describe, expect, test } from "bun:test";
 import { statSync } from "node:fs";
 import { type Selectable, sql } from "kysely";

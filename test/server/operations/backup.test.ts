@@ -1,5 +1,4 @@
 /** Backups: one moment's state, taken while the coordinator works; and what a restore makes of one. */
-
 import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, statSync } from "node:fs";
