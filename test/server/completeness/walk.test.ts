@@ -40,6 +40,17 @@ async function check(world: World, ...paths: readonly StorePath[]) {
   return { asked, known, faults: describeFaults(paths, { known, own: ["default"], foreign: names }) };
 }
 
+test("what is whole hides nothing of what is not, wherever it stands", async () => {
+  for (const paths of [
+    [app, other, lib],
+    [other, app, lib],
+    [other, lib, app],
+  ]) {
+    const { faults } = await check({ own: [app] }, ...paths);
+    expect(faults.map((fault) => fault.split(" ")[0]).sort()).toEqual([lib, other].map(String).sort());
+  }
+});
+
 describe("what is there", () => {
   test("in an own cache is asked of nobody, and not followed", async () => {
     const { asked, faults } = await check({ own: [app], first: away }, app);

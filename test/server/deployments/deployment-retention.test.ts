@@ -222,3 +222,16 @@ test("tokens that were revoked or expired go after 400 days, but for those that 
   expect((await ids()).toSorted()).toEqual([first ?? "", good.id, String(admitting?.admitted_by)].toSorted());
   expect(await ids()).not.toContain(expired.id);
 });
+
+test("as many as are old go in one sweep, and those that must stay hold up none behind them", async () => {
+  await using server = await createServer();
+  const away = await server.connectAgent("nuc");
+  const kept = await deploy(server, [await server.connectAgent("tuc")], "succeeded");
+  await away.disconnect();
+  // Each takes the place of the one before.
+  for (let count = 0; count < 110; count += 1) await server.activate(ONE, "nuc");
+  await server.clock.advance(2 * DAY_MS);
+  // The last one waits still.
+  expect(await sweep(server)).toBe(109);
+  expect([await countRows(server, "rollouts"), await isThere(server, kept)]).toEqual([2, true]);
+});
