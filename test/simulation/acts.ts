@@ -32,6 +32,8 @@ const ACTS: readonly (readonly [weight: number, name: string, act: Act])[] = [
   [8, "cancel", (stage) => ask(stage, "cancellations")],
   [8, "retry", (stage) => ask(stage, "retries")],
   [3, "revoke", revokeToken],
+  [9, "local activate", activateHere],
+  [3, "kill local activate", killCommands],
   [6, "follow", follow],
   [8, "cut followers off", cutFollowersOff],
   [4, "kill followers", killFollowers],
@@ -122,6 +124,16 @@ async function revokeToken(stage: Stage): Promise<void> {
   if (revoked !== null && after !== null && after.status !== 401) {
     world.bugs.push(`a revoked token was answered ${after.status}`);
   }
+}
+
+/** Some while the agent is at work on something else, offline, or does not run. */
+function activateHere({ world }: Stage): void {
+  const { random } = world;
+  random.pick(world.devices).activateHere(random.pick(PATHS).storePath, random.chance(0.6));
+}
+
+async function killCommands({ world }: Stage): Promise<void> {
+  await world.random.pick(world.devices).killCommands();
 }
 
 /** Often while it runs, and often when it has ended long ago. */

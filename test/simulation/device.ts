@@ -3,22 +3,15 @@
  * be killed and started again, lose its power, and keeps for the test what its journals said when they were forgotten.
  */
 import { join } from "node:path";
-import { createActivations } from "../../src/agent/activation/activations.ts";
-import { type AgentConfig, createAgent } from "../../src/agent/agent.ts";
-import { openCaches } from "../../src/agent/caches.ts";
-import { loadIdentity } from "../../src/agent/link/identity.ts";
-import { login } from "../../src/agent/link/login.ts";
 import { NixdeployError } from "../../src/errors.ts";
-import type { JsonRequest } from "../../src/http/client.ts";
-import type { Logger } from "../../src/log.ts";
-import { type DeploymentId, parseAgentName, parseDeploymentId } from "../../src/names.ts";
-import { type MachineState, type ReportEntry, reportEntrySchema } from "../../src/protocol.ts";
+import { type DeploymentId, drawId, parseDeploymentId } from "../../src/names.ts";
+import type { StorePath } from "../../src/nix/store-path.ts";
+import { type ReportEntry, reportEntrySchema } from "../../src/protocol.ts";
 import type { Clock } from "../../src/runtime.ts";
-import { NIXDEPLOY_VERSION } from "../../src/version.ts";
-import { createMemoryDaemon } from "../support/memory-daemon.ts";
 import { keepInMemory } from "../support/memory-files.ts";
 import type { SeededRandom } from "../support/seeded-random.ts";
 import type { TinyPath } from "../support/tiny-path.ts";
+import { proveByLogin, runAgent, runCommand } from "./device-programs.ts";
 import type { Network } from "./network.ts";
 import { createSimulatedProcess, type SimulatedProcess } from "./processes.ts";
 import { type Hardware, supervise } from "./supervisor.ts";
@@ -39,6 +32,15 @@ export type Device = AsyncDisposable & {
   /** Deployments that its disk still knows. */
   readonly unacknowledged: () => readonly DeploymentId[];
   start(): void;
+  /**
+   * `nixdeploy local activate`, by somebody at the machine.
+   * @param mayWait until another activation is over; else it is refused while there is one
+   */
+  activateHere(storePath: StorePath, mayWait: boolean): void;
+  /** Those that were begun so. */
+  readonly startedHere: ReadonlySet<DeploymentId>;
+  /** Ctrl-C, or worse, to whoever activates so. */
+  killCommands(): Promise<void>;
   /** As by kill -9: its memory is gone, its files and its supervisor are not. */
   kill(): Promise<void>;
   /** With its supervisor. */
@@ -67,8 +69,6 @@ export type DeviceDeps = {
   readonly tell: (what: string) => void;
 };
 
-/** Between the beginning of a look into the store and its answer. */
-const PLAN_MAX_MS = 4_000;
 const SYNC_MAX_MS = 1_500;
 
 export function createDevice(deps: DeviceDeps): Device {
@@ -86,6 +86,8 @@ export function createDevice(deps: DeviceDeps): Device {
   const forgotten = new Map<DeploymentId, KeptJournal[]>();
   let agent: { readonly process: SimulatedProcess; readonly done: Promise<void> } | null = null;
   let supervisors: { readonly process: SimulatedProcess; readonly done: Promise<void> }[] = [];
+  let commands: { readonly process: SimulatedProcess; readonly done: Promise<void> }[] = [];
+  const startedHere = new Set<DeploymentId>();
 
   const readJournal = (id: string) => parseEntries(files.text(join(deploymentsDirectory, id, "journal.ndjson")) ?? "");
   const remember = (id: string, kind: "told" | "lost") => {
@@ -120,14 +122,36 @@ export function createDevice(deps: DeviceDeps): Device {
     killed?.process.kill();
     await killed?.done;
   };
+  const killCommands = async () => {
+    const killed = commands;
+    commands = [];
+    for (const { process } of killed) process.kill();
+    await Promise.all(killed.map(({ done }) => done));
+  };
   const powerOff = async () => {
+    await killCommands();
     for (const { process } of supervisors) process.kill();
     await Promise.all(supervisors.map(({ done }) => done));
     supervisors = [];
     await kill();
   };
   return {
-    ...{ name, hardware },
+    ...{ name, hardware, startedHere, killCommands },
+    activateHere(storePath, mayWait) {
+      const own = createSimulatedProcess(clock);
+      const deploymentId = parseDeploymentId(drawId(deps.random));
+      startedHere.add(deploymentId);
+      const work = () =>
+        runCommand(deps, { ...{ own, stateDirectory, hardware, launch, deploymentId, storePath, mayWait } });
+      const done = own.run(work).catch((error: unknown) => {
+        if (own.isDead) return;
+        // Somebody else's turn, or a version that may not be activated.
+        if (!(error instanceof NixdeployError) || !["conflict", "refused"].includes(error.kind)) {
+          deps.onBug(`local activate on ${name} failed: ${String(error)}`);
+        }
+      });
+      commands.push({ process: own, done });
+    },
     get isRunning() {
       return agent !== null;
     },
@@ -166,135 +190,6 @@ export function createDevice(deps: DeviceDeps): Device {
       files.free();
       files[Symbol.dispose]();
     },
-  };
-}
-
-type Own = {
-  readonly own: SimulatedProcess;
-  readonly stateDirectory: string;
-  readonly hardware: Hardware;
-};
-
-async function runAgent(deps: DeviceDeps, running: Own & { readonly launch: () => Promise<void> }): Promise<void> {
-  const { own, stateDirectory, hardware, launch } = running;
-  const { random } = deps;
-  const { clock } = own;
-  const logger = createBugLogger(deps, own);
-  const config: AgentConfig = {
-    name: parseAgentName(deps.name),
-    coordinatorUrl: deps.coordinatorUrl,
-    profilePath: join(deps.directory, "profiles/system"),
-    stateDirectory,
-    enrolmentToken: deps.token,
-    trustedPublicKeys: [],
-    version: NIXDEPLOY_VERSION,
-  };
-  const daemon = createMemoryDaemon();
-  for (const path of deps.paths) {
-    daemon.valid.set(path.storePath, { ...path, narSizeBytes: path.nar.length, ...NO_DERIVER });
-  }
-  const agent = createAgent({
-    ...{ config, clock, random, logger },
-    onReady: () => {},
-    dial: (options) =>
-      deps.network.dial(deps.name, { ...options, signal: AbortSignal.any([options.signal, own.death]) }),
-    connectDaemon: daemon.connect,
-    openCaches: (welcome, credential) =>
-      openCaches(welcome, {
-        ...{ coordinatorUrl: config.coordinatorUrl, credential, clock, random, http: createHttp(deps, clock) },
-      }),
-    activations: createActivations({
-      ...{ config, clock, logger, launch, environment: {} },
-      ...{ isRoot: true, platform: "x86_64-linux", ...NOTHING_THERE },
-    }),
-    machine: {
-      ...{ system: "x86_64-linux", hostName: deps.name },
-      readState: async (inFlight) => stateOf(hardware, inFlight),
-      readCurrentSystem: async () => null,
-      findSpecialisation: async () => null,
-      readStoreFreeBytes: async () => 1e9,
-    },
-    readFailedUnits: async () => null,
-    gcRoots: { keep: async () => {}, dropOthers: async () => {}, dropForgotten: async () => {}, list: async () => [] },
-  });
-  await agent.run(own.death);
-}
-
-const NO_DERIVER = { deriver: null, signatures: [], contentAddress: null } as const;
-const NOTHING_THERE = {
-  agentUnit: async () => null,
-  hasUnit: async () => false,
-  readCurrentSystem: async () => null,
-  readCurrentHome: async () => null,
-  readNames: async () => new Set<string>(),
-  readOwnHealthChecks: async () => [],
-  readFailedUnits: async () => null,
-  readPlatform: async () => null,
-  findSpecialisation: async () => null,
-  resolveSpecialisation: async () => null,
-  bootClock: { read: async () => ({ bootId: "the-boot", uptimeMs: 1_000 }) },
-} as const;
-
-function stateOf({ profile }: Hardware, inFlight: DeploymentId | null): MachineState {
-  return { profilePath: profile, generation: null, currentPath: null, bootedPath: null, storeFreeBytes: 1e9, inFlight };
-}
-
-/** The calls of the download engine, over the simulated network. */
-function createHttp(deps: DeviceDeps, clock: Clock) {
-  return {
-    async requestJson<T>(request: JsonRequest<T>) {
-      await clock.sleep(deps.random.below(PLAN_MAX_MS), request.signal);
-      await deps.network.passThrough(deps.name, request.signal);
-      const response = await deps.request(
-        new Request(request.url, {
-          method: request.method,
-          headers: { authorization: `Bearer ${request.token}`, "content-type": "application/json" },
-          body: JSON.stringify(request.body),
-        }),
-      );
-      if (response.status === 401) throw new NixdeployError("denied", "cannot read the cache: who are you?");
-      if (response.status >= 500) throw new NixdeployError("unreachable", "the coordinator is in trouble");
-      if (!response.ok) throw new NixdeployError("not-found", `cannot plan: ${await response.text()}`);
-      return { status: response.status, answer: request.schema.parse(await response.json()) };
-    },
-    openBody: () => {
-      throw new Error("everything is valid already");
-    },
-  };
-}
-
-async function proveByLogin(
-  deps: DeviceDeps,
-  how: Own & { readonly deploymentId: DeploymentId; readonly signal: AbortSignal },
-): Promise<boolean> {
-  const { own, stateDirectory, hardware, deploymentId, signal } = how;
-  const { clock } = own;
-  const result = await login({
-    coordinatorUrl: deps.coordinatorUrl,
-    name: parseAgentName(deps.name),
-    identity: await loadIdentity({ stateDirectory, random: deps.random }),
-    enrolmentToken: null,
-    readFacts: async () => ({
-      ...{ agentVersion: NIXDEPLOY_VERSION, nixVersion: null, system: "x86_64-linux", hostName: deps.name },
-      ...{ profile: join(deps.directory, "profiles/system"), state: stateOf(hardware, deploymentId) },
-    }),
-    readProof: async () => ({ deploymentId, by: "supervisor" }),
-    dial: (options) => deps.network.dial(deps.name, options),
-    ...{ clock, signal },
-  });
-  if (result.kind === "refused") return false;
-  result.socket.close();
-  return result.welcome.proved === deploymentId;
-}
-
-/** An agent that lives meets trouble only with its connection. */
-function createBugLogger(deps: DeviceDeps, own: SimulatedProcess): Logger {
-  const tell = (message: string) => deps.tell(`${deps.name}: ${message}`);
-  return {
-    error(message) {
-      if (!own.isDead) deps.onBug(`the agent ${deps.name} says: ${message}`);
-    },
-    ...{ warn: tell, info: tell, debug: () => {} },
   };
 }
 

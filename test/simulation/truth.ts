@@ -1,7 +1,7 @@
 /**
- * What must hold of a world. At any time: an agent has at most one deployment running and one waiting, and a deployment
- * that has ended does not change. At the end, when nothing fails any more and time went on: all that was acknowledged is
- * there, everything has ended, once, and says what the device's own journal says.
+ * What must hold of a world. At any time: an agent has at most one deployment running and one waiting, besides what somebody
+ * activates at the machine, and a deployment that has ended does not change. At the end, when nothing fails any more and
+ * time went on: all that was acknowledged is there, everything has ended, once, and says what the device's own journal says.
  *
  * A coordinator that was restored from an older backup has lost what README and operating guide say, and nothing else:
  * rollouts that were started since the backup, and what devices have told since then and forgotten because it was
@@ -37,6 +37,7 @@ const rowSchema = z.object({
   fault: z.string().nullable(),
   exit_code: z.number().nullable(),
   stop_requested: z.string().nullable(),
+  started_on_device: z.number(),
   store_path: z.string(),
   finished_ms: z.number().nullable(),
   late_outcome: z.enum(OUTCOMES).nullable(),
@@ -75,7 +76,11 @@ export function readKnown({ directory }: World): Known {
 export function findDisorder({ rows, events }: Known): string[] {
   const faults: string[] = [];
   const going = new Map<string, Row[]>();
-  for (const row of rows) if (!isTerminal(row.state)) going.set(row.agent, [...(going.get(row.agent) ?? []), row]);
+  // What somebody activates at the machine runs beside what the agent fetches.
+  for (const row of rows) {
+    if (isTerminal(row.state) || row.started_on_device === 1) continue;
+    going.set(row.agent, [...(going.get(row.agent) ?? []), row]);
+  }
   for (const [agent, live] of going) {
     const queued = live.filter(({ state }) => state === "queued").length;
     if (queued > 1) faults.push(`${agent} has ${queued} queued`);
@@ -206,26 +211,32 @@ export async function loadLines({ coordinator }: World, deploymentId: Deployment
  * A device works on nothing that nobody asked for; a restore may have forgotten who did. A journal without an entry, begun
  * for an offer that waited behind a stuck disk, is no work yet.
  */
-function judgeUnknown({ devices, restored }: World, ids: ReadonlySet<string>): string[] {
+function judgeUnknown(world: World, ids: ReadonlySet<string>): string[] {
+  const { devices, restored } = world;
   const mayBeForgotten = (beganMs: number) =>
     restored.some(({ takenMs, atMs }) => takenMs <= beganMs && beganMs <= atMs + LATE_MS);
   return devices.flatMap((device) =>
     [...device.journals()]
       .filter(([id, journals]) => {
         const first = journals.flatMap(({ entries }) => entries)[0];
-        return first !== undefined && !ids.has(id) && !mayBeForgotten(first.atMs);
+        if (first === undefined || ids.has(id) || mayBeForgotten(first.atMs)) return false;
+        // It tells of it by itself, perhaps long after, unless it has lost what it would tell.
+        const isExcused = journals.some((journal) => journal.end.kind === "lost" || isUndone(journal, world));
+        return !(isExcused && device.startedHere.has(id));
       })
       .map(([id]) => `${device.name} worked on ${id}, which nobody knows`),
   );
 }
 
-/** A device makes nothing live that is older than what it made live before, and nothing twice. */
+/** A device makes nothing live that is older than what it was offered and made live before, and nothing twice. */
 function judgeOrder(world: World, { rows }: Known): string[] {
   const numbers = new Map(rows.map(({ id, number }) => [id, number]));
   const faults: string[] = [];
-  for (const { name, hardware } of world.devices) {
+  for (const { name, hardware, startedHere } of world.devices) {
     let latest = 0;
     for (const { deploymentId } of hardware.activated) {
+      // Numbered when the coordinator heard of it.
+      if (startedHere.has(deploymentId)) continue;
       const number = numbers.get(deploymentId);
       if (number === undefined) continue;
       if (number < latest) faults.push(`${name} went back to ${deploymentId}`);

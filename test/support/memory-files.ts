@@ -148,7 +148,11 @@ function openIn(tree: Tree, path: string, flags: string, mode = 0o644) {
     chmod: async (bits: number) => {
       entry.mode = bits;
     },
-    stat: async () => ({ size: entry.bytes.length, mode: entry.mode, mtimeMs: entry.writtenMs }),
+    // Everything here is ours.
+    stat: async () => ({
+      ...{ size: entry.bytes.length, mode: entry.mode, mtimeMs: entry.writtenMs },
+      uid: process.getuid?.(),
+    }),
     read: async (into: Uint8Array, offset: number, length: number, position: number) => {
       const part = entry.bytes.subarray(position, position + length);
       into.set(part, offset);
