@@ -27,7 +27,7 @@ const BUSY_LOOK_MS = 1_000;
 export async function takeTurn<Value>(options: TurnOptions, work: () => Promise<Value>): Promise<Value> {
   const { stateDirectory, clock, signal } = options;
   for (;;) {
-    using lock = tryLockFile(join(stateDirectory, LOCK_FILE), 0o700);
+    using lock = tryLockFile(join(stateDirectory, LOCK_FILE), 0o700, 1);
     if (lock !== null) return await work();
     await clock.sleep(LOOK_INTERVAL_MS, signal);
   }

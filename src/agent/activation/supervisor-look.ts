@@ -43,6 +43,6 @@ export function createSupervisorLook({ config, launch, clock, logger }: LookDeps
 }
 
 function isSupervised(stateDirectory: string): boolean {
-  using lock = tryLockFile(join(stateDirectory, "activation.lock"));
+  using lock = tryLockFile(join(stateDirectory, "activation.lock"), 0o755, 1);
   return lock === null;
 }

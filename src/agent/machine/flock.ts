@@ -26,12 +26,13 @@ const AGAIN_MS = 2;
  * Takes the lock of a file, which is made, with its directory (of `directoryMode`), if missing.
  *
  * Disposing releases it. Two locks of one file exclude each other within a process too.
+ * @param tries one for whoever comes back by himself: the whole process stands still between two
  * @returns null when somebody else holds it
  * @throws NixdeployError("host") when the file is not there and cannot be made, or this system has no flock
  */
-export function tryLockFile(path: string, directoryMode = 0o755): Disposable | null {
+export function tryLockFile(path: string, directoryMode = 0o755, tries = TRIES): Disposable | null {
   const descriptor = openLockFile(path, directoryMode);
-  for (let left = TRIES; ; left -= 1) {
+  for (let left = tries; ; left -= 1) {
     if (lock(descriptor)) return { [Symbol.dispose]: () => closeSync(descriptor) };
     if (left === 1) break;
     Bun.sleepSync(AGAIN_MS);
