@@ -33,9 +33,9 @@ export async function takeTurn<Value>(options: TurnOptions, work: () => Promise<
   }
 }
 
-/** The same, unless somebody else has the turn. @returns null then */
+/** The same, unless somebody else has the turn: for whoever comes back by himself. @returns null then */
 export async function tryTurn<Value>(stateDirectory: string, work: () => Promise<Value>): Promise<Value | null> {
-  using lock = tryLockFile(join(stateDirectory, LOCK_FILE), 0o700);
+  using lock = tryLockFile(join(stateDirectory, LOCK_FILE), 0o700, 1);
   return lock === null ? null : await work();
 }
 
