@@ -2,7 +2,7 @@
  * Power cuts at random moments of whole deployments, under systemd: PID 1 is killed, what the boot loader names is
  * booted, the same again while that machine takes up what it finds, and the deployment ends by itself, on one of the two
  * systems, with the truth told. Neither caches nor disks lose anything here; what a write that was not synced becomes
- * is tested elsewhere (vm-power-cuts.test.ts).
+ * is tested elsewhere (power-cuts-vm.test.ts).
  *
  * SYSTEMD_CUTS says how many (default 40), SYSTEMD_SEED which (printed for each failure); two a deployment, and several
  * machines side by side, because most of the time is spent waiting.
