@@ -160,6 +160,8 @@ const FIXTURES = join(import.meta.dir, "../fixtures/nix");
 
 export async function createBuilder(options: Omit<MachineOptions, "name"> & { name?: string }): Promise<Builder> {
   const machine = await createMachine({ name: "builder", ...options });
+  // Two that open an empty store at the same moment make its folders both, and one of them fails.
+  await machine.run(["nix-store", "--init"]);
 
   return {
     ...machine,
