@@ -20,7 +20,10 @@ export type RotatedKey = {
 
 const LOOK_MS = 250;
 
-/** @throws NixdeployError("not-found") where no agent has run · NixdeployError("host") for somebody else's directory · NixdeployError("unreachable") when the time is up · NixdeployError("host") */
+/**
+ * @throws NixdeployError("not-found") where no agent has run · NixdeployError("unreachable") when the time is up ·
+ *   NixdeployError("host") for somebody else's directory, or one that cannot be written
+ */
 export async function rotateAgentKey(options: {
   readonly stateDirectory: string;
   readonly timeoutMs: number;

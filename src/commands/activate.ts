@@ -7,7 +7,7 @@ import { readOrigin } from "../client/origin.ts";
 import { planRolloutRequest } from "../client/spec/rollout-request.ts";
 import { needsLabels, selectSpecAgents } from "../client/spec/select-spec.ts";
 import { readSpec } from "../client/spec/spec-source.ts";
-import { type ActivationPolicy, CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
+import type { ActivationPolicy } from "../deployment.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import type { CommandContext } from "./command-line/context.ts";
 import { parseDescription } from "./command-line/description.ts";
@@ -69,7 +69,7 @@ export const command = defineNixdeployCommand({
           plan: () => coordinator.planRollout(request, signal),
           start: (idempotencyKey) => coordinator.createRollout({ request, idempotencyKey, signal }),
           isChosenThere: false,
-          extraPatienceMs: request.policy?.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS,
+          confirmWindowMs: request.policy?.confirmWindowMs,
         };
       },
     });

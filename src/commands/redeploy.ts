@@ -1,6 +1,5 @@
 /** `nixdeploy redeploy`: what an older rollout started, once more, followed like that of `activate`. */
 import { readOrigin } from "../client/origin.ts";
-import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { parseAgentName } from "../names.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
@@ -47,7 +46,6 @@ export const command = defineNixdeployCommand({
         plan: () => coordinator.planRedeployment(named, signal),
         start: (idempotencyKey) => coordinator.redeploy({ request, idempotencyKey, signal }),
         isChosenThere: true,
-        extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
       }),
     });
   },

@@ -1,6 +1,5 @@
 /** `nixdeploy retry`: a new rollout of what did not succeed, followed like that of `activate`. */
 import { readOrigin } from "../client/origin.ts";
-import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { checkOutput, START_ARGS, startRollout } from "./start-rollout.ts";
@@ -34,7 +33,6 @@ export const command = defineNixdeployCommand({
         plan: () => coordinator.planRetry(named, signal),
         start: (idempotencyKey) => coordinator.retry({ request, idempotencyKey, signal }),
         isChosenThere: true,
-        extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
       }),
     });
   },

@@ -1,6 +1,5 @@
 /** `nixdeploy rollback`: a new rollout of what ran before, followed like that of `activate`. */
 import { readOrigin } from "../client/origin.ts";
-import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { defineNixdeployCommand } from "./command-line/args.ts";
 import { openCoordinator } from "./open-coordinator.ts";
 import { checkOutput, START_ARGS, startRollout } from "./start-rollout.ts";
@@ -35,7 +34,6 @@ export const command = defineNixdeployCommand({
         plan: () => coordinator.planRollback(named, signal),
         start: (idempotencyKey) => coordinator.rollBack({ request, idempotencyKey, signal }),
         isChosenThere: true,
-        extraPatienceMs: CONFIRM_WINDOW_DEFAULT_MS,
       }),
     });
   },

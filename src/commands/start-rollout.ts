@@ -4,6 +4,7 @@
  */
 import type { RolloutPlanDto } from "../api/rollout-plans.ts";
 import type { StartedRolloutDto } from "../api/rollouts.ts";
+import { CONFIRM_WINDOW_DEFAULT_MS } from "../deployment.ts";
 import { NixdeployError } from "../errors.ts";
 import { drawId } from "../names.ts";
 import { reportRefusal } from "./ci-report.ts";
@@ -45,7 +46,8 @@ export type WantedRollout = {
   readonly start: (idempotencyKey: string) => Promise<StartedRolloutDto>;
   /** Which path an agent gets is not on the command line. */
   readonly isChosenThere: boolean;
-  readonly extraPatienceMs: number;
+  /** As far as it is known before a deployment tells. Default: the usual one. */
+  readonly confirmWindowMs?: number | undefined;
 };
 
 /**
@@ -68,7 +70,7 @@ export async function startRollout(
     const plan = await showPlan(context, { ...wanted, ask: wanted.plan, dryRun, events, isMaybeStarted });
     if (dryRun) return null;
     const rollout = await startOnce(context, () => wanted.start(chooseKey(context, idempotencyKey)));
-    return { rollout, plan, extraPatienceMs: wanted.extraPatienceMs };
+    return { rollout, plan, extraPatienceMs: wanted.confirmWindowMs ?? CONFIRM_WINDOW_DEFAULT_MS };
   });
   if (started !== null) await followStartedRollout(context, { coordinator, how: args, ...started });
 }
